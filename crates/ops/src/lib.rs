@@ -1,0 +1,39 @@
+//! The operations of a frozen decoder, as one extension trait over Burn's [`Backend`].
+//!
+//! A frozen language model needs few operations, and needs them to be cheap in memory as well as in
+//! time: a linear layer whose weight never gets a gradient, RMSNorm, SwiGLU, rotary embedding,
+//! attention over grouped heads, and a cross-entropy that never holds the logits of a batch.
+//! [`Ops`] names them. Every one has a default composed of Burn's own tensor operations, so that
+//! a backend joins with one empty `impl`; a backend that can do better overrides the method, and
+//! the model's code does not change.
+//!
+//! What this crate is not: it knows no model, no adapter and no file.
+//!
+//! The one design decision: the operations are methods of the *backend*, not free functions. Under
+//! [`Autodiff`](burn::backend::Autodiff) the same call then has its own backward pass
+//! (see [`Ops::linear_cross_entropy`]), and on the inner backend it has none, with no flag to pass.
+//!
+//! ```
+//! use burn::tensor::Tensor;
+//! use burn_flex::Flex;
+//! use burn_peft_ops::Ops;
+//!
+//! let device = Default::default();
+//! let hidden = Tensor::<Flex, 2>::from_floats([[3.0, 4.0]], &device);
+//! let weight = Tensor::<Flex, 1>::ones([2], &device);
+//! let normed = Flex::rms_norm(hidden, weight, 0.0);
+//! // Root mean square of (3, 4) is sqrt(12.5).
+//! assert!((normed.into_data().to_vec::<f32>().unwrap()[0] - 3.0 / 12.5_f32.sqrt()).abs() < 1e-6);
+//! ```
+//!
+//! [`Backend`]: burn::tensor::backend::Backend
+
+mod backend;
+mod composed;
+mod cross_entropy;
+mod dtype;
+#[cfg(test)]
+mod tests;
+
+pub use backend::Ops;
+pub use dtype::accumulation_dtype;

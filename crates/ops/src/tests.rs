@@ -1,0 +1,114 @@
+//! Each operation against the plainest form of itself, in f64 with autodiff.
+
+use burn::{
+    backend::Autodiff,
+    tensor::{Distribution, Int, Tensor, TensorData, Tolerance, activation::log_softmax, s},
+};
+use burn_ndarray::NdArray;
+
+use crate::Ops;
+
+type B = Autodiff<NdArray<f64>>;
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Default::default()).require_grad()
+}
+
+/// f64 keeps 15 digits; a dozen operations lose two or three of them.
+fn assert_close(found: TensorData, expected: TensorData) {
+    found.assert_approx_eq::<f64>(&expected, Tolerance::absolute(1e-11));
+}
+
+#[test]
+fn cross_entropy_and_its_gradient_equal_log_softmax() {
+    let hidden = random([7, 5]);
+    let weight = random([11, 5]).detach();
+    let targets = Tensor::<B, 1, Int>::from_ints([0, 10, 3, 3, 7, 1, 9], &Default::default());
+    // A different weight for each token: each one's gradient must be scaled by its own.
+    let scale = random([7]).detach();
+
+    let found = B::linear_cross_entropy(hidden.clone(), weight.clone(), targets.clone());
+    let found_grads = (found.clone() * scale.clone()).sum().backward();
+
+    let logits = hidden.clone().matmul(weight.transpose());
+    let expected = log_softmax(logits, 1)
+        .gather(1, targets.unsqueeze_dim(1))
+        .squeeze_dim::<1>(1)
+        .neg();
+    let expected_grads = (expected.clone() * scale).sum().backward();
+
+    assert_close(found.into_data(), expected.into_data());
+    assert_close(
+        hidden.grad(&found_grads).expect("a gradient").into_data(),
+        hidden
+            .grad(&expected_grads)
+            .expect("a gradient")
+            .into_data(),
+    );
+}
+
+#[test]
+fn grouped_attention_equals_repeating_each_key_for_its_group() {
+    let (query, key, value) = (
+        random([2, 6, 4, 3]),
+        random([2, 2, 5, 3]),
+        random([2, 2, 5, 3]),
+    );
+    let mask = random([1, 1, 4, 5]).detach();
+    let repeat = |states: &Tensor<B, 4>| {
+        let head = |h: usize| states.clone().slice(s![.., h..h + 1, .., ..]);
+        Tensor::cat(
+            vec![head(0), head(0), head(0), head(1), head(1), head(1)],
+            1,
+        )
+    };
+    let found = B::grouped_attention(
+        query.clone(),
+        key.clone(),
+        value.clone(),
+        Some(mask.clone()),
+    );
+    let scores = query.matmul(repeat(&key).swap_dims(2, 3)) / 3.0_f64.sqrt() + mask;
+    let expected = log_softmax(scores, 3).exp().matmul(repeat(&value));
+    assert_close(found.into_data(), expected.into_data());
+}
+
+#[test]
+fn rotary_turns_dimension_i_with_dimension_i_plus_half() {
+    let device = Default::default();
+    let states = Tensor::<B, 4>::from_floats([[[[1.0, 2.0, 3.0, 4.0]]]], &device);
+    let angles = Tensor::<B, 4>::from_floats([[[[0.3, 1.1]]]], &device);
+    let found = B::rotary(states, angles.clone().cos(), angles.sin());
+    let turn = |a: f64, b: f64, angle: f64| {
+        let (sin, cos) = angle.sin_cos();
+        (a * cos - b * sin, b * cos + a * sin)
+    };
+    let ((a, c), (b, d)) = (turn(1.0, 3.0, 0.3), turn(2.0, 4.0, 1.1));
+    // The angles were given as f32 literals, hence the wider tolerance.
+    found.into_data().assert_approx_eq::<f64>(
+        &TensorData::from([[[[a, b, c, d]]]]),
+        Tolerance::absolute(1e-6),
+    );
+}
+
+#[test]
+fn a_chunked_loss_equals_an_unchunked_one() {
+    // A vocabulary of 2^24 entries leaves two tokens a chunk.
+    let device = Default::default();
+    type F = burn_flex::Flex;
+    let weight = Tensor::<F, 2>::random([1 << 24, 1], Distribution::Normal(0.0, 1.0), &device);
+    let hidden = Tensor::<F, 2>::random([3, 1], Distribution::Normal(0.0, 1.0), &device);
+    let targets = Tensor::<F, 1, Int>::from_ints([5, 1 << 23, 77], &device);
+    let together = F::linear_cross_entropy(hidden.clone(), weight.clone(), targets.clone());
+    for row in 0..3 {
+        let alone = F::linear_cross_entropy(
+            hidden.clone().slice(s![row..row + 1]),
+            weight.clone(),
+            targets.clone().slice(s![row..row + 1]),
+        );
+        // The same sums in the same order.
+        alone
+            .into_data()
+            .assert_eq(&together.clone().slice(s![row..row + 1]).into_data(), true);
+    }
+}

@@ -1,0 +1,42 @@
+//! The seam: what an adapter is, and what it can do.
+
+use burn::{
+    module::Module,
+    tensor::{Tensor, backend::Backend},
+};
+use burn_qwen2::{LayerBiases, LayerKv};
+
+/// Everything an adapter can do to a forward pass.
+///
+/// Values may have any floating-point type; [`PeftModel::prepare`](crate::PeftModel::prepare) casts
+/// them to the base's where they enter it.
+#[derive(Debug, Clone)]
+pub enum Injection<B: Backend> {
+    /// The base as it is.
+    Nothing,
+    /// Biases used in place of the base's (or added where it has none), one set per layer.
+    Biases(Vec<LayerBiases<B>>),
+    /// Virtual tokens among the input embeddings.
+    Prompt(VirtualTokens<B>),
+    /// One key/value pair per layer, in the cache before the first token.
+    Prefix(Vec<LayerKv<B>>),
+}
+
+/// Embeddings that stand for no token of the vocabulary.
+///
+/// They fill the cells that the batch marks for them ([`Inputs::slots`](crate::Inputs::slots)), or
+/// the front of every row where it marks none.
+#[derive(Debug, Clone)]
+pub struct VirtualTokens<B: Backend> {
+    /// `[tokens, d_model]`.
+    pub embeddings: Tensor<B, 2>,
+}
+
+/// A fine-tuning method: its trainable parameters, and what they inject.
+///
+/// An adapter owns *every* trainable parameter; the base is a constant. To add a method, implement
+/// this for a module of your own: [`PeftModel`](crate::PeftModel) takes any.
+pub trait Adapter<B: Backend>: Module<B> {
+    /// The value of the parameters at this step, tracked where the backend tracks.
+    fn inject(&self) -> Injection<B>;
+}

@@ -1,0 +1,45 @@
+//! One type for whichever method a program was asked for.
+
+use std::marker::PhantomData;
+
+use burn::{module::Module, tensor::backend::Backend};
+
+use crate::{Adapter, Injection, PromptTuning};
+
+/// No adapter: the frozen base alone.
+#[derive(Module, Debug)]
+pub struct NoAdapter<B: Backend> {
+    backend: PhantomData<B>,
+}
+
+impl<B: Backend> Default for NoAdapter<B> {
+    fn default() -> Self {
+        Self {
+            backend: PhantomData,
+        }
+    }
+}
+
+impl<B: Backend> Adapter<B> for NoAdapter<B> {
+    fn inject(&self) -> Injection<B> {
+        Injection::Nothing
+    }
+}
+
+/// Any of the methods of this crate, chosen at run time. (`Module` cannot be a trait object.)
+#[derive(Module, Debug)]
+pub enum AnyAdapter<B: Backend> {
+    /// The base alone.
+    None(NoAdapter<B>),
+    /// [`PromptTuning`].
+    PromptTuning(PromptTuning<B>),
+}
+
+impl<B: Backend> Adapter<B> for AnyAdapter<B> {
+    fn inject(&self) -> Injection<B> {
+        match self {
+            Self::None(adapter) => adapter.inject(),
+            Self::PromptTuning(adapter) => adapter.inject(),
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Parameter-efficient fine-tuning of a frozen Qwen2: the methods, and the model that joins one to
+//! its base.
+//!
+//! An [`Adapter`] owns every trainable parameter and yields an [`Injection`]: biases, virtual
+//! tokens, or keys and values. [`PeftModel::prepare`] lets it land in the base. This crate does not
+//! train, read files or tokenise.
+//!
+//! The one design decision: an adapter produces a *value*, and one function decides where the value
+//! goes. Training, evaluation and generation all call that function and then the same
+//! `decode`; none of them knows which method is at work, and a method of your own needs no change
+//! here.
+//!
+//! ```
+//! use burn::{module::{Module, Param}, tensor::{Tensor, backend::Backend}};
+//! use burn_peft::{Adapter, Injection, VirtualTokens};
+//!
+//! /// Virtual tokens that all share one vector.
+//! #[derive(Module, Debug)]
+//! struct OneVector<B: Backend> {
+//!     vector: Param<Tensor<B, 1>>,
+//!     tokens: usize,
+//! }
+//!
+//! impl<B: Backend> Adapter<B> for OneVector<B> {
+//!     fn inject(&self) -> Injection<B> {
+//!         let d_model = self.vector.dims()[0];
+//!         let row = self.vector.val().unsqueeze::<2>();
+//!         Injection::Prompt(VirtualTokens { embeddings: row.expand([self.tokens, d_model]) })
+//!     }
+//! }
+//! ```
+
+mod adapter;
+mod any;
+mod error;
+mod model;
+mod param;
+mod prompt_tuning;
+
+pub use adapter::{Adapter, Injection, VirtualTokens};
+pub use any::{AnyAdapter, NoAdapter};
+pub use error::Error;
+pub use model::{Inputs, PeftModel, Prepared};
+pub use prompt_tuning::{PromptTuning, PromptTuningConfig, PromptTuningInit, RandomInit};

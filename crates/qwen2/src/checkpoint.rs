@@ -1,0 +1,383 @@
+//! From a Hugging Face folder to frozen tensors, through a memory map.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::{DType, Shape, Tensor, TensorData, backend::Backend};
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::{
+    Dtype, SafeTensors,
+    tensor::{Metadata, TensorInfo},
+};
+use serde::Deserialize;
+
+use crate::{Error, GenerationConfig, Qwen2, Qwen2Config, weights};
+
+/// A checkpoint whose configuration was read and whose tensors' names and shapes were checked; the
+/// weights themselves are read by [`load`](Self::load).
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    config: Qwen2Config,
+    generation: GenerationConfig,
+    files: Vec<WeightsFile>,
+}
+
+/// One safetensors file: its bytes, and where in them the tensors are.
+#[derive(Debug)]
+struct WeightsFile {
+    bytes: Bytes,
+    metadata: Metadata,
+    /// Where the tensors' bytes begin, behind the header.
+    data_start: usize,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    Embedded(&'static [u8]),
+}
+
+/// `model.safetensors.index.json`.
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Opens a folder in Hugging Face layout: `config.json`, `generation_config.json` where there
+    /// is one, and `model.safetensors` or the shards of `model.safetensors.index.json`.
+    ///
+    /// # Errors
+    /// A missing or unreadable file, an unsupported configuration, a truncated weights file, and
+    /// all missing, unexpected or misshapen tensors at once.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
+        let folder = folder.as_ref();
+        let config_path = folder.join("config.json");
+        let config = Qwen2Config::parse(&read_text(&config_path)?, config_path)?;
+        let generation_path = folder.join("generation_config.json");
+        let generation = if generation_path.exists() {
+            GenerationConfig::parse(&read_text(&generation_path)?, generation_path)?
+        } else {
+            GenerationConfig::default()
+        };
+        let files = weights_paths(folder)?
+            .into_iter()
+            .map(WeightsFile::map)
+            .collect::<Result<_, _>>()?;
+        Self::checked(folder.to_owned(), config, generation, files)
+    }
+
+    /// Opens a checkpoint that is part of the program: the texts of `config.json` and
+    /// `generation_config.json`, and the bytes of `model.safetensors`. `label` stands for the path
+    /// in errors.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), except for the reading.
+    pub fn embedded(
+        label: &str,
+        config: &str,
+        generation_config: &str,
+        safetensors: &'static [u8],
+    ) -> Result<Self, Error> {
+        let config = Qwen2Config::parse(config, label)?;
+        let generation = GenerationConfig::parse(generation_config, label)?;
+        let file = WeightsFile::new(Path::new(label), Bytes::Embedded(safetensors))?;
+        Self::checked(label.into(), config, generation, vec![file])
+    }
+
+    fn checked(
+        path: PathBuf,
+        config: Qwen2Config,
+        generation: GenerationConfig,
+        files: Vec<WeightsFile>,
+    ) -> Result<Self, Error> {
+        let checkpoint = Self {
+            path,
+            config,
+            generation,
+            files,
+        };
+        let differences = checkpoint.differences();
+        if differences.is_empty() {
+            Ok(checkpoint)
+        } else {
+            Err(Error::Mismatch {
+                path: checkpoint.path,
+                differences,
+            })
+        }
+    }
+
+    /// The architecture.
+    #[must_use]
+    pub fn config(&self) -> &Qwen2Config {
+        &self.config
+    }
+
+    /// What the checkpoint asks of generation.
+    #[must_use]
+    pub fn generation_config(&self) -> &GenerationConfig {
+        &self.generation
+    }
+
+    /// Size of the weights on disk, in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.files
+            .iter()
+            .map(|file| file.bytes.as_slice().len() as u64)
+            .sum()
+    }
+
+    /// The type most of the weights are stored in, which is the type of the embedding table.
+    #[must_use]
+    pub fn stored_dtype(&self) -> DType {
+        let (_, info) = self.find(weights::EMBED_TOKENS);
+        match info.dtype {
+            Dtype::BF16 => DType::BF16,
+            Dtype::F16 => DType::F16,
+            _ => DType::F32,
+        }
+    }
+
+    /// Reads the weights to `device` as `dtype`, one tensor at a time: beside the model itself,
+    /// only the tensor being read is in memory. `progress` is called with the bytes read and all.
+    ///
+    /// # Errors
+    /// A type that the backend cannot hold.
+    pub fn load<B: Backend>(
+        &self,
+        dtype: DType,
+        device: &B::Device,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Qwen2<B>, Error> {
+        if !B::supports_dtype(device, dtype) {
+            return Err(Error::Dtype {
+                backend: B::name(device),
+                dtype,
+            });
+        }
+        let mut reader = TensorReader {
+            checkpoint: self,
+            dtype,
+            device: device.clone(),
+            progress,
+            read: 0,
+        };
+        Ok(Qwen2::from_reader(self.config.clone(), &mut reader))
+    }
+
+    /// Every way in which the tensors differ from what the configuration asks, a sentence each.
+    fn differences(&self) -> Vec<String> {
+        let found: BTreeMap<String, &TensorInfo> = self
+            .files
+            .iter()
+            .flat_map(|file| file.metadata.tensors())
+            .collect();
+        let expected: BTreeMap<String, Vec<usize>> = weights::expected_tensors(&self.config)
+            .into_iter()
+            .collect();
+        let mut differences = Vec::new();
+        for (name, shape) in &expected {
+            match found.get(name) {
+                None => differences.push(format!("tensor `{name}` is missing")),
+                Some(info) if info.shape != *shape => differences.push(format!(
+                    "tensor `{name}` has shape {:?}, expected {shape:?}",
+                    info.shape
+                )),
+                Some(info) if !matches!(info.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) => {
+                    differences.push(format!(
+                        "tensor `{name}` is stored as {:?}; F32, BF16 and F16 can be read",
+                        info.dtype
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        for name in found.keys() {
+            // Some tied checkpoints carry the head all the same; transformers ignores it too.
+            let redundant = self.config.tie_word_embeddings && name == weights::LM_HEAD;
+            if !expected.contains_key(name) && !redundant {
+                differences.push(format!("tensor `{name}` is unexpected"));
+            }
+        }
+        differences
+    }
+
+    fn find(&self, name: &str) -> (&WeightsFile, &TensorInfo) {
+        self.files
+            .iter()
+            .find_map(|file| Some((file, file.metadata.info(name)?)))
+            .unwrap_or_else(|| panic!("`{name}` was found when the checkpoint was opened"))
+    }
+}
+
+/// Hands out the tensors of a checkpoint by name.
+pub(crate) struct TensorReader<'a, B: Backend> {
+    checkpoint: &'a Checkpoint,
+    dtype: DType,
+    device: B::Device,
+    progress: &'a mut dyn FnMut(u64, u64),
+    read: u64,
+}
+
+impl<B: Backend> TensorReader<'_, B> {
+    pub(crate) fn device(&self) -> &B::Device {
+        &self.device
+    }
+
+    pub(crate) fn tensor<const D: usize>(&mut self, name: &str) -> Tensor<B, D> {
+        let (file, info) = self.checkpoint.find(name);
+        let data = file.read(info, self.dtype);
+        let options = (&self.device, self.dtype);
+        // Weights live as long as the program: a page of their own size each, not a slice of a
+        // pool's larger page.
+        let tensor = B::memory_persistent_allocations(&self.device, data, move |data| {
+            Tensor::from_data(data, options)
+        });
+        self.read += (info.data_offsets.1 - info.data_offsets.0) as u64;
+        (self.progress)(self.read, self.checkpoint.size());
+        tensor
+    }
+}
+
+impl WeightsFile {
+    fn map(path: PathBuf) -> Result<Self, Error> {
+        let io = |source| Error::Io {
+            path: path.clone(),
+            source,
+        };
+        let file = File::open(&path).map_err(io)?;
+        #[expect(
+            unsafe_code,
+            reason = "a map is undefined behaviour if another process shortens the file meanwhile; \
+                      every reader of safetensors takes that risk, for nothing else loads a model \
+                      larger than half the memory"
+        )]
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        Self::new(&path, Bytes::Mapped(map))
+    }
+
+    fn new(path: &Path, bytes: Bytes) -> Result<Self, Error> {
+        let corrupt = |reason: String| Error::Corrupt {
+            path: path.to_owned(),
+            reason,
+        };
+        let slice = bytes.as_slice();
+        let (header, metadata) =
+            SafeTensors::read_metadata(slice).map_err(|error| corrupt(error.to_string()))?;
+        let data_start = header + size_of::<u64>();
+        let expected = data_start + metadata.data_len();
+        if slice.len() != expected {
+            return Err(corrupt(format!(
+                "it has {} bytes, its header says {expected}",
+                slice.len()
+            )));
+        }
+        Ok(Self {
+            bytes,
+            metadata,
+            data_start,
+        })
+    }
+
+    fn read(&self, info: &TensorInfo, dtype: DType) -> TensorData {
+        let (start, end) = info.data_offsets;
+        let (start, end) = (self.data_start + start, self.data_start + end);
+        let data = convert(
+            &self.bytes.as_slice()[start..end],
+            info.dtype,
+            dtype,
+            &info.shape,
+        );
+        self.bytes.forget(start, end - start);
+        data
+    }
+}
+
+impl Bytes {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Embedded(bytes) => bytes,
+        }
+    }
+
+    /// Gives pages back that were read and will not be read again: else they count as the
+    /// process's memory beside the tensors made from them.
+    fn forget(&self, start: usize, len: usize) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            #[expect(
+                unsafe_code,
+                reason = "the map is read-only and file-backed: a dropped page is read again from \
+                          the file when touched"
+            )]
+            // Advice that is not taken costs memory, not correctness.
+            let _ = unsafe {
+                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len)
+            };
+        }
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(|source| Error::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn weights_paths(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let single = folder.join("model.safetensors");
+    if single.exists() {
+        return Ok(vec![single]);
+    }
+    let index_path = folder.join("model.safetensors.index.json");
+    if !index_path.exists() {
+        return Err(Error::NoWeights {
+            folder: folder.to_owned(),
+        });
+    }
+    let index: Index =
+        serde_json::from_str(&read_text(&index_path)?).map_err(|source| Error::Json {
+            path: index_path,
+            source,
+        })?;
+    let shards: BTreeSet<_> = index.weight_map.into_values().collect();
+    Ok(shards.into_iter().map(|name| folder.join(name)).collect())
+}
+
+/// Little-endian `bytes` of type `from` as `to`, rounding to nearest even where `to` is narrower.
+fn convert(bytes: &[u8], from: Dtype, to: DType, shape: &[usize]) -> TensorData {
+    let shape = Shape::from(shape.to_vec());
+    match (from, to) {
+        (Dtype::BF16, DType::BF16) => TensorData::new(decode(bytes, bf16::from_le_bytes), shape),
+        (Dtype::F16, DType::F16) => TensorData::new(decode(bytes, f16::from_le_bytes), shape),
+        (_, DType::F32) => TensorData::new(through_f32(bytes, from, |value| value), shape),
+        (_, DType::F64) => TensorData::new(through_f32(bytes, from, f64::from), shape),
+        (_, DType::BF16) => TensorData::new(through_f32(bytes, from, bf16::from_f32), shape),
+        (_, DType::F16) => TensorData::new(through_f32(bytes, from, f16::from_f32), shape),
+        (_, other) => panic!("a model is loaded as a floating-point type, not {other:?}"),
+    }
+}
+
+fn through_f32<T>(bytes: &[u8], from: Dtype, convert: impl Fn(f32) -> T) -> Vec<T> {
+    match from {
+        Dtype::F32 => decode(bytes, |b| convert(f32::from_le_bytes(b))),
+        Dtype::BF16 => decode(bytes, |b| convert(bf16::from_le_bytes(b).to_f32())),
+        Dtype::F16 => decode(bytes, |b| convert(f16::from_le_bytes(b).to_f32())),
+        other => panic!("{other:?} was refused when the checkpoint was opened"),
+    }
+}
+
+fn decode<T, const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> T) -> Vec<T> {
+    let (chunks, rest) = bytes.as_chunks::<N>();
+    assert!(rest.is_empty(), "safetensors checks sizes against shapes");
+    chunks.iter().map(|chunk| value(*chunk)).collect()
+}

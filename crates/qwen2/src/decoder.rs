@@ -1,0 +1,182 @@
+//! One decoder layer and its parts. Field names are the checkpoint's.
+
+use burn::{
+    module::Module,
+    tensor::{Tensor, backend::Backend},
+};
+use burn_peft_ops::Ops;
+
+use crate::{KvCache, Qwen2Config, checkpoint::TensorReader, weights};
+
+/// A linear layer whose weight is a constant.
+#[derive(Module, Debug)]
+pub(crate) struct FrozenLinear<B: Backend> {
+    /// `[d_out, d_in]`.
+    pub(crate) weight: Tensor<B, 2>,
+    /// `[d_out]`.
+    pub(crate) bias: Option<Tensor<B, 1>>,
+}
+
+/// RMSNorm whose weight is a constant.
+#[derive(Module, Debug)]
+pub(crate) struct FrozenRmsNorm<B: Backend> {
+    /// `[d_model]`.
+    pub(crate) weight: Tensor<B, 1>,
+    /// `[d_model]`; Qwen2 has none, an adapter may add one.
+    pub(crate) bias: Option<Tensor<B, 1>>,
+    epsilon: f64,
+}
+
+/// Grouped-query attention with rotary positions.
+#[derive(Module, Debug)]
+pub(crate) struct Attention<B: Backend> {
+    pub(crate) q_proj: FrozenLinear<B>,
+    pub(crate) k_proj: FrozenLinear<B>,
+    pub(crate) v_proj: FrozenLinear<B>,
+    pub(crate) o_proj: FrozenLinear<B>,
+    head_dim: usize,
+}
+
+/// The gated feed-forward layer.
+#[derive(Module, Debug)]
+pub(crate) struct Mlp<B: Backend> {
+    pub(crate) gate_proj: FrozenLinear<B>,
+    pub(crate) up_proj: FrozenLinear<B>,
+    pub(crate) down_proj: FrozenLinear<B>,
+}
+
+/// Attention and feed-forward, each behind a norm and added to the residual stream.
+#[derive(Module, Debug)]
+pub(crate) struct DecoderLayer<B: Backend> {
+    pub(crate) input_layernorm: FrozenRmsNorm<B>,
+    pub(crate) self_attn: Attention<B>,
+    pub(crate) post_attention_layernorm: FrozenRmsNorm<B>,
+    pub(crate) mlp: Mlp<B>,
+}
+
+/// What all layers of one pass share.
+pub(crate) struct Pass<B: Backend> {
+    pub(crate) batch: usize,
+    pub(crate) seq: usize,
+    /// `[batch or 1, 1, seq, head_dim / 2]`.
+    pub(crate) cos: Tensor<B, 4>,
+    /// `[batch or 1, 1, seq, head_dim / 2]`.
+    pub(crate) sin: Tensor<B, 4>,
+    /// `[batch or 1, 1, seq, kv_len]`.
+    pub(crate) mask: Option<Tensor<B, 4>>,
+}
+
+impl<B: Backend> DecoderLayer<B> {
+    pub(crate) fn read(
+        config: &Qwen2Config,
+        layer: usize,
+        reader: &mut TensorReader<'_, B>,
+    ) -> Self {
+        let prefix = weights::layer_prefix(layer);
+        let mut norm = |name: &str| {
+            FrozenRmsNorm::new(
+                reader.tensor(&format!("{prefix}.{name}.weight")),
+                config.rms_norm_eps,
+            )
+        };
+        let (input_layernorm, post_attention_layernorm) =
+            (norm("input_layernorm"), norm("post_attention_layernorm"));
+        let mut linear = |name: &str, biased: bool| FrozenLinear {
+            weight: reader.tensor(&format!("{prefix}.{name}.weight")),
+            bias: biased.then(|| reader.tensor(&format!("{prefix}.{name}.bias"))),
+        };
+        Self {
+            self_attn: Attention {
+                q_proj: linear("self_attn.q_proj", true),
+                k_proj: linear("self_attn.k_proj", true),
+                v_proj: linear("self_attn.v_proj", true),
+                o_proj: linear("self_attn.o_proj", false),
+                head_dim: config.head_dim,
+            },
+            mlp: Mlp {
+                gate_proj: linear("mlp.gate_proj", false),
+                up_proj: linear("mlp.up_proj", false),
+                down_proj: linear("mlp.down_proj", false),
+            },
+            input_layernorm,
+            post_attention_layernorm,
+        }
+    }
+}
+
+impl<B: Backend> FrozenRmsNorm<B> {
+    pub(crate) fn new(weight: Tensor<B, 1>, epsilon: f64) -> Self {
+        Self {
+            weight,
+            bias: None,
+            epsilon,
+        }
+    }
+}
+
+impl<B: Ops> FrozenLinear<B> {
+    fn forward(&self, input: Tensor<B, 2>) -> Tensor<B, 2> {
+        B::frozen_linear(input, self.weight.clone(), self.bias.clone())
+    }
+}
+
+impl<B: Ops> FrozenRmsNorm<B> {
+    pub(crate) fn forward(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
+        let normed = B::rms_norm(hidden, self.weight.clone(), self.epsilon);
+        match &self.bias {
+            Some(bias) => normed + bias.clone().unsqueeze(),
+            None => normed,
+        }
+    }
+}
+
+impl<B: Ops> DecoderLayer<B> {
+    /// # Shapes
+    /// - hidden, output: `[batch · seq, d_model]`
+    pub(crate) fn forward(
+        &self,
+        layer: usize,
+        hidden: Tensor<B, 2>,
+        pass: &Pass<B>,
+        cache: &mut KvCache<B>,
+    ) -> Tensor<B, 2> {
+        let normed = self.input_layernorm.forward(hidden.clone());
+        let hidden = self.self_attn.forward(layer, normed, pass, cache) + hidden;
+        let normed = self.post_attention_layernorm.forward(hidden.clone());
+        self.mlp.forward(normed) + hidden
+    }
+}
+
+impl<B: Ops> Attention<B> {
+    fn forward(
+        &self,
+        layer: usize,
+        hidden: Tensor<B, 2>,
+        pass: &Pass<B>,
+        cache: &mut KvCache<B>,
+    ) -> Tensor<B, 2> {
+        let heads = |states: Tensor<B, 2>| {
+            let heads = states.dims()[1] / self.head_dim;
+            states
+                .reshape([pass.batch, pass.seq, heads, self.head_dim])
+                .swap_dims(1, 2) // [batch, heads, seq, head_dim]
+        };
+        let rotate = |states| B::rotary(states, pass.cos.clone(), pass.sin.clone());
+        let query = rotate(heads(self.q_proj.forward(hidden.clone())));
+        let key = rotate(heads(self.k_proj.forward(hidden.clone())));
+        let value = heads(self.v_proj.forward(hidden));
+        let [key, value] = cache.append(layer, key, value);
+        let attended = B::grouped_attention(query, key, value, pass.mask.clone())
+            .swap_dims(1, 2) // [batch, seq, n_heads, head_dim]
+            .reshape([pass.batch * pass.seq, self.o_proj.weight.dims()[1]]);
+        self.o_proj.forward(attended)
+    }
+}
+
+impl<B: Ops> Mlp<B> {
+    fn forward(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
+        let gate = self.gate_proj.forward(hidden.clone());
+        let up = self.up_proj.forward(hidden);
+        self.down_proj.forward(B::swiglu(gate, up))
+    }
+}

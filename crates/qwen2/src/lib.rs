@@ -1,0 +1,47 @@
+//! Qwen2 and Qwen2.5 causal language models as frozen [Burn](burn) tensors.
+//!
+//! It reads checkpoints in Hugging Face layout ([`Checkpoint`]), runs them forward over a key/value
+//! cache ([`Qwen2`], [`KvCache`]) and continues texts ([`generate`]). It does not train the model,
+//! and it knows nothing of adapters or tokenizers.
+//!
+//! The one design decision: the weights are *constants*, plain tensor fields instead of Burn
+//! `Param`s. So nothing can visit, record or optimise them, and whatever trains beside the model
+//! costs only itself. Changing the model means taking a changed copy
+//! ([`Qwen2::with_biases`]), which shares everything it does not change.
+//!
+//! ```no_run
+//! use burn::tensor::{DType, Int, Tensor};
+//! use burn_flex::Flex;
+//! use burn_qwen2::{AttentionMask, Checkpoint, KvCache};
+//!
+//! # fn main() -> Result<(), burn_qwen2::Error> {
+//! let device = Default::default();
+//! let checkpoint = Checkpoint::open("Qwen2.5-0.5B")?;
+//! let model = checkpoint.load::<Flex>(DType::F32, &device, &mut |_, _| {})?;
+//! let ids = Tensor::<Flex, 2, Int>::from_ints([[9707, 11, 1879]], &device);
+//! let mut cache = KvCache::empty(model.config().num_hidden_layers, 1);
+//! let hidden = model.decode(model.embed(ids), &AttentionMask::full(1, 3), &mut cache);
+//! # Ok(())
+//! # }
+//! ```
+
+mod cache;
+mod checkpoint;
+mod config;
+mod decoder;
+mod error;
+mod generation;
+mod mask;
+mod model;
+mod rope;
+mod weights;
+
+pub use cache::{KvCache, LayerKv};
+pub use checkpoint::Checkpoint;
+pub use config::Qwen2Config;
+pub use error::Error;
+pub use generation::{
+    FinishReason, Generated, GenerationConfig, GenerationOptions, StopIds, generate,
+};
+pub use mask::AttentionMask;
+pub use model::{LayerBiases, Qwen2};

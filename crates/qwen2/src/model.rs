@@ -1,0 +1,235 @@
+//! The model: embeddings in, hidden states out, and the head.
+
+use burn::{
+    module::Module,
+    tensor::{DType, Int, Tensor, backend::Backend},
+};
+use burn_peft_ops::{Ops, accumulation_dtype};
+
+use crate::{
+    AttentionMask, KvCache, Qwen2Config,
+    checkpoint::TensorReader,
+    decoder::{DecoderLayer, FrozenRmsNorm, Pass},
+    rope::RotaryTable,
+    weights,
+};
+
+/// Qwen2 or Qwen2.5, frozen.
+///
+/// Every field is a plain tensor, not a `Param`: Burn leaves it out of records, visitors, parameter
+/// counts and optimizers, and cloning it copies handles. Its surface is [`embed`](Self::embed),
+/// [`decode`](Self::decode), [`logits`](Self::logits); whoever wants to change what goes in does so
+/// between the first two.
+#[derive(Module, Debug)]
+pub struct Qwen2<B: Backend> {
+    /// `[vocab, d_model]`.
+    embed_tokens: Tensor<B, 2>,
+    layers: Vec<DecoderLayer<B>>,
+    norm: FrozenRmsNorm<B>,
+    /// `[vocab, d_model]`; absent where the head is the embedding table.
+    lm_head: Option<Tensor<B, 2>>,
+    rotary: RotaryTable<B>,
+    #[module(skip)]
+    config: Qwen2Config,
+}
+
+/// Biases to put in place of a layer's own, or to add where it has none. `None` leaves the layer as
+/// it is.
+#[derive(Debug, Clone)]
+pub struct LayerBiases<B: Backend> {
+    /// `[n_heads · head_dim]`.
+    pub q_proj: Option<Tensor<B, 1>>,
+    /// `[n_kv_heads · head_dim]`.
+    pub k_proj: Option<Tensor<B, 1>>,
+    /// `[n_kv_heads · head_dim]`.
+    pub v_proj: Option<Tensor<B, 1>>,
+    /// `[d_model]`.
+    pub o_proj: Option<Tensor<B, 1>>,
+    /// `[intermediate_size]`.
+    pub gate_proj: Option<Tensor<B, 1>>,
+    /// `[intermediate_size]`.
+    pub up_proj: Option<Tensor<B, 1>>,
+    /// `[d_model]`.
+    pub down_proj: Option<Tensor<B, 1>>,
+    /// `[d_model]`.
+    pub input_layernorm: Option<Tensor<B, 1>>,
+    /// `[d_model]`.
+    pub post_attention_layernorm: Option<Tensor<B, 1>>,
+}
+
+impl<B: Backend> Default for LayerBiases<B> {
+    fn default() -> Self {
+        Self {
+            q_proj: None,
+            k_proj: None,
+            v_proj: None,
+            o_proj: None,
+            gate_proj: None,
+            up_proj: None,
+            down_proj: None,
+            input_layernorm: None,
+            post_attention_layernorm: None,
+        }
+    }
+}
+
+impl<B: Backend> Qwen2<B> {
+    pub(crate) fn from_reader(config: Qwen2Config, reader: &mut TensorReader<'_, B>) -> Self {
+        let embed_tokens: Tensor<B, 2> = reader.tensor(weights::EMBED_TOKENS);
+        let rotary = RotaryTable::init(&config, embed_tokens.dtype(), reader.device());
+        Self {
+            embed_tokens,
+            layers: (0..config.num_hidden_layers)
+                .map(|layer| DecoderLayer::read(&config, layer, reader))
+                .collect(),
+            norm: FrozenRmsNorm::new(reader.tensor(weights::NORM), config.rms_norm_eps),
+            lm_head: (!config.tie_word_embeddings).then(|| reader.tensor(weights::LM_HEAD)),
+            rotary,
+            config,
+        }
+    }
+
+    /// The architecture.
+    #[must_use]
+    pub fn config(&self) -> &Qwen2Config {
+        &self.config
+    }
+
+    /// The type of every weight, and of the hidden states.
+    #[must_use]
+    pub fn dtype(&self) -> DType {
+        self.embed_tokens.dtype()
+    }
+
+    /// Where the weights are.
+    #[must_use]
+    pub fn device(&self) -> B::Device {
+        self.embed_tokens.device()
+    }
+
+    /// Embeddings of token ids.
+    ///
+    /// # Shapes
+    /// - input_ids: `[batch, seq]`
+    /// - output: `[batch, seq, d_model]`
+    #[must_use]
+    pub fn embed(&self, input_ids: Tensor<B, 2, Int>) -> Tensor<B, 3> {
+        let [batch, seq] = input_ids.dims();
+        self.embed_tokens
+            .clone()
+            .select(0, input_ids.reshape([batch * seq]))
+            .reshape([batch, seq, self.config.hidden_size])
+    }
+
+    /// The embedding table, `[vocab, d_model]`.
+    #[must_use]
+    pub fn embedding_table(&self) -> Tensor<B, 2> {
+        self.embed_tokens.clone()
+    }
+
+    /// The output head, `[vocab, d_model]`: the embedding table where it is tied.
+    #[must_use]
+    pub fn head(&self) -> Tensor<B, 2> {
+        self.lm_head
+            .clone()
+            .unwrap_or_else(|| self.embed_tokens.clone())
+    }
+
+    /// The same model with other biases: a changed copy that shares all the weights.
+    ///
+    /// # Panics
+    /// If there is not one set of biases per layer.
+    #[must_use]
+    pub fn with_biases(&self, biases: Vec<LayerBiases<B>>) -> Self {
+        assert_eq!(biases.len(), self.layers.len(), "one set of biases a layer");
+        let dtype = self.dtype();
+        let mut model = self.clone();
+        for (layer, new) in model.layers.iter_mut().zip(biases) {
+            let DecoderLayer {
+                input_layernorm,
+                self_attn,
+                post_attention_layernorm,
+                mlp,
+            } = layer;
+            for (bias, new) in [
+                (&mut self_attn.q_proj.bias, new.q_proj),
+                (&mut self_attn.k_proj.bias, new.k_proj),
+                (&mut self_attn.v_proj.bias, new.v_proj),
+                (&mut self_attn.o_proj.bias, new.o_proj),
+                (&mut mlp.gate_proj.bias, new.gate_proj),
+                (&mut mlp.up_proj.bias, new.up_proj),
+                (&mut mlp.down_proj.bias, new.down_proj),
+                (&mut input_layernorm.bias, new.input_layernorm),
+                (
+                    &mut post_attention_layernorm.bias,
+                    new.post_attention_layernorm,
+                ),
+            ] {
+                if let Some(new) = new {
+                    *bias = Some(new.cast(dtype));
+                }
+            }
+        }
+        model
+    }
+}
+
+impl<B: Ops> Qwen2<B> {
+    /// Runs the decoder over `hidden` and notes its keys and values in `cache`. Positions and
+    /// causality follow from what the cache holds and from `mask`.
+    ///
+    /// # Shapes
+    /// - hidden: `[batch, seq, d_model]`, in the model's dtype
+    /// - mask: `[batch, seq]`, of these cells only
+    /// - output: `[batch, seq, d_model]`, behind the last norm
+    #[must_use]
+    pub fn decode(
+        &self,
+        hidden: Tensor<B, 3>,
+        mask: &AttentionMask,
+        cache: &mut KvCache<B>,
+    ) -> Tensor<B, 3> {
+        let [batch, seq, d_model] = hidden.dims();
+        debug_assert_eq!(
+            hidden.dtype(),
+            self.dtype(),
+            "hidden states of another type"
+        );
+        let device = hidden.device();
+        let all = cache.extend(mask);
+        let [cos, sin] = self.rotary.at(&all.positions(seq), seq);
+        let mask = all.additive(seq, accumulation_dtype(self.dtype()), &device);
+        let pass = Pass {
+            batch,
+            seq,
+            cos,
+            sin,
+            mask,
+        };
+        let mut hidden = hidden.reshape([batch * seq, d_model]);
+        for (index, layer) in self.layers.iter().enumerate() {
+            hidden = layer.forward(index, hidden, &pass, cache);
+        }
+        self.norm.forward(hidden).reshape([batch, seq, d_model])
+    }
+
+    /// Scores of every next token, in f32.
+    ///
+    /// # Shapes
+    /// - hidden: `[tokens, d_model]`, as [`decode`](Self::decode) returns them
+    /// - output: `[tokens, vocab]`
+    #[must_use]
+    pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
+        B::frozen_linear(hidden, self.head(), None).cast(accumulation_dtype(self.dtype()))
+    }
+
+    /// Negative log-likelihood of `targets` given the hidden states in front of them, in f32.
+    ///
+    /// # Shapes
+    /// - hidden: `[tokens, d_model]`, as [`decode`](Self::decode) returns them
+    /// - targets, output: `[tokens]`
+    #[must_use]
+    pub fn token_losses(&self, hidden: Tensor<B, 2>, targets: Tensor<B, 1, Int>) -> Tensor<B, 1> {
+        B::linear_cross_entropy(hidden, self.head(), targets)
+    }
+}
