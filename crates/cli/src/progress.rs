@@ -1,0 +1,57 @@
+//! Progress bars for whatever may take longer than two seconds.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How long something may take before its bar shows.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A bar on stderr that shows only if its work takes a while, and only on a terminal.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    started: Instant,
+    shown: bool,
+}
+
+impl Progress {
+    /// A bar that counts things.
+    pub(crate) fn counting(what: &str) -> Self {
+        Self::new(what, "{msg} {wide_bar} {pos}/{len} {eta}")
+    }
+
+    /// A bar that counts bytes.
+    pub(crate) fn bytes(what: &str) -> Self {
+        Self::new(what, "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}")
+    }
+
+    fn new(what: &str, template: &str) -> Self {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        bar.set_style(
+            ProgressStyle::with_template(template).expect("the templates above are well formed"),
+        );
+        bar.set_message(what.to_owned());
+        Self {
+            bar,
+            started: Instant::now(),
+            shown: false,
+        }
+    }
+
+    /// `done` of `total` are done.
+    pub(crate) fn set(&mut self, done: u64, total: u64) {
+        if !self.shown && self.started.elapsed() > PATIENCE {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+            self.shown = true;
+        }
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

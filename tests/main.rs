@@ -1,0 +1,11 @@
+//! The claims this project makes about all of its crates together, one module each.
+//!
+//! What the numbers are compared with was made by `transformers` and `peft` and is committed under
+//! `tests/fixtures`, with the script that made it.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails says where")]
+
+#[macro_use]
+mod backends;
+mod base_parity;
+mod fixture;
