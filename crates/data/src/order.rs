@@ -1,0 +1,210 @@
+//! Which examples make up which step.
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+
+use crate::error::{Error, Result};
+
+/// Micro-batches in a megabatch of `group_by_length`, as in transformers' `get_length_grouped_indices`.
+const MEGABATCH: usize = 50;
+
+/// The order of a run: a pure function of the seed and the epoch.
+///
+/// As in Hugging Face's Trainer since 4.46, the last micro-batch of an epoch may be smaller than the
+/// others, the last step may have fewer micro-batches, and no step crosses an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchOrder {
+    /// The run's seed.
+    pub seed: u64,
+    /// Examples in a micro-batch (`per_device_train_batch_size`).
+    pub batch_size: usize,
+    /// Micro-batches in an optimizer step (`gradient_accumulation_steps`).
+    pub accumulation: usize,
+    /// Puts examples of like length together, which saves padding and makes the order less random:
+    /// the shuffled examples are cut into megabatches of 50 micro-batches (fewer on a small file), each
+    /// sorted by length, and the micro-batches shuffled again. Default false.
+    pub group_by_length: bool,
+}
+
+impl BatchOrder {
+    /// A random order without grouping.
+    pub fn new(seed: u64, batch_size: usize, accumulation: usize) -> Self {
+        Self {
+            seed,
+            batch_size,
+            accumulation,
+            group_by_length: false,
+        }
+    }
+
+    /// # Errors
+    /// A size is zero.
+    pub fn check(&self) -> Result<()> {
+        for (name, size) in [
+            ("per_device_train_batch_size", self.batch_size),
+            ("gradient_accumulation_steps", self.accumulation),
+        ] {
+            if size == 0 {
+                return Err(Error::Zero { name });
+            }
+        }
+        Ok(())
+    }
+
+    /// Optimizer steps in an epoch of `examples` examples.
+    ///
+    /// # Panics
+    /// A size is zero.
+    pub fn steps_per_epoch(&self, examples: usize) -> usize {
+        examples
+            .div_ceil(self.batch_size)
+            .div_ceil(self.accumulation)
+    }
+
+    /// The steps of `epoch` (from 0): steps → micro-batches → indices of examples. `lengths` are the
+    /// examples' lengths in tokens; only their number matters unless `group_by_length` is set.
+    ///
+    /// # Panics
+    /// A size is zero.
+    pub fn steps(&self, lengths: &[usize], epoch: usize) -> Vec<Vec<Vec<usize>>> {
+        let mut random = self.random(epoch);
+        let mut order: Vec<usize> = (0..lengths.len()).collect();
+        order.shuffle(&mut random);
+        let mut micro_batches: Vec<Vec<usize>> = if self.group_by_length {
+            // At least four megabatches, so that on a small file the order stays somewhat random.
+            let count = (lengths.len() / (self.batch_size * 4)).clamp(1, MEGABATCH);
+            let megabatches = order.chunks_mut(count * self.batch_size);
+            megabatches
+                .flat_map(|megabatch| {
+                    megabatch.sort_by_key(|&index| std::cmp::Reverse(lengths[index]));
+                    megabatch.chunks(self.batch_size).map(<[usize]>::to_vec)
+                })
+                .collect()
+        } else {
+            order
+                .chunks(self.batch_size)
+                .map(<[usize]>::to_vec)
+                .collect()
+        };
+        if self.group_by_length {
+            micro_batches.shuffle(&mut random);
+        }
+        micro_batches
+            .chunks(self.accumulation)
+            .map(<[Vec<usize>]>::to_vec)
+            .collect()
+    }
+
+    /// Seed and epoch side by side, not mixed, so that no two pairs share a stream.
+    fn random(&self, epoch: usize) -> StdRng {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&self.seed.to_le_bytes());
+        key[8..16].copy_from_slice(&(epoch as u64).to_le_bytes());
+        key[16..].copy_from_slice(b"burn-peft order\0");
+        StdRng::from_seed(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flat(steps: &[Vec<Vec<usize>>]) -> Vec<usize> {
+        steps.concat().concat()
+    }
+
+    fn sorted(mut indices: Vec<usize>) -> Vec<usize> {
+        indices.sort_unstable();
+        indices
+    }
+
+    #[test]
+    fn an_epoch_is_a_permutation_that_depends_on_seed_and_epoch_only() {
+        let lengths = vec![1; 100];
+        let order = BatchOrder::new(7, 8, 3);
+        let first = order.steps(&lengths, 0);
+        assert_eq!(first, order.steps(&lengths, 0));
+        assert_eq!(sorted(flat(&first)), (0..100).collect::<Vec<_>>());
+        assert_ne!(flat(&first), flat(&order.steps(&lengths, 1)));
+        assert_ne!(
+            flat(&first),
+            flat(&BatchOrder::new(8, 8, 3).steps(&lengths, 0))
+        );
+    }
+
+    #[test]
+    fn batch_size_and_accumulation_cut_the_same_permutation() {
+        let lengths = vec![1; 100];
+        let first = BatchOrder::new(7, 8, 3).steps(&lengths, 2);
+        assert_eq!(
+            flat(&first),
+            flat(&BatchOrder::new(7, 5, 1).steps(&lengths, 2))
+        );
+    }
+
+    #[test]
+    fn the_last_micro_batch_and_the_last_group_are_kept_though_partial() {
+        let steps = BatchOrder::new(0, 4, 2).steps(&[1; 17], 0);
+        let sizes: Vec<Vec<usize>> = steps
+            .iter()
+            .map(|step| step.iter().map(Vec::len).collect())
+            .collect();
+        assert_eq!(sizes, [vec![4, 4], vec![4, 4], vec![1]]);
+        assert_eq!(BatchOrder::new(0, 4, 2).steps_per_epoch(17), 3);
+    }
+
+    #[test]
+    fn no_examples_are_no_steps() {
+        assert!(BatchOrder::new(0, 4, 2).steps(&[], 0).is_empty());
+        assert_eq!(BatchOrder::new(0, 4, 2).steps_per_epoch(0), 0);
+    }
+
+    /// A run that is resumed by a later build must meet the same order; this fails if `rand` changes it.
+    #[test]
+    fn the_order_is_the_one_earlier_builds_had() {
+        assert_eq!(
+            flat(&BatchOrder::new(42, 4, 1).steps(&[1; 8], 3)),
+            [3, 0, 7, 1, 4, 2, 5, 6]
+        );
+    }
+
+    #[test]
+    fn grouping_by_length_saves_padding_and_loses_no_example() {
+        let lengths: Vec<usize> = (0..203).map(|index| 1 + (index * 37) % 101).collect();
+        let padding = |order: &BatchOrder| -> usize {
+            let waste = |batch: &Vec<usize>| {
+                let longest = batch.iter().map(|&index| lengths[index]).max().unwrap_or(0);
+                batch
+                    .iter()
+                    .map(|&index| longest - lengths[index])
+                    .sum::<usize>()
+            };
+            order.steps(&lengths, 0).concat().iter().map(waste).sum()
+        };
+        let random = BatchOrder::new(1, 4, 2);
+        let grouped = BatchOrder {
+            group_by_length: true,
+            ..random
+        };
+        assert!(
+            padding(&grouped) * 3 < padding(&random),
+            "{} {}",
+            padding(&grouped),
+            padding(&random)
+        );
+        let steps = grouped.steps(&lengths, 0);
+        assert_eq!(sorted(flat(&steps)), (0..203).collect::<Vec<_>>());
+        assert_eq!(steps.len(), grouped.steps_per_epoch(203));
+        assert_ne!(flat(&steps), flat(&grouped.steps(&lengths, 1)));
+    }
+
+    #[test]
+    fn a_zero_size_is_refused_by_its_option() {
+        let message = BatchOrder::new(0, 4, 0)
+            .check()
+            .expect_err("nothing to accumulate")
+            .to_string();
+        assert!(message.contains("gradient_accumulation_steps"), "{message}");
+    }
+}

@@ -1,0 +1,136 @@
+//! `README.md`, the model card.
+
+use crate::config::AdapterConfig;
+
+/// The line that says a card is ours to overwrite.
+pub(crate) const MARK: &str =
+    "<!-- burn-peft rewrites this file; without this line it stays as it is -->";
+
+/// What a model card says beyond the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModelCard {
+    /// The heading. Default: the method and the base model.
+    pub title: Option<String>,
+    /// Rows of a table, such as `("training loss", "1.52")`.
+    pub facts: Vec<(String, String)>,
+}
+
+impl ModelCard {
+    /// The text: front matter that the Hugging Face hub reads, then a summary.
+    pub(crate) fn render(&self, config: &AdapterConfig) -> String {
+        let method = config.method.name();
+        let base = config.base_model_name_or_path.as_deref().map(one_line);
+        let mut text = String::from("---\n");
+        if let Some(base) = &base {
+            text += &format!("base_model: {}\n", scalar(base));
+        }
+        text += "library_name: peft\npipeline_tag: text-generation\ntags:\n";
+        if let Some(base) = &base {
+            text += &format!("- {}\n", scalar(&format!("base_model:adapter:{base}")));
+        }
+        text += &format!("- burn\n- {method}\n- transformers\n---\n\n{MARK}\n\n");
+        text += &match (&self.title, &base) {
+            (Some(title), _) => format!("# {}\n", one_line(title)),
+            (None, Some(base)) => format!("# {method} for {base}\n"),
+            (None, None) => format!("# {method}\n"),
+        };
+        let what = config.method.peft_type();
+        text += &format!(
+            "\nAn adapter in Hugging Face PEFT's format (`{what}`), trained with burn-peft.\n\n"
+        );
+        text += "| | |\n|---|---|\n";
+        let mut rows = vec![("method".to_string(), method.to_string())];
+        rows.extend(
+            base.as_ref()
+                .map(|base| ("base model".to_string(), base.clone())),
+        );
+        let tokens = config.method.virtual_tokens();
+        rows.extend(tokens.map(|tokens| {
+            (
+                "virtual tokens".to_string(),
+                tokens.num_virtual_tokens.to_string(),
+            )
+        }));
+        for (name, value) in rows.iter().chain(&self.facts) {
+            text += &format!("| {} | {} |\n", cell(name), cell(value));
+        }
+        if let Some(base) = &base {
+            let (base, name) = (python(base), python("path/of/this/folder"));
+            text += &format!(
+                "\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n\
+                 base = AutoModelForCausalLM.from_pretrained({base})\n\
+                 model = PeftModel.from_pretrained(base, {name})\n```\n"
+            );
+        }
+        text
+    }
+}
+
+/// A YAML scalar: plain where that is safe, else quoted as JSON is, which YAML reads.
+fn scalar(value: &str) -> String {
+    let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | ':');
+    if value.starts_with(|c: char| c.is_ascii_alphabetic())
+        && value.contains('/')
+        && value.chars().all(safe)
+    {
+        value.into()
+    } else {
+        python(value)
+    }
+}
+
+fn python(value: &str) -> String {
+    serde_json::Value::from(value).to_string()
+}
+
+fn cell(value: &str) -> String {
+    one_line(value).replace('|', "\\|")
+}
+
+fn one_line(value: &str) -> String {
+    value.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{BeftOptions, MethodOptions};
+
+    fn render(base: Option<&str>, card: &ModelCard) -> String {
+        card.render(&AdapterConfig::new(
+            MethodOptions::Beft(BeftOptions::bitfit()),
+            base,
+        ))
+    }
+
+    #[test]
+    fn the_front_matter_names_base_library_and_tags() {
+        let text = render(Some("Qwen/Qwen2.5-0.5B"), &ModelCard::default());
+        let front = text.split("---\n").nth(1).unwrap();
+        assert_eq!(
+            front,
+            "base_model: Qwen/Qwen2.5-0.5B\nlibrary_name: peft\npipeline_tag: text-generation\ntags:\n\
+             - base_model:adapter:Qwen/Qwen2.5-0.5B\n- burn\n- bitfit\n- transformers\n"
+        );
+        assert!(text.contains("# bitfit for Qwen/Qwen2.5-0.5B\n"));
+        assert!(!render(None, &ModelCard::default()).contains("base_model"));
+    }
+
+    #[test]
+    fn odd_names_cannot_break_the_card() {
+        let facts = vec![("a|b".to_string(), "c\nd".to_string())];
+        let text = render(
+            Some("true: \"x\"\n---\ntags: [y]"),
+            &ModelCard {
+                title: Some("t\n---".into()),
+                facts,
+            },
+        );
+        assert!(
+            text.starts_with("---\nbase_model: \"true: \\\"x\\\" --- tags: [y]\"\n"),
+            "{text}"
+        );
+        assert!(text.contains("\n# t ---\n"));
+        assert!(text.contains("\n| a\\|b | c d |\n"));
+    }
+}

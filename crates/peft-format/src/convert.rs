@@ -1,0 +1,1 @@
+//! Between an [`AdapterFolder`](crate::AdapterFolder) and the adapter modules of `burn-peft`.

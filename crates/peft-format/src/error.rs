@@ -1,0 +1,188 @@
+//! What can be wrong with an adapter folder.
+
+use std::path::PathBuf;
+
+/// An error of this crate. Each says where it was met and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("{path}: cannot {action}: {source}")]
+    Io {
+        /// What was tried: `read`, `write`, ….
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// The folder has no `adapter_config.json`, nor has a subfolder of it.
+    #[error(
+        "{path}: no `adapter_config.json` there; give the folder of an adapter saved by PEFT or burn-peft"
+    )]
+    NotAnAdapter {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder holds named adapters in subfolders, and none of its own under the name asked for.
+    #[error(
+        "{path}: no adapter of its own there; its subfolders hold {}: give one of those",
+        list(names)
+    )]
+    NamedAdapters {
+        /// The folder.
+        path: PathBuf,
+        /// The subfolders that hold an adapter, sorted.
+        names: Vec<String>,
+    },
+    /// The weights exist only as a pickle, which can run code when it is loaded.
+    #[error(
+        "{path}: a pickle, which is not read here; load the adapter with PEFT and save it again with \
+         `save_pretrained(…)`, which writes adapter_model.safetensors"
+    )]
+    Pickle {
+        /// The `.bin` file.
+        path: PathBuf,
+    },
+    /// The folder has a configuration and no weights.
+    #[error(
+        "{path}: `adapter_config.json` is there and `adapter_model.safetensors` is not; copy that file too"
+    )]
+    NoWeights {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A configuration is not a JSON object.
+    #[error("{path}: not an adapter configuration: {source}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Why, with line and column.
+        source: serde_json::Error,
+    },
+    /// A key that the method needs is absent or null.
+    #[error("{path}: `{field}` is missing")]
+    MissingField {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        field: &'static str,
+    },
+    /// A key has a value of the wrong type, or none of those it may have.
+    #[error("{path}: `{field}`: {source}")]
+    InvalidField {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        field: &'static str,
+        /// What was found, and what was expected.
+        source: serde_json::Error,
+    },
+    /// A key has a value that PEFT knows and this project does not.
+    #[error("{path}: `{field}` is `{found}`, which is not supported; supported: {supported}")]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The key, such as `peft_type` or `task_type`.
+        field: &'static str,
+        /// Its value.
+        found: String,
+        /// What it may be.
+        supported: &'static str,
+    },
+    /// The weights are not a whole safetensors file; most often a copy that broke off.
+    #[error("{path}: not a whole safetensors file ({source}); copy it again")]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: safetensors::SafeTensorError,
+    },
+    /// A tensor is stored in a type that adapters do not come in.
+    #[error("{path}: tensor `{name}` is stored as {dtype}; F32, BF16 or F16 is expected")]
+    Dtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its type, in safetensors' name.
+        dtype: String,
+    },
+    /// The adapter does not fit the base model. Every problem at once.
+    #[error(
+        "{path}: the adapter does not fit the base model: {}",
+        sentences(problems)
+    )]
+    DoesNotFit {
+        /// The adapter's folder.
+        path: PathBuf,
+        /// All that is wrong with it.
+        problems: Vec<Problem>,
+    },
+}
+
+/// One reason why an adapter does not fit a base model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// The configuration was made for another base.
+    #[error("`{field}` is {found}, expected {expected}")]
+    Field {
+        /// The key of `adapter_config.json`.
+        field: &'static str,
+        /// Its value.
+        found: String,
+        /// What the base asks for.
+        expected: String,
+    },
+    /// A tensor of the method is absent.
+    #[error("tensor `{name}` is missing, expected with shape {}", one_of(expected))]
+    Missing {
+        /// The tensor.
+        name: String,
+        /// The shapes it may have.
+        expected: Vec<Vec<usize>>,
+    },
+    /// A tensor has none of the shapes it may have.
+    #[error("tensor `{name}` has shape {found:?}, expected {}", one_of(expected))]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shapes it may have.
+        expected: Vec<Vec<usize>>,
+    },
+    /// A tensor that the method does not have.
+    #[error("tensor `{name}` {found:?} is unexpected")]
+    Unexpected {
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+    },
+}
+
+fn list(names: &[String]) -> String {
+    names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn one_of(shapes: &[Vec<usize>]) -> String {
+    shapes
+        .iter()
+        .map(|shape| format!("{shape:?}"))
+        .collect::<Vec<_>>()
+        .join(" or ")
+}
+
+fn sentences(problems: &[Problem]) -> String {
+    problems
+        .iter()
+        .map(Problem::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
+}

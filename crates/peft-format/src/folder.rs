@@ -1,0 +1,303 @@
+//! An adapter folder as one value.
+
+use std::path::{Path, PathBuf};
+
+use crate::atomic::Staged;
+use crate::card::{MARK, ModelCard};
+use crate::config::AdapterConfig;
+use crate::method::MethodOptions;
+use crate::options::PromptTuningInit;
+use crate::tensors::AdapterTensors;
+use crate::{Error, atomic};
+
+/// The configuration's file name.
+pub const CONFIG_FILE: &str = "adapter_config.json";
+/// The weights' file name.
+pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
+/// The model card's file name.
+pub const CARD_FILE: &str = "README.md";
+/// What PEFT wrote before safetensors.
+const PICKLE_FILE: &str = "adapter_model.bin";
+/// The name PEFT gives an adapter that was given none; it has no subfolder.
+const DEFAULT_NAME: &str = "default";
+
+/// What an adapter folder holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdapterFolder {
+    /// `adapter_config.json`.
+    pub config: AdapterConfig,
+    /// `adapter_model.safetensors`.
+    pub tensors: AdapterTensors,
+}
+
+impl AdapterFolder {
+    /// Reads the adapter that lies in `dir` itself.
+    ///
+    /// Shapes are not judged here: see [`check`](Self::check).
+    ///
+    /// # Errors
+    /// [`Error::NamedAdapters`] if only subfolders hold adapters, and what [`AdapterConfig::load`] and
+    /// [`AdapterTensors::load`] find.
+    pub fn load(dir: &Path) -> Result<Self, Error> {
+        if !dir.join(CONFIG_FILE).is_file() {
+            let names = named_adapters(dir)?;
+            let path = dir.to_path_buf();
+            return Err(if names.is_empty() {
+                Error::NotAnAdapter { path }
+            } else {
+                Error::NamedAdapters { path, names }
+            });
+        }
+        let config = AdapterConfig::load(&dir.join(CONFIG_FILE))?;
+        Ok(Self {
+            tensors: AdapterTensors::load(&weights_file(dir)?)?,
+            config,
+        })
+    }
+
+    /// Reads the adapter saved under a name: PEFT gives each its subfolder of `dir`, except `default`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load); [`Error::NamedAdapters`] lists the names there are.
+    pub fn load_named(dir: &Path, name: &str) -> Result<Self, Error> {
+        if name == DEFAULT_NAME && dir.join(CONFIG_FILE).is_file() {
+            return Self::load(dir);
+        }
+        let names = named_adapters(dir)?;
+        match names.iter().any(|known| known == name) {
+            true => Self::load(&dir.join(name)),
+            false if names.is_empty() => Err(Error::NotAnAdapter {
+                path: dir.join(name),
+            }),
+            false => Err(Error::NamedAdapters {
+                path: dir.join(name),
+                names,
+            }),
+        }
+    }
+
+    /// Writes the folder, creating it if need be.
+    ///
+    /// All files are first written in full, and synced, under temporary names in `dir`; then each is renamed into
+    /// its place, the configuration last. So a failure to write (a full disk, say) changes nothing, and a fresh
+    /// folder that was cut off is not an adapter yet, never half of one. Over an existing adapter, an interruption
+    /// exactly between two renames can leave the new weights under the old configuration; each file is whole even
+    /// then. A `README.md` that someone else wrote, or that was made their own, is left alone.
+    ///
+    /// # Errors
+    /// If a file cannot be written, or the configuration is one that PEFT refuses to load.
+    pub fn save(&self, dir: &Path, card: &ModelCard) -> Result<(), Error> {
+        self.refuse_what_peft_refuses(dir)?;
+        let mut files = Staged::new(dir)?;
+        files.add(WEIGHTS_FILE, &self.tensors.to_safetensors())?;
+        if owns_card(&dir.join(CARD_FILE))? {
+            files.add(CARD_FILE, card.render(&self.config).as_bytes())?;
+        }
+        files.add(CONFIG_FILE, self.config.to_json().as_bytes())?;
+        files.commit()
+    }
+
+    /// PEFT checks a `TEXT` initialisation's fields even for inference, where nothing is initialised.
+    fn refuse_what_peft_refuses(&self, dir: &Path) -> Result<(), Error> {
+        if let MethodOptions::PromptTuning(options) = &self.config.method
+            && options.prompt_tuning_init == PromptTuningInit::Text
+        {
+            let missing = |field| Error::MissingField {
+                path: dir.join(CONFIG_FILE),
+                field,
+            };
+            options
+                .prompt_tuning_init_text
+                .as_ref()
+                .ok_or_else(|| missing("prompt_tuning_init_text"))?;
+            options
+                .tokenizer_name_or_path
+                .as_ref()
+                .ok_or_else(|| missing("tokenizer_name_or_path"))?;
+        }
+        Ok(())
+    }
+}
+
+/// The subfolders that hold an adapter, sorted.
+fn named_adapters(dir: &Path) -> Result<Vec<String>, Error> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(atomic::io("read", dir))? {
+        let entry = entry.map_err(atomic::io("read", dir))?;
+        if entry.path().join(CONFIG_FILE).is_file() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn weights_file(dir: &Path) -> Result<PathBuf, Error> {
+    let (weights, pickle) = (dir.join(WEIGHTS_FILE), dir.join(PICKLE_FILE));
+    if weights.is_file() {
+        Ok(weights)
+    } else if pickle.is_file() {
+        Err(Error::Pickle { path: pickle })
+    } else {
+        Err(Error::NoWeights { path: dir.into() })
+    }
+}
+
+fn owns_card(path: &Path) -> Result<bool, Error> {
+    match std::fs::read(path) {
+        Ok(text) => Ok(String::from_utf8_lossy(&text).contains(MARK)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(atomic::io("read", path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        BaseDims, PROMPT_EMBEDDINGS, PromptTuningOptions, VirtualTokenOptions,
+        tensors::AdapterTensor,
+    };
+
+    fn sample(value: f32) -> AdapterFolder {
+        let dims = BaseDims {
+            hidden_size: 4,
+            num_layers: 1,
+            num_heads: 1,
+            num_kv_heads: 1,
+            head_dim: 4,
+            vocab_size: 8,
+        };
+        let method = MethodOptions::PromptTuning(PromptTuningOptions::new(
+            VirtualTokenOptions::prompt(2, &dims),
+        ));
+        let mut tensors = AdapterTensors::new();
+        tensors.insert(
+            PROMPT_EMBEDDINGS,
+            AdapterTensor::new([2, 4], vec![value; 8]),
+        );
+        AdapterFolder {
+            config: AdapterConfig::new(method, Some("some/base")),
+            tensors,
+        }
+    }
+
+    fn save(folder: &AdapterFolder, dir: &Path) {
+        folder.save(dir, &ModelCard::default()).unwrap();
+    }
+
+    fn message(dir: &Path) -> String {
+        let message = AdapterFolder::load(dir).unwrap_err().to_string();
+        message.replace(&dir.display().to_string(), "DIR")
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_and_can_be_saved_over() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("new/folder");
+        for value in [0.5, -1.0] {
+            save(&sample(value), &dir);
+            assert_eq!(AdapterFolder::load(&dir).unwrap(), sample(value));
+        }
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_failed_save_leaves_the_old_adapter() {
+        let root = tempfile::tempdir().unwrap();
+        save(&sample(0.5), root.path());
+        let mut wrong = sample(9.0);
+        if let MethodOptions::PromptTuning(options) = &mut wrong.config.method {
+            options.prompt_tuning_init = PromptTuningInit::Text;
+            options.prompt_tuning_init_text = Some("text".into());
+        }
+        let error = wrong.save(root.path(), &ModelCard::default()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .ends_with("adapter_config.json: `tokenizer_name_or_path` is missing"),
+            "{error}"
+        );
+        assert_eq!(AdapterFolder::load(root.path()).unwrap(), sample(0.5));
+    }
+
+    #[test]
+    fn a_fresh_folder_whose_save_was_cut_off_is_no_adapter() {
+        let root = tempfile::tempdir().unwrap();
+        // Stands in the way of the last rename.
+        std::fs::create_dir_all(root.path().join(CONFIG_FILE).join("x")).unwrap();
+        sample(0.5)
+            .save(root.path(), &ModelCard::default())
+            .unwrap_err();
+        assert!(root.path().join(WEIGHTS_FILE).is_file());
+        assert!(message(root.path()).starts_with("DIR: no `adapter_config.json` there"));
+    }
+
+    #[test]
+    fn a_readme_of_the_users_own_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let readme = root.path().join(CARD_FILE);
+        std::fs::write(&readme, "mine").unwrap();
+        save(&sample(0.5), root.path());
+        assert_eq!(std::fs::read_to_string(&readme).unwrap(), "mine");
+        std::fs::remove_file(&readme).unwrap();
+        save(&sample(0.5), root.path());
+        let card = ModelCard {
+            title: Some("Again".into()),
+            facts: vec![],
+        };
+        sample(0.5).save(root.path(), &card).unwrap();
+        assert!(
+            std::fs::read_to_string(&readme)
+                .unwrap()
+                .contains("# Again")
+        );
+    }
+
+    #[test]
+    fn subfolders_of_named_adapters_are_named_and_can_be_loaded() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("other")).unwrap();
+        assert!(message(root.path()).starts_with("DIR: no `adapter_config.json` there"));
+        save(&sample(0.5), &root.path().join("poet"));
+        assert_eq!(
+            message(root.path()),
+            "DIR: no adapter of its own there; its subfolders hold `poet`: give one of those"
+        );
+        assert_eq!(
+            AdapterFolder::load_named(root.path(), "poet").unwrap(),
+            sample(0.5)
+        );
+        let error = AdapterFolder::load_named(root.path(), "../poet").unwrap_err();
+        assert!(
+            matches!(&error, Error::NamedAdapters { names, .. } if names == &["poet"]),
+            "{error}"
+        );
+        save(&sample(0.25), root.path());
+        assert_eq!(
+            AdapterFolder::load_named(root.path(), "default").unwrap(),
+            sample(0.25)
+        );
+    }
+
+    #[test]
+    fn missing_files_say_what_to_do() {
+        let root = tempfile::tempdir().unwrap();
+        save(&sample(0.5), root.path());
+        std::fs::rename(
+            root.path().join(WEIGHTS_FILE),
+            root.path().join(PICKLE_FILE),
+        )
+        .unwrap();
+        assert!(
+            message(root.path())
+                .starts_with("DIR/adapter_model.bin: a pickle, which is not read here; load")
+        );
+        std::fs::remove_file(root.path().join(PICKLE_FILE)).unwrap();
+        assert!(
+            message(root.path()).contains("`adapter_model.safetensors` is not; copy that file")
+        );
+        let gone = root.path().join("gone");
+        assert!(message(&gone).starts_with("DIR: cannot read: "));
+    }
+}

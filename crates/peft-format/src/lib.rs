@@ -1,0 +1,73 @@
+//! Reads and writes the adapter folders of Hugging Face PEFT.
+//!
+//! A folder is `adapter_config.json`, `adapter_model.safetensors` and `README.md`. What this crate writes, PEFT
+//! loads (but for prefixes of [attention width](PrefixHeads::Attention)). What PEFT wrote for the methods below,
+//! this crate reads, and would write again byte for byte: its tests hold it to that, on folders PEFT made.
+//!
+//! | `peft_type` | tensors |
+//! |---|---|
+//! | `PROMPT_TUNING`, `P_TUNING` | `prompt_embeddings` `[tokens, d_model]` |
+//! | `PREFIX_TUNING` | `prompt_embeddings` `[tokens, layers · 2 · kv_width]` |
+//! | `BEFT` | `base_model.model.model.layers.{i}.self_attn.{q,k,v}_proj.beft_bias` `[1, out]` |
+//!
+//! # What it is not
+//!
+//! It trains nothing and knows no checkpoint of a run in progress: a PEFT folder holds what an adapter *injects*
+//! (for P-Tuning and projected prefixes the encoder's output), not the encoder that made it.
+//!
+//! # The one decision
+//!
+//! A folder is a value, [`AdapterFolder`]: a typed configuration and named `f32` tensors on the host. Reading
+//! yields the value, [`AdapterFolder::check`] says whether it fits a base, and only then does anything become a
+//! module on a device. So files can be inspected, compared, converted and tested without a backend, and a wrong
+//! folder is refused with everything that is wrong with it before a device is touched.
+//!
+//! # Example
+//!
+//! ```
+//! use burn_peft_format::{
+//!     AdapterConfig, AdapterFolder, AdapterTensor, AdapterTensors, BaseDims, MethodOptions, ModelCard,
+//!     PROMPT_EMBEDDINGS, PromptTuningOptions, VirtualTokenOptions,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dims = BaseDims {
+//!     hidden_size: 8, num_layers: 2, num_heads: 2, num_kv_heads: 1, head_dim: 4, vocab_size: 32,
+//! };
+//! let method = MethodOptions::PromptTuning(PromptTuningOptions::new(VirtualTokenOptions::prompt(3, &dims)));
+//! let mut tensors = AdapterTensors::new();
+//! tensors.insert(PROMPT_EMBEDDINGS, AdapterTensor::new([3, 8], vec![0.5; 24]));
+//! let folder = AdapterFolder { config: AdapterConfig::new(method, Some("Qwen/Qwen2.5-0.5B")), tensors };
+//!
+//! let dir = tempfile::tempdir()?;
+//! folder.save(dir.path(), &ModelCard::default())?;
+//! let again = AdapterFolder::load(dir.path())?;
+//! again.check(&dims, dir.path())?;
+//! assert_eq!(again, folder);
+//! # Ok(())
+//! # }
+//! ```
+
+mod atomic;
+mod card;
+mod config;
+mod convert;
+mod error;
+mod fields;
+mod fit;
+mod folder;
+mod method;
+mod options;
+mod tensors;
+
+pub use card::ModelCard;
+pub use config::{AdapterConfig, PEFT_VERSION, TaskType};
+pub use error::{Error, Problem};
+pub use fit::{BaseDims, PrefixHeads, beft_bias_name};
+pub use folder::{AdapterFolder, CARD_FILE, CONFIG_FILE, WEIGHTS_FILE};
+pub use method::{MethodOptions, VirtualTokenOptions};
+pub use options::{
+    BeftOptions, EncoderReparameterizationType, PTuningOptions, PrefixInit, PrefixTuningOptions,
+    PromptTuningInit, PromptTuningOptions,
+};
+pub use tensors::{AdapterTensor, AdapterTensors, PROMPT_EMBEDDINGS};

@@ -1,0 +1,186 @@
+//! Folders that PEFT wrote (tests/fixtures): each is read, fits its base, and would be written the same again.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+
+use burn_peft_format::{
+    AdapterConfig, AdapterFolder, BaseDims, BeftOptions, CONFIG_FILE,
+    EncoderReparameterizationType, Error, MethodOptions, ModelCard, PTuningOptions, PrefixInit,
+    PrefixTuningOptions, PromptTuningInit, PromptTuningOptions, VirtualTokenOptions, WEIGHTS_FILE,
+};
+use serde_json::Value;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// Every case: its folder, its `case.json`, and the sizes of its base.
+fn cases() -> Vec<(PathBuf, Value, BaseDims)> {
+    let mut folders: Vec<_> = std::fs::read_dir(fixtures().join("cases"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    folders.sort();
+    assert!(folders.len() >= 24, "{} cases", folders.len());
+    folders
+        .into_iter()
+        .map(|folder| {
+            let case = json(&folder.join("case.json"));
+            let config = json(
+                &fixtures()
+                    .join(case["model"].as_str().unwrap())
+                    .join("config.json"),
+            );
+            let size = |key: &str| config[key].as_u64().unwrap() as usize;
+            let dims = BaseDims {
+                hidden_size: size("hidden_size"),
+                num_layers: size("num_hidden_layers"),
+                num_heads: size("num_attention_heads"),
+                num_kv_heads: size("num_key_value_heads"),
+                head_dim: size("hidden_size") / size("num_attention_heads"),
+                vocab_size: size("vocab_size"),
+            };
+            (folder, case, dims)
+        })
+        .collect()
+}
+
+#[test]
+fn every_adapter_of_peft_loads_and_fits_its_base() {
+    for (folder, case, dims) in cases() {
+        let dir = folder.join("adapter");
+        let adapter = AdapterFolder::load(&dir).unwrap();
+        adapter.check(&dims, &dir).unwrap();
+        assert_eq!(
+            adapter.config.method.peft_type(),
+            case["peft_type"],
+            "{dir:?}"
+        );
+        assert_eq!(
+            adapter.config.base_model_name_or_path.as_deref(),
+            case["model"].as_str(),
+            "{dir:?}"
+        );
+        assert!(
+            adapter.config.unknown_keys.is_empty(),
+            "{dir:?}: {:?}",
+            adapter.config.unknown_keys
+        );
+        assert!(adapter.tensors.non_finite().is_empty(), "{dir:?}");
+    }
+}
+
+#[test]
+fn every_adapter_of_peft_is_written_again_byte_for_byte() {
+    for (folder, _, _) in cases() {
+        let dir = folder.join("adapter");
+        let again = tempfile::tempdir().unwrap();
+        AdapterFolder::load(&dir)
+            .unwrap()
+            .save(again.path(), &ModelCard::default())
+            .unwrap();
+        for file in [CONFIG_FILE, WEIGHTS_FILE] {
+            let (theirs, ours) = (
+                std::fs::read(dir.join(file)).unwrap(),
+                std::fs::read(again.path().join(file)).unwrap(),
+            );
+            assert!(
+                theirs == ours,
+                "{dir:?}: {file} differs:\n{}",
+                String::from_utf8_lossy(&ours)
+            );
+        }
+    }
+}
+
+/// What PEFT was told, told to this crate's constructors.
+fn construct(case: &Value, dims: &BaseDims) -> MethodOptions {
+    let options = &case["options"];
+    let text = |key: &str| options[key].as_str().map(String::from);
+    let tokens = options["num_virtual_tokens"].as_u64().unwrap_or(0) as usize;
+    let prompt = VirtualTokenOptions::prompt(tokens, dims);
+    match case["peft_type"].as_str().unwrap() {
+        "PROMPT_TUNING" => MethodOptions::PromptTuning(PromptTuningOptions {
+            prompt_tuning_init: serde_json::from_value::<PromptTuningInit>(
+                options["prompt_tuning_init"].clone(),
+            )
+            .unwrap(),
+            prompt_tuning_init_text: text("prompt_tuning_init_text"),
+            tokenizer_name_or_path: text("tokenizer_name_or_path"),
+            ..PromptTuningOptions::new(prompt)
+        }),
+        "P_TUNING" => {
+            let mut made = PTuningOptions::new(prompt);
+            if text("encoder_reparameterization_type").as_deref() == Some("LSTM") {
+                made.encoder_reparameterization_type = EncoderReparameterizationType::Lstm;
+            }
+            made.encoder_hidden_size = options["encoder_hidden_size"]
+                .as_u64()
+                .map(|n| n as usize)
+                .or(made.encoder_hidden_size);
+            made.encoder_num_layers = options["encoder_num_layers"]
+                .as_u64()
+                .map_or(made.encoder_num_layers, |n| n as usize);
+            MethodOptions::PTuning(made)
+        }
+        "PREFIX_TUNING" => {
+            let made = PrefixTuningOptions::new(VirtualTokenOptions::prefix(tokens, dims));
+            MethodOptions::PrefixTuning(PrefixTuningOptions {
+                prefix_projection: options["prefix_projection"] == true,
+                encoder_hidden_size: options["encoder_hidden_size"]
+                    .as_u64()
+                    .map(|n| n as usize)
+                    .or(made.encoder_hidden_size),
+                init_weights: text("init_weights").map(|_| PrefixInit::Zero),
+                ..made
+            })
+        }
+        _ if options["target_modules"].is_null() => MethodOptions::Beft(BeftOptions::new()),
+        _ => MethodOptions::Beft(BeftOptions::bitfit()),
+    }
+}
+
+#[test]
+fn a_new_configuration_is_what_peft_would_have_written() {
+    // PEFT lists the modules in the order of a Python set.
+    fn sorted(mut config: Value) -> Value {
+        if let Some(Value::Array(names)) = config.get_mut("target_modules") {
+            names.sort_by_key(|name| name.to_string());
+        }
+        config
+    }
+    for (folder, case, dims) in cases() {
+        let ours = AdapterConfig::new(construct(&case, &dims), case["model"].as_str()).to_json();
+        let theirs = json(&folder.join("adapter").join(CONFIG_FILE));
+        assert_eq!(
+            sorted(serde_json::from_str(&ours).unwrap()),
+            sorted(theirs),
+            "{folder:?}"
+        );
+    }
+}
+
+#[test]
+fn an_adapter_of_another_base_is_refused() {
+    let cases = cases();
+    for (folder, case, _) in &cases {
+        let (_, _, other) = cases
+            .iter()
+            .find(|(_, other, _)| other["model"] != case["model"])
+            .unwrap();
+        let dir = folder.join("adapter");
+        let error = AdapterFolder::load(&dir)
+            .unwrap()
+            .check(other, &dir)
+            .unwrap_err();
+        assert!(
+            matches!(error, Error::DoesNotFit { .. }),
+            "{dir:?}: {error}"
+        );
+    }
+}
