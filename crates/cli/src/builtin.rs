@@ -10,6 +10,9 @@ macro_rules! asset {
     };
 }
 
+/// The settings of the run without arguments.
+pub(crate) const RUN_TOML: &str = include_str!(asset!("run.toml"));
+
 /// Stands for the path of the built-in model in messages and in adapter folders.
 pub(crate) const MODEL_NAME: &str = "built-in";
 

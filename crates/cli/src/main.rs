@@ -1,2 +1,65 @@
-//! stub
-fn main() {}
+//! `burn-peft`: tunes, evaluates and runs Qwen2 with adapters of a few parameters.
+//!
+//! A thin program: it parses arguments, picks the backend and calls one function of the crates.
+
+mod backend;
+mod builtin;
+mod commands;
+mod hub;
+mod output;
+mod progress;
+mod source;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Parameter-efficient fine-tuning of Qwen2 and Qwen2.5, in one binary.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train an adapter; without arguments, on the built-in model and task.
+    Train(commands::train::Args),
+    /// Score a file: loss, perplexity, and for prompts with completions the generated text.
+    Evaluate(commands::evaluate::Args),
+    /// Continue a text.
+    Generate(commands::generate::Args),
+    /// Say what a model or adapter folder holds.
+    Inspect(commands::inspect::Args),
+    /// Hold a conversation (not there yet).
+    #[command(hide_possible_values = true)]
+    Chat(commands::planned::Args),
+    /// Check a run before it starts (not there yet).
+    Doctor(commands::planned::Args),
+    /// Merge an adapter, or write its prompt as a tensor (not there yet).
+    Export(commands::planned::Args),
+    /// Time training steps on random weights (not there yet).
+    Bench(commands::planned::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Train(args) => commands::train::run(args),
+        Command::Evaluate(args) => commands::evaluate::run(args),
+        Command::Generate(args) => commands::generate::run(args),
+        Command::Inspect(args) => commands::inspect::run(args),
+        Command::Chat(_) => commands::planned::refuse("chat"),
+        Command::Doctor(_) => commands::planned::refuse("doctor"),
+        Command::Export(_) => commands::planned::refuse("export"),
+        Command::Bench(_) => commands::planned::refuse("bench"),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::reader_is_gone(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", output::one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -44,14 +44,6 @@ impl ModelSource {
         })
     }
 
-    /// The name for messages and for `base_model_name_or_path`.
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Self::BuiltIn => builtin::MODEL_NAME,
-            Self::Folder { name, .. } => name,
-        }
-    }
-
     pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {
         match self {
             Self::BuiltIn => builtin::checkpoint(),

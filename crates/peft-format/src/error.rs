@@ -108,6 +108,14 @@ pub enum Error {
         /// Its type, in safetensors' name.
         dtype: String,
     },
+    /// The folder is a good one, of a method that cannot be used yet.
+    #[error("{path}: adapters of type {peft_type} can be read but not run yet in this version")]
+    NotThereYet {
+        /// The folder.
+        path: PathBuf,
+        /// PEFT's name of the method.
+        peft_type: &'static str,
+    },
     /// The adapter does not fit the base model. Every problem at once.
     #[error(
         "{path}: the adapter does not fit the base model: {}",

@@ -61,6 +61,7 @@ mod options;
 mod tensors;
 
 pub use card::ModelCard;
+pub use convert::{adapter_from_folder, folder_from_adapter};
 pub use config::{AdapterConfig, PEFT_VERSION, TaskType};
 pub use error::{Error, Problem};
 pub use fit::{BaseDims, PrefixHeads, beft_bias_name};

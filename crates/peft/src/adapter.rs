@@ -1,7 +1,7 @@
 //! The seam: what an adapter is, and what it can do.
 
 use burn::{
-    module::Module,
+    module::{Module, ModuleDisplay},
     tensor::{Tensor, backend::Backend},
 };
 use burn_qwen2::{LayerBiases, LayerKv};
@@ -36,7 +36,7 @@ pub struct VirtualTokens<B: Backend> {
 ///
 /// An adapter owns *every* trainable parameter; the base is a constant. To add a method, implement
 /// this for a module of your own: [`PeftModel`](crate::PeftModel) takes any.
-pub trait Adapter<B: Backend>: Module<B> {
+pub trait Adapter<B: Backend>: Module<B> + ModuleDisplay {
     /// The value of the parameters at this step, tracked where the backend tracks.
     fn inject(&self) -> Injection<B>;
 }

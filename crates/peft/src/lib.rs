@@ -32,6 +32,7 @@
 
 mod adapter;
 mod any;
+mod config;
 mod error;
 mod model;
 mod param;
@@ -39,6 +40,7 @@ mod prompt_tuning;
 
 pub use adapter::{Adapter, Injection, VirtualTokens};
 pub use any::{AnyAdapter, NoAdapter};
+pub use config::{InitTokens, MethodConfig, parameter_line};
 pub use error::Error;
 pub use model::{Inputs, PeftModel, Prepared};
 pub use prompt_tuning::{PromptTuning, PromptTuningConfig, PromptTuningInit, RandomInit};

@@ -125,11 +125,18 @@ impl Qwen2Config {
         self.num_key_value_heads * self.head_dim
     }
 
+    /// Every tensor of a checkpoint of this architecture with its shape, in the order of a forward
+    /// pass.
+    #[must_use]
+    pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
+        crate::weights::expected_tensors(self)
+    }
+
     /// Parameters of the whole model, a tied head counted once (as `num_parameters()` does in
     /// transformers).
     #[must_use]
     pub fn num_parameters(&self) -> usize {
-        crate::weights::expected_tensors(self)
+        self.tensor_shapes()
             .iter()
             .map(|(_, shape)| shape.iter().product::<usize>())
             .sum()

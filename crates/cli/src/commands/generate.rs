@@ -1,0 +1,176 @@
+//! `generate`: one completion.
+
+use std::ops::ControlFlow;
+
+use anyhow::{Context, Result, bail};
+use burn::tensor::backend::AutodiffBackend;
+use burn_peft_data::Message;
+use burn_peft_ops::Ops;
+use burn_peft_train::left_padded;
+use burn_qwen2::{FinishReason, GenerationOptions};
+use serde::Serialize;
+
+use super::shared::{ComputeArgs, ModelArgs, OpenModel};
+use crate::{backend::Job, output};
+
+/// Arguments of `generate`. Sampling options not given come from the model's
+/// generation_config.json; a model without one is greedy.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The text to continue.
+    #[arg(long)]
+    prompt: String,
+    /// Put the prompt into the model's chat template, as the user's turn.
+    #[arg(long)]
+    chat: bool,
+    /// Most tokens to add.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_new_tokens: usize,
+    /// Divides the logits; 0 is greedy.
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    /// Keep the likeliest tokens that together have this probability.
+    #[arg(long, value_name = "P")]
+    top_p: Option<f64>,
+    /// Keep so many of the likeliest tokens; 0 keeps all.
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Divide the score of tokens already there; 1 changes nothing.
+    #[arg(long, value_name = "R")]
+    repetition_penalty: Option<f64>,
+    /// Of the random choices.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// One JSON object on stdout: prompt_ids, token_ids, text, finish_reason.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    compute: ComputeArgs,
+}
+
+#[derive(Serialize)]
+struct Completion<'a> {
+    prompt_ids: &'a [u32],
+    token_ids: &'a [u32],
+    text: &'a str,
+    finish_reason: FinishReason,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    args.compute.start_threads()?;
+    let options_error = args.options_error();
+    if let Some(error) = options_error {
+        bail!(error);
+    }
+    let open = args.model.open()?;
+    let prompt = match args.chat {
+        true => open
+            .tokenizer
+            .render_chat(&[Message::new("user", args.prompt.as_str())], true)?,
+        false => args.prompt.clone(),
+    };
+    let prompt_ids = open.tokenizer.encode(&prompt)?;
+    if prompt_ids.is_empty() {
+        bail!("--prompt: there is no token in it; give the model something to continue");
+    }
+    let longest = open.checkpoint.config().max_position_embeddings;
+    if prompt_ids.len() >= longest {
+        bail!(
+            "--prompt: it has {} tokens, and the model's longest sequence is {longest}",
+            prompt_ids.len()
+        );
+    }
+    args.compute.backend.run(Generate {
+        args: &args,
+        open,
+        prompt_ids,
+    })
+}
+
+impl Args {
+    fn options_error(&self) -> Option<String> {
+        let out_of = |name: &str, value: Option<f64>, fits: fn(f64) -> bool, range: &str| {
+            value
+                .filter(|value| !fits(*value))
+                .map(|value| format!("--{name} is {value}, expected {range}"))
+        };
+        out_of("temperature", self.temperature, |t| t >= 0.0 && t.is_finite(), "0 or more")
+            .or_else(|| out_of("top-p", self.top_p, |p| p > 0.0 && p <= 1.0, "above 0, up to 1"))
+            .or_else(|| {
+                let fits = |r: f64| r > 0.0 && r.is_finite();
+                out_of("repetition-penalty", self.repetition_penalty, fits, "above 0")
+            })
+    }
+
+    fn options(&self, open: &OpenModel) -> GenerationOptions {
+        let config = open.checkpoint.generation_config();
+        let mut options = GenerationOptions::from_config(config, self.max_new_tokens);
+        options.stop_ids = open.stop_ids();
+        options.seed = self.seed;
+        let given = self.top_p.is_some() || self.top_k.is_some();
+        if let Some(temperature) = self.temperature {
+            options.temperature = temperature;
+        } else if given && options.temperature == 0.0 {
+            // Who narrows the choice wants a choice.
+            options.temperature = 1.0;
+        }
+        options.top_p = self.top_p.unwrap_or(options.top_p);
+        options.top_k = self.top_k.unwrap_or(options.top_k);
+        let penalty = self.repetition_penalty;
+        options.repetition_penalty = penalty.unwrap_or(options.repetition_penalty);
+        options
+    }
+}
+
+struct Generate<'a> {
+    args: &'a Args,
+    open: OpenModel,
+    prompt_ids: Vec<u32>,
+}
+
+impl Job for Generate<'_> {
+    fn run<B>(self, device: B::Device) -> Result<()>
+    where
+        B: AutodiffBackend<InnerBackend: Ops> + Ops,
+    {
+        let Self {
+            args,
+            open,
+            prompt_ids,
+        } = self;
+        let model = open.load::<B::InnerBackend>(args.compute.dtype(), &device)?;
+        let inputs = left_padded(std::slice::from_ref(&prompt_ids), &device);
+        let options = args.options(&open);
+        let mut stream = open.tokenizer.stream_decoder(true);
+        let mut text = String::new();
+        let mut shown = Ok(());
+        let generated = model.generate(inputs, &options, &mut |_, id| {
+            if let Some(part) = stream.push(id) {
+                text.push_str(&part);
+                if !args.json {
+                    shown = output::print(&part);
+                }
+            }
+            match shown.is_ok() {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        });
+        shown?;
+        let rest = stream.finish().unwrap_or_default();
+        text.push_str(&rest);
+        let row = generated.first().context("one prompt gives one row")?;
+        if args.json {
+            output::print_json(&Completion {
+                prompt_ids: &prompt_ids,
+                token_ids: &row.token_ids,
+                text: &text,
+                finish_reason: row.finish_reason,
+            })
+        } else {
+            output::print(&format!("{rest}\n"))
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! `inspect`: what a folder holds, without reading any weights.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use burn_peft::MethodConfig;
+use burn_peft_format::{AdapterFolder, CONFIG_FILE};
+use burn_peft_train::{Override, RunConfig};
+use burn_qwen2::{Checkpoint, Qwen2Config};
+use serde::Serialize;
+
+use super::shared::display;
+use crate::{output, source::ModelSource};
+
+/// Arguments of `inspect`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A model folder, its config.json, or an adapter folder.
+    path: PathBuf,
+    /// The base of an adapter folder: checks that it fits, and counts all parameters.
+    #[arg(long)]
+    model: Option<String>,
+    /// Count what this method would train on the model.
+    #[arg(long, value_name = "M")]
+    method: Option<String>,
+    /// The method's virtual tokens.
+    #[arg(long, value_name = "N")]
+    num_virtual_tokens: Option<usize>,
+    /// An option of the method, as in --set method.num_virtual_tokens=10.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// One JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize, Default)]
+struct Report {
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base_model: Option<String>,
+    trainable_params: usize,
+    /// Unknown for an adapter whose base was not named.
+    all_params: Option<usize>,
+    tensors: BTreeMap<String, Vec<usize>>,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let report = if !args.path.exists() {
+        bail!("{}: no such file or folder", display(&args.path));
+    } else if args.path.is_file() {
+        let text = std::fs::read_to_string(&args.path)
+            .with_context(|| format!("cannot read {}", display(&args.path)))?;
+        args.model_report(&Qwen2Config::parse(&text, &args.path)?)?
+    } else if args.path.join(CONFIG_FILE).exists() || !args.path.join("config.json").exists() {
+        args.adapter_report()?
+    } else {
+        args.model_report(&model_config(&args.path)?)?
+    };
+    if args.json {
+        output::print_json(&report)
+    } else {
+        output::print(&report.to_text())
+    }
+}
+
+/// The configuration of a model folder; where it holds weights too, they must fit.
+fn model_config(folder: &Path) -> Result<Qwen2Config> {
+    let weights = ["model.safetensors", "model.safetensors.index.json"];
+    if weights.iter().any(|name| folder.join(name).exists()) {
+        return Ok(Checkpoint::open(folder)?.config().clone());
+    }
+    let path = folder.join("config.json");
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", display(&path)))?;
+    Ok(Qwen2Config::parse(&text, path)?)
+}
+
+impl Args {
+    fn model_report(&self, config: &Qwen2Config) -> Result<Report> {
+        let base = config.num_parameters();
+        let method = self.method_config()?;
+        let trainable = method.as_ref().map_or(0, |m| m.num_trainable(config));
+        Ok(Report {
+            kind: "model",
+            method: method.map(|m| m.name().to_owned()),
+            trainable_params: trainable,
+            all_params: Some(base + trainable),
+            tensors: config.tensor_shapes().into_iter().collect(),
+            ..Report::default()
+        })
+    }
+
+    fn adapter_report(&self) -> Result<Report> {
+        let folder = AdapterFolder::load(&self.path)?;
+        let trainable = folder.tensors.num_values();
+        let base = match &self.model {
+            None => None,
+            Some(name) => {
+                let source = ModelSource::resolve(Some(name), None)?;
+                let checkpoint = source.checkpoint()?;
+                folder.check(&checkpoint.config().into(), &self.path)?;
+                Some(checkpoint.config().num_parameters())
+            }
+        };
+        Ok(Report {
+            kind: "adapter",
+            method: Some(folder.config.method.name().to_owned()),
+            base_model: folder.config.base_model_name_or_path.clone(),
+            trainable_params: trainable,
+            all_params: base.map(|base| base + trainable),
+            tensors: folder
+                .tensors
+                .iter()
+                .map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec()))
+                .collect(),
+        })
+    }
+
+    /// The method asked about, where one is.
+    fn method_config(&self) -> Result<Option<MethodConfig>> {
+        let mut overrides = Vec::new();
+        if let Some(method) = &self.method {
+            overrides.push(Override::new("method", "type", method.as_str(), "--method"));
+        }
+        if let Some(tokens) = self.num_virtual_tokens {
+            let tokens = i64::try_from(tokens).context("--num-virtual-tokens is too large")?;
+            let place = "--num-virtual-tokens";
+            overrides.push(Override::new("method", "num_virtual_tokens", tokens, place));
+        }
+        for text in &self.set {
+            overrides.push(Override::parse(text)?);
+        }
+        if overrides.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(RunConfig::load(None, &overrides)?.method))
+    }
+}
+
+impl Report {
+    fn to_text(&self) -> String {
+        let mut text = match (&self.method, &self.base_model) {
+            (Some(method), Some(base)) => format!("{}: {method} for {base}\n", self.kind),
+            (Some(method), None) => format!("{}: {method}\n", self.kind),
+            (None, _) => format!("{}\n", self.kind),
+        };
+        for (name, shape) in &self.tensors {
+            text += &format!("  {name} {shape:?}\n");
+        }
+        let trainable = self.trainable_params;
+        text += &match self.all_params {
+            Some(all) => format!("{}\n", burn_peft::parameter_line(trainable, all)),
+            None => format!(
+                "trainable params: {trainable}; name the base with --model to count all\n"
+            ),
+        };
+        text
+    }
+}

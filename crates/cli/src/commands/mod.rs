@@ -1,0 +1,8 @@
+//! One module a command: its arguments, and what it does.
+
+pub(crate) mod evaluate;
+pub(crate) mod generate;
+pub(crate) mod inspect;
+pub(crate) mod planned;
+pub(crate) mod shared;
+pub(crate) mod train;

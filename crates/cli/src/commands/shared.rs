@@ -1,0 +1,139 @@
+//! Arguments and steps that several commands have.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use burn::tensor::DType;
+use burn_peft::{AnyAdapter, NoAdapter, PeftModel};
+use burn_peft_data::TextTokenizer;
+use burn_peft_format::{AdapterFolder, adapter_from_folder};
+use burn_peft_ops::Ops;
+use burn_qwen2::Checkpoint;
+use clap::ValueEnum;
+
+use crate::{
+    backend::BackendChoice,
+    source::{self, ModelSource},
+};
+
+/// Where to compute, and in what type.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ComputeArgs {
+    /// flex or ndarray (CPU), vulkan, metal or cuda; a GPU's number may follow, as in cuda:1.
+    #[arg(long, value_name = "BACKEND[:INDEX]", default_value = "flex", help_heading = "Compute")]
+    pub(crate) backend: BackendChoice,
+    /// Type of the frozen base [default: f32]. What trains is always f32.
+    #[arg(long, help_heading = "Compute")]
+    pub(crate) dtype: Option<BaseDtype>,
+    /// CPU threads [default: one a core].
+    #[arg(long, value_name = "N", help_heading = "Compute")]
+    threads: Option<std::num::NonZeroUsize>,
+}
+
+/// `--dtype`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BaseDtype {
+    /// 32-bit floats.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// 16-bit floats.
+    F16,
+}
+
+impl From<BaseDtype> for DType {
+    fn from(dtype: BaseDtype) -> Self {
+        match dtype {
+            BaseDtype::F32 => Self::F32,
+            BaseDtype::Bf16 => Self::BF16,
+            BaseDtype::F16 => Self::F16,
+        }
+    }
+}
+
+impl ComputeArgs {
+    /// The type of the base.
+    pub(crate) fn dtype(&self) -> DType {
+        self.dtype.map_or(DType::F32, DType::from)
+    }
+
+    /// Sets the number of threads; before anything computes.
+    pub(crate) fn start_threads(&self) -> Result<()> {
+        if let Some(threads) = self.threads {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads.get())
+                .build_global()
+                .context("the threads could not be started")?;
+        }
+        Ok(())
+    }
+}
+
+/// Which model, and which adapter on it.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ModelArgs {
+    /// A folder in Hugging Face layout or a hub id [default: the built-in model].
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Branch, tag or commit of a hub id.
+    #[arg(long)]
+    revision: Option<String>,
+    /// Folder of an adapter, as PEFT or `train` wrote it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapter: Option<PathBuf>,
+}
+
+/// A model that was found and checked, its weights not yet read.
+pub(crate) struct OpenModel {
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) tokenizer: TextTokenizer,
+    adapter: Option<(PathBuf, AdapterFolder)>,
+}
+
+impl ModelArgs {
+    /// Finds and checks everything that needs no computing.
+    pub(crate) fn open(&self) -> Result<OpenModel> {
+        let adapter = match &self.adapter {
+            Some(dir) => Some((dir.clone(), AdapterFolder::load(dir)?)),
+            None => None,
+        };
+        let source = ModelSource::resolve(self.model.as_deref(), self.revision.as_deref())?;
+        let checkpoint = source.checkpoint()?;
+        if let Some((dir, folder)) = &adapter {
+            folder.check(&checkpoint.config().into(), dir)?;
+        }
+        Ok(OpenModel {
+            tokenizer: source.tokenizer()?,
+            checkpoint,
+            adapter,
+        })
+    }
+}
+
+impl OpenModel {
+    /// Reads the weights.
+    pub(crate) fn load<B: Ops>(
+        &self,
+        dtype: DType,
+        device: &B::Device,
+    ) -> Result<PeftModel<B, AnyAdapter<B>>> {
+        let base = source::load::<B>(&self.checkpoint, dtype, device)?;
+        let adapter = match &self.adapter {
+            None => AnyAdapter::None(NoAdapter::default()),
+            Some((dir, folder)) => adapter_from_folder(folder, base.config(), dir, device)?,
+        };
+        Ok(PeftModel::new(base, adapter))
+    }
+
+    /// Ids that end a text: the generation config's, and the tokenizer's eos.
+    pub(crate) fn stop_ids(&self) -> Vec<u32> {
+        let mut ids = self.checkpoint.generation_config().stop_ids.to_vec();
+        ids.extend(self.tokenizer.eos_id().filter(|id| !ids.contains(id)));
+        ids
+    }
+}
+
+/// A path for messages.
+pub(crate) fn display(path: &Path) -> String {
+    path.display().to_string()
+}

@@ -1,0 +1,310 @@
+//! `train`: an adapter from rows.
+
+use std::{
+    io,
+    path::PathBuf,
+};
+
+use anyhow::{Context, Result, bail};
+use burn::tensor::{DType, backend::AutodiffBackend};
+use burn_peft_data::read_rows;
+use burn_peft_ops::Ops;
+use burn_peft_train::{
+    BaseDtype, HeldOut, Interrupter, JsonLines, Observer, Override, RendererChoice, RunConfig,
+    RunInputs, RunOptions, RunReport, Stage, run as run_training,
+};
+use serde_json::json;
+
+use super::shared::{ComputeArgs, display};
+use crate::{backend::Job, builtin, output, progress::Progress, source::ModelSource};
+
+/// Arguments of `train`. Everything can stand in run.toml; what is given here goes before it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A run.toml.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A folder in Hugging Face layout or a hub id [default: the built-in model].
+    #[arg(long)]
+    model: Option<String>,
+    /// The method: prompt-tuning (bitfit, p-tuning, prefix-tuning, p-tuning-v2 are not there yet).
+    #[arg(long, value_name = "M")]
+    method: Option<String>,
+    /// Rows to learn from, JSONL [default: the built-in task].
+    #[arg(long, value_name = "FILE")]
+    data: Option<String>,
+    /// Rows to evaluate on.
+    #[arg(long, value_name = "FILE")]
+    valid: Option<String>,
+    /// Folder of the adapter [default: runs/METHOD, or the first free of runs/METHOD-2, …].
+    #[arg(long, value_name = "DIR")]
+    output: Option<String>,
+    /// One key of run.toml, as in --set train.learning_rate=5e-3.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Go on from the newest checkpoint of the output folder.
+    #[arg(long)]
+    resume: bool,
+    /// Optimizer steps, in place of epochs.
+    #[arg(long, value_name = "N")]
+    max_steps: Option<i64>,
+    /// Of the adapter's start and the order of the rows.
+    #[arg(long)]
+    seed: Option<i64>,
+    /// Plain lines in place of the dashboard.
+    #[arg(long)]
+    no_tui: bool,
+    /// One JSON object a logged step on stdout, and a last one with the adapter's path.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    compute: ComputeArgs,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    args.compute.start_threads()?;
+    let mut config = args.load_config()?;
+    config.output.dir = Some(output_dir(&config, args.resume)?);
+    let source = ModelSource::resolve(
+        config.model.path.as_deref(),
+        config.model.revision.as_deref(),
+    )?;
+    let inputs = open(&config, &source)?;
+    let dtype = match (args.compute.dtype, config.model.dtype) {
+        (Some(dtype), _) => dtype.into(),
+        (None, Some(BaseDtype::Bf16)) => DType::BF16,
+        (None, Some(BaseDtype::F16)) => DType::F16,
+        (None, Some(BaseDtype::F32) | None) => DType::F32,
+    };
+    args.compute.backend.run(Train {
+        args: &args,
+        config,
+        inputs,
+        dtype,
+    })
+}
+
+impl Args {
+    fn load_config(&self) -> Result<RunConfig> {
+        let flags = [
+            ("model", "path", &self.model, "--model"),
+            ("method", "type", &self.method, "--method"),
+            ("data", "train", &self.data, "--data"),
+            ("data", "valid", &self.valid, "--valid"),
+            ("output", "dir", &self.output, "--output"),
+        ];
+        let mut overrides: Vec<Override> = flags
+            .into_iter()
+            .filter_map(|(section, key, value, place)| {
+                Some(Override::new(section, key, value.as_deref()?, place))
+            })
+            .collect();
+        for (key, value, place) in [
+            ("max_steps", self.max_steps, "--max-steps"),
+            ("seed", self.seed, "--seed"),
+        ] {
+            overrides.extend(value.map(|value| Override::new("train", key, value, place)));
+        }
+        for text in &self.set {
+            overrides.push(Override::parse(text)?);
+        }
+        let all_built_in = self.config.is_none() && self.model.is_none() && self.data.is_none();
+        Ok(match &self.config {
+            _ if all_built_in => {
+                RunConfig::parse(builtin::RUN_TOML, "built-in run.toml", &overrides)?
+            }
+            path => RunConfig::load(path.as_deref(), &overrides)?,
+        })
+    }
+}
+
+/// Where the run goes: as asked, or the first folder of the method's name that is free. To resume
+/// without naming a folder is to resume the newest of those.
+fn output_dir(config: &RunConfig, resume: bool) -> Result<PathBuf> {
+    if let Some(dir) = &config.output.dir {
+        return Ok(dir.clone());
+    }
+    let name = config.method.name();
+    let folder = |number: usize| match number {
+        1 => PathBuf::from(format!("runs/{name}")),
+        _ => PathBuf::from(format!("runs/{name}-{number}")),
+    };
+    let taken = (1..).take_while(|number| folder(*number).exists()).count();
+    match (resume, taken) {
+        (false, _) => Ok(folder(taken + 1)),
+        (true, 0) => bail!("--resume: there is no run in {}", display(&folder(1))),
+        (true, _) => Ok(folder(taken)),
+    }
+}
+
+fn open(config: &RunConfig, source: &ModelSource) -> Result<RunInputs> {
+    let built_in = config.data.train.is_none();
+    let rows = |path: &Option<PathBuf>, split| match path {
+        Some(path) => Ok(Some(read_rows(path)?)),
+        None if built_in => builtin::rows(split).map(Some),
+        None => Ok(None),
+    };
+    Ok(RunInputs {
+        train: rows(&config.data.train, builtin::Split::Train)?.context("data.train is missing")?,
+        valid: rows(&config.data.valid, builtin::Split::Valid)?,
+        test: rows(&config.data.test, builtin::Split::Test)?,
+        checkpoint: source.checkpoint()?,
+        tokenizer: source.tokenizer()?,
+        base_name: match source {
+            ModelSource::BuiltIn => None,
+            ModelSource::Folder { name, .. } => Some(name.clone()),
+        },
+    })
+}
+
+struct Train<'a> {
+    args: &'a Args,
+    config: RunConfig,
+    inputs: RunInputs,
+    dtype: DType,
+}
+
+impl Job for Train<'_> {
+    fn run<B>(self, device: B::Device) -> Result<()>
+    where
+        B: AutodiffBackend<InnerBackend: Ops> + Ops,
+    {
+        let Self {
+            args,
+            config,
+            inputs,
+            dtype,
+        } = self;
+        let interrupter = Interrupter::new();
+        let handle = interrupter.clone();
+        ctrlc::set_handler(move || {
+            // A second Ctrl-C does not wait for the step under way.
+            if handle.should_stop() {
+                std::process::exit(130);
+            }
+            handle.stop(Some("Ctrl-C"));
+            eprintln!("stopping after this step; the run can be resumed");
+        })
+        .context("Ctrl-C cannot be caught")?;
+        let mut observers: Vec<Box<dyn Observer>> = Vec::new();
+        if args.json {
+            observers.push(Box::new(JsonLines::new(io::stdout(), "standard output")));
+        }
+        let options = RunOptions {
+            dtype,
+            resume: args.resume,
+            renderer: RendererChoice::for_terminal(args.no_tui, args.json),
+            observers,
+            interrupter,
+            progress: Box::new(bars()),
+            notes: Box::new(|note| eprintln!("{note}")),
+        };
+        let report = run_training::<B>(&config, &inputs, options, &device)?;
+        if args.json {
+            print_done(&report)
+        } else {
+            output::print(&to_text(&report, &inputs))
+        }
+    }
+}
+
+/// A progress bar for each stage, one after the other.
+fn bars() -> impl FnMut(Stage, u64, u64) {
+    let mut current: Option<(Stage, Progress)> = None;
+    move |stage, done, all| {
+        if current.as_ref().is_none_or(|(shown, _)| *shown != stage) {
+            let bar = match stage {
+                Stage::Loading => Progress::bytes("loading"),
+                Stage::Tokenising => Progress::counting("tokenising"),
+                Stage::Evaluating => Progress::counting("evaluating"),
+                Stage::Generating => Progress::counting("generating"),
+            };
+            current = Some((stage, bar));
+        }
+        if let Some((_, bar)) = &mut current {
+            bar.set(done, all);
+        }
+        if done == all {
+            current = None;
+        }
+    }
+}
+
+fn print_done(report: &RunReport) -> Result<()> {
+    output::print_json(&json!({
+        "event": "done",
+        "adapter": report.output_dir,
+        "steps": report.summary.steps,
+        "interrupted": report.summary.interrupted,
+        "trainable_params": report.trainable_params,
+        "train_loss": report.summary.train_loss,
+        "before": report.before,
+        "after": report.after,
+    }))
+}
+
+fn to_text(report: &RunReport, inputs: &RunInputs) -> String {
+    let dir = display(&report.output_dir);
+    let mut text = String::from("\n");
+    if let Some(after) = &report.after {
+        let rows = inputs.test.as_ref().or(inputs.valid.as_ref());
+        let name = rows.map_or("held-out rows", |rows| rows.path());
+        text += &format!("{name}: {} rows\n", after.evaluation.examples);
+        text += &table(report.before.as_ref(), after);
+        text += &samples(report.before.as_ref(), after);
+    }
+    let summary = &report.summary;
+    text += &format!(
+        "trained {} parameters for {} steps in {:.0} s\n",
+        report.trainable_params, summary.new_steps, summary.seconds
+    );
+    if summary.interrupted {
+        text += &format!(
+            "stopped at step {}; go on with --resume --output {dir}\n",
+            summary.steps
+        );
+    }
+    text + &format!("adapter: {dir}\n")
+}
+
+/// The scores before and after, side by side.
+fn table(before: Option<&HeldOut>, after: &HeldOut) -> String {
+    type Score = (&'static str, fn(&HeldOut) -> Option<String>);
+    const SCORES: [Score; 5] = [
+        ("loss", |h| Some(format!("{:.4}", h.evaluation.loss))),
+        ("perplexity", |h| Some(format!("{:.3}", h.evaluation.perplexity))),
+        ("BLEU", |h| Some(format!("{:.3}", h.texts?.bleu))),
+        ("exact match", |h| Some(format!("{:.1} %", 100.0 * h.texts?.exact_match))),
+        ("slots in text", |h| Some(format!("{:.1} %", 100.0 * h.texts?.slot_accuracy?))),
+    ];
+    let mut text = format!("{:15}{:>12}{:>12}\n", "", "before", "after");
+    for (name, score) in SCORES {
+        let Some(after) = score(after) else { continue };
+        let before = before.and_then(score).unwrap_or_else(|| "-".into());
+        text += &format!("{name:15}{before:>12}{after:>12}\n");
+    }
+    text + "\n"
+}
+
+/// The first texts before and after.
+fn samples(before: Option<&HeldOut>, after: &HeldOut) -> String {
+    let mut text = String::new();
+    for (index, sample) in after.samples.iter().enumerate() {
+        text += &format!("prompt   {}\n", sample.prompt.trim_end());
+        if let Some(before) = before.and_then(|before| before.samples.get(index)) {
+            text += &format!("before   {}\n", shown(&before.text));
+        }
+        text += &format!("after    {}\n\n", shown(&sample.text));
+    }
+    text
+}
+
+/// A generated text on one line of bearable length.
+fn shown(text: &str) -> String {
+    const LONGEST: usize = 240;
+    let line = text.trim().replace('\n', " ⏎ ");
+    match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}

@@ -1,0 +1,64 @@
+//! What goes to the terminal.
+
+use std::io::{self, Write};
+
+use anyhow::Result;
+use serde::Serialize;
+
+/// One JSON value on a line of stdout.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, value)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+/// Text to stdout, shown at once.
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+/// An error with its causes on one line. A cause that the text before it quotes already is left
+/// out: some libraries repeat their sources, others do not.
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string().replace('\n', " ");
+        if line.is_empty() {
+            line = text;
+        } else if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+    }
+    line
+}
+
+/// Whether the program reading our output closed it, as `head` does.
+pub(crate) fn reader_is_gone(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let json = cause
+            .downcast_ref::<serde_json::Error>()
+            .and_then(serde_json::Error::io_error_kind);
+        io.or(json) == Some(io::ErrorKind::BrokenPipe)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let not_found = || io::Error::new(io::ErrorKind::NotFound, "not found");
+        let silent = Err::<(), _>(not_found()).context("a.json");
+        assert_eq!(one_line(&silent.unwrap_err()), "a.json: not found");
+        let repeating = Err::<(), _>(not_found()).context("a.json: not found");
+        assert_eq!(one_line(&repeating.unwrap_err()), "a.json: not found");
+    }
+}

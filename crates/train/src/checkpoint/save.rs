@@ -1,0 +1,167 @@
+//! Writing a checkpoint.
+//!
+//! Only burn-train's `LearningCheckpointer` can read a `Learner`'s optimizer and scheduler, and it
+//! hands the records to threads of its own, whose errors reach nobody but its interrupter. So those
+//! threads only encode: [`Encoder`] turns a record into bytes and sends them, or the error, back,
+//! and the thread that trains waits for all three parts and writes the folder.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use burn::record::{Record, Recorder};
+use burn::tensor::backend::Backend;
+use burn_train::checkpoint::{
+    AsyncCheckpointer, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy,
+};
+use burn_train::metric::store::EventStoreClient;
+use burn_train::{Learner, LearningCheckpointer, LearningComponentsTypes};
+
+use super::{Format, MODEL, OPTIMIZER, SCHEDULER, STATE, TrainerState, folder, steps_in};
+use crate::Error;
+use crate::files::{io_error, remove_dir, remove_if_there, sync_dir, write_synced};
+
+type Part = (&'static str, Result<Vec<u8>, String>);
+
+/// Saves a learner as `step-N` and keeps the newest few.
+pub(crate) struct StepCheckpointer<LC: LearningComponentsTypes> {
+    encode: LearningCheckpointer<LC>,
+    parts: Receiver<Part>,
+    folder: PathBuf,
+    limit: Option<usize>,
+}
+
+impl<LC: LearningComponentsTypes> StepCheckpointer<LC> {
+    /// A checkpointer for the run in `output_dir` that keeps `limit` checkpoints (`None`: all).
+    pub(crate) fn new(output_dir: &Path, limit: Option<usize>) -> Self {
+        let (sender, parts) = channel();
+        let part = |name| Encoder {
+            name,
+            sender: sender.clone(),
+        };
+        let encode = LearningCheckpointer::new(
+            AsyncCheckpointer::new(part(MODEL)),
+            AsyncCheckpointer::new(part(OPTIMIZER)),
+            AsyncCheckpointer::new(part(SCHEDULER)),
+            Box::new(AlwaysSave),
+        );
+        Self {
+            encode,
+            parts,
+            folder: folder(output_dir),
+            limit,
+        }
+    }
+
+    /// Writes `step-N` and removes what is over the limit. Returns the folder.
+    ///
+    /// # Errors
+    /// Where a part cannot be encoded or written. An older checkpoint is still there then.
+    pub(crate) fn save(
+        &mut self,
+        learner: &Learner<LC>,
+        state: &TrainerState,
+        store: &EventStoreClient,
+    ) -> Result<PathBuf, Error> {
+        self.encode.checkpoint(learner, state.step, store);
+        let mut parts = Vec::new();
+        for _ in 0..3 {
+            let part = self
+                .parts
+                .recv()
+                .unwrap_or((MODEL, Err("its thread ended".into())));
+            parts.push(part);
+        }
+        let path = self.folder.join(format!("step-{}", state.step));
+        let staging = self.folder.join(format!(".step-{}.partial", state.step));
+        let write = || {
+            remove_if_there(&staging)
+                .and_then(|()| fs::create_dir_all(&staging))
+                .map_err(|source| io_error("cannot create", &staging, source))?;
+            for (name, bytes) in parts {
+                let file = staging.join(format!("{name}.mpk"));
+                let bytes = bytes.map_err(|message| Error::BadCheckpoint {
+                    path: file.clone(),
+                    message,
+                })?;
+                write_synced(&file, &bytes)?;
+            }
+            let state = serde_json::to_vec_pretty(state).unwrap_or_else(|error| {
+                unreachable!("the state is numbers and names, which JSON can hold: {error}")
+            });
+            write_synced(&staging.join(STATE), &state)?;
+            sync_dir(&staging)?;
+            if path.exists() {
+                remove_dir(&path)?;
+            }
+            fs::rename(&staging, &path)
+                .map_err(|source| io_error("cannot write", &path, source))?;
+            sync_dir(&self.folder)
+        };
+        let written = write();
+        if written.is_err() {
+            // The first error is the one to report.
+            remove_if_there(&staging).ok();
+        }
+        written?;
+        self.remove_old()?;
+        Ok(path)
+    }
+
+    fn remove_old(&self) -> Result<(), Error> {
+        let Some(limit) = self.limit else {
+            return Ok(());
+        };
+        let found = steps_in(&self.folder)?;
+        let excess = found.len().saturating_sub(limit);
+        found
+            .iter()
+            .take(excess)
+            .try_for_each(|(_, path)| remove_dir(path))
+    }
+}
+
+/// Turns one kind of record into bytes, on a thread of burn-train's.
+struct Encoder {
+    name: &'static str,
+    sender: Sender<Part>,
+}
+
+impl<R: Record<B>, B: Backend> Checkpointer<R, B> for Encoder {
+    fn save(&self, _step: usize, record: R) -> Result<(), CheckpointerError> {
+        // A panic (a device that cannot be read) must end the run with a message, not this thread.
+        let encode = || Recorder::<B>::record(&Format::default(), record, ());
+        let bytes = match catch_unwind(AssertUnwindSafe(encode)) {
+            Ok(Ok(bytes)) => Ok(bytes),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("reading its tensors failed".into()),
+        };
+        self.sender
+            .send((self.name, bytes))
+            .map_err(|_| CheckpointerError::Unknown("the run has ended".into()))
+    }
+
+    fn delete(&self, _step: usize) -> Result<(), CheckpointerError> {
+        Ok(())
+    }
+
+    fn restore(&self, _step: usize, _device: &B::Device) -> Result<R, CheckpointerError> {
+        Err(CheckpointerError::Unknown(
+            "checkpoints are read by Checkpoint".into(),
+        ))
+    }
+}
+
+/// When to save is the training loop's to decide.
+struct AlwaysSave;
+
+impl CheckpointingStrategy for AlwaysSave {
+    fn checkpointing(
+        &mut self,
+        _step: usize,
+        _store: &EventStoreClient,
+    ) -> Vec<CheckpointingAction> {
+        vec![CheckpointingAction::Save]
+    }
+}

@@ -1,0 +1,174 @@
+//! `run.toml`: one run as typed values.
+//!
+//! The keys and their defaults stand in `sections`, those of `[method]` beside the methods in
+//! burn-peft. This file joins the sections and writes the resolved configuration back; `load` reads
+//! files and `--set` overrides, `document` says where a fault stands, `validate` checks values.
+
+mod document;
+mod load;
+mod section;
+mod sections;
+mod validate;
+
+pub use load::Override;
+pub use sections::{
+    BaseDtype, DataConfig, LrSchedulerType, ModelConfig, OptimizerKind, OutputConfig, TrainConfig,
+};
+
+use burn_peft::MethodConfig;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// Everything that decides a run; the sections of `run.toml`.
+///
+/// `RunConfig::default()` is the run without any file or flag: the built-in model and task.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// The frozen base.
+    pub model: ModelConfig,
+    /// The fine-tuning method.
+    pub method: MethodConfig,
+    /// Files, and how rows become batches.
+    pub data: DataConfig,
+    /// Optimisation, logging and saving.
+    pub train: TrainConfig,
+    /// Where the run leaves its files.
+    pub output: OutputConfig,
+}
+
+impl RunConfig {
+    /// The highest learning rate: `[train] learning_rate`, or the method's own.
+    pub fn learning_rate(&self) -> f64 {
+        self.train
+            .learning_rate
+            .unwrap_or_else(|| self.method.default_learning_rate())
+    }
+
+    /// Where the run leaves its files: `[output] dir`, or `runs/METHOD`.
+    pub fn output_dir(&self) -> PathBuf {
+        match &self.output.dir {
+            Some(dir) => dir.clone(),
+            None => Path::new("runs").join(self.method.name()),
+        }
+    }
+
+    /// The configuration as TOML, with every default that was filled in.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] where a value does not fit TOML (a seed of 2^63 or more).
+    pub fn to_toml(&self) -> Result<String, Error> {
+        toml::to_string(&self.resolved()).map_err(|error| Error::OutOfRange {
+            place: String::new(),
+            key: "run.toml".into(),
+            value: "not representable".into(),
+            expected: error.to_string(),
+        })
+    }
+
+    /// The same run with the defaults that depend on other values filled in.
+    fn resolved(&self) -> Self {
+        let mut resolved = self.clone();
+        resolved.train.learning_rate = Some(self.learning_rate());
+        resolved.output.dir = Some(self.output_dir());
+        resolved
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(set: &str) -> Result<RunConfig, Error> {
+        RunConfig::load(None, &[Override::parse(set).unwrap()])
+    }
+
+    #[test]
+    fn the_default_run_is_valid_and_survives_a_round_trip() {
+        let config = RunConfig::load(None, &[]).unwrap();
+        config.validate().unwrap();
+        let again = RunConfig::parse(&config.to_toml().unwrap(), "run.toml", &[]).unwrap();
+        assert_eq!(again, config);
+        assert_eq!(again.train.learning_rate, Some(1e-3));
+    }
+
+    #[test]
+    fn a_full_run_survives_a_round_trip() {
+        let text = r#"
+            [model]
+            path = "Qwen/Qwen2.5-1.5B-Instruct"
+            revision = "main"
+            dtype = "bf16"
+            [method]
+            type = "prompt-tuning"
+            num_virtual_tokens = 7
+            prompt_tuning_init = "TEXT"
+            prompt_tuning_init_text = "classify the \"text\""
+            [data]
+            train = "train.jsonl"
+            valid = "valid.jsonl"
+            pad_to_multiple_of = 64
+            [train]
+            num_train_epochs = 1
+            learning_rate = 3e-2
+            lr_scheduler_type = "constant_with_warmup"
+            warmup_steps = 5
+            save_total_limit = 2
+            eval_steps = 3
+            [output]
+            dir = "runs/x"
+        "#;
+        let config = RunConfig::parse(text, "run.toml", &[]).unwrap();
+        assert_eq!(config.train.lr_scheduler_type, LrSchedulerType::Constant);
+        assert_eq!(config.train.num_train_epochs, 1.0);
+        assert_eq!(
+            RunConfig::parse(&config.to_toml().unwrap(), "again", &[]).unwrap(),
+            config
+        );
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_in_one_line_that_names_the_key() {
+        for (set, key) in [
+            (
+                "train.per_device_train_batch_size=0",
+                "train.per_device_train_batch_size is 0",
+            ),
+            ("train.learning_rate=-1e-3", "train.learning_rate is -0.001"),
+            ("train.learning_rate=nan", "train.learning_rate is NaN"),
+            ("train.warmup_ratio=1.5", "train.warmup_ratio is 1.5"),
+            ("train.max_steps=0", "train.max_steps is 0"),
+            ("train.adam_beta2=1.0", "train.adam_beta2 is 1"),
+            ("train.logging_steps=0", "train.logging_steps is 0"),
+            ("train.save_total_limit=0", "train.save_total_limit is 0"),
+            ("method.num_virtual_tokens=0", "method.num_virtual_tokens: "),
+            (
+                "method.prompt_tuning_init=TEXT",
+                "method.prompt_tuning_init_text: ",
+            ),
+            ("data.max_length=1", "data.max_length is 1"),
+            ("model.revision=main", "model.revision is main"),
+        ] {
+            let message = with(set).expect_err(set).to_string();
+            assert!(message.contains(key), "{set}: {message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn methods_to_come_are_refused_by_name() {
+        for name in MethodConfig::PLANNED {
+            let message = with(&format!("method.type={name}"))
+                .unwrap_err()
+                .to_string();
+            assert!(
+                message.contains(&format!("{name} is not there yet")),
+                "{message}"
+            );
+            assert!(message.contains("available: prompt-tuning"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! A parsed `run.toml` with the place of each key, so that every fault can say where it stands.
+
+use std::collections::BTreeMap;
+
+use burn_peft::MethodConfig;
+use serde::de::DeserializeOwned;
+use toml::de::{DeTable, DeValue};
+use toml::{Table, Value};
+
+use super::{DataConfig, ModelConfig, OutputConfig, TrainConfig};
+use crate::Error;
+
+const SECTIONS: [&str; 5] = ["model", "method", "data", "train", "output"];
+
+/// Sections of keys, and where each of them came from.
+pub(super) struct Document {
+    sections: BTreeMap<String, Table>,
+    /// `section.key` or `section` → `run.toml:7` or `--set`.
+    places: BTreeMap<String, String>,
+}
+
+impl Document {
+    /// Parses a file, which errors call `origin`.
+    pub(super) fn read(text: &str, origin: &str) -> Result<Self, Error> {
+        let newline = |byte: &u8| *byte == b'\n';
+        let line = |offset| 1 + text.bytes().take(offset).filter(newline).count();
+        let syntax = |error: toml::de::Error| Error::ConfigSyntax {
+            place: format!(
+                "{origin}:{}: ",
+                error.span().map_or(1, |span| line(span.start))
+            ),
+            message: error.message().to_owned(),
+        };
+        let values: Table = toml::from_str(text).map_err(syntax)?;
+        let spans = DeTable::parse(text).map_err(syntax)?;
+
+        let mut document = Self {
+            sections: BTreeMap::new(),
+            places: BTreeMap::new(),
+        };
+        for (name, value) in spans.get_ref() {
+            let place = format!("{origin}:{}: ", line(name.span().start));
+            let name = name.get_ref().as_ref();
+            document.places.insert(name.into(), place.clone());
+            let (DeValue::Table(keys), Some(Value::Table(table))) =
+                (value.get_ref(), values.get(name))
+            else {
+                return Err(unknown_section(place, name));
+            };
+            for key in keys.keys() {
+                let place = format!("{origin}:{}: ", line(key.span().start));
+                document
+                    .places
+                    .insert(format!("{name}.{}", key.get_ref()), place);
+            }
+            document.sections.insert(name.into(), table.clone());
+        }
+        Ok(document)
+    }
+
+    /// Puts a value in the place of the file's.
+    pub(super) fn set(&mut self, section: &str, key: &str, value: Value, place: &str) {
+        let place = format!("{place}: ");
+        self.places
+            .entry(section.into())
+            .or_insert_with(|| place.clone());
+        self.places.insert(format!("{section}.{key}"), place);
+        let section = self.sections.entry(section.into()).or_default();
+        section.insert(key.into(), value);
+    }
+
+    /// `run.toml:7: ` for what came from somewhere, nothing for a default.
+    pub(super) fn place_of(&self, key: &str) -> String {
+        self.places.get(key).cloned().unwrap_or_default()
+    }
+
+    /// The method's name, checked.
+    fn method(&self) -> Result<&str, Error> {
+        let default = MethodConfig::default().name();
+        let Some(value) = self
+            .sections
+            .get("method")
+            .and_then(|table| table.get("type"))
+        else {
+            return Ok(default);
+        };
+        let place = || self.place_of("method.type");
+        let name = value.as_str().unwrap_or_default();
+        if MethodConfig::NAMES.contains(&name) {
+            return Ok(name);
+        }
+        if let Some(method) = MethodConfig::PLANNED.iter().find(|known| **known == name) {
+            return Err(Error::MethodNotThere {
+                place: place(),
+                method,
+                available: MethodConfig::NAMES.join(", "),
+            });
+        }
+        Err(Error::UnknownMethod {
+            place: place(),
+            found: value.to_string(),
+            known: [MethodConfig::NAMES, MethodConfig::PLANNED]
+                .concat()
+                .join(", "),
+        })
+    }
+
+    /// Refuses sections and keys that there are not.
+    pub(super) fn check_keys(&self) -> Result<(), Error> {
+        let method = self.method()?;
+        for (section, table) in &self.sections {
+            let known = keys_of(section, method)
+                .ok_or_else(|| unknown_section(self.place_of(section), section))?;
+            for key in table.keys() {
+                let is_type = section == "method" && key == "type";
+                if !is_type && !known.contains(key) {
+                    let place = self.place_of(&format!("{section}.{key}"));
+                    return Err(unknown_key(place, section, key, method));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A section as a struct; an absent one is all defaults.
+    pub(super) fn section<T: DeserializeOwned + Default>(&self, name: &str) -> Result<T, Error> {
+        let Some(table) = self.sections.get(name) else {
+            return Ok(T::default());
+        };
+        let mut base = Table::new();
+        if name == "method" {
+            base.insert("type".into(), self.method()?.into());
+        }
+        let read = |keys: &mut dyn Iterator<Item = (&String, &Value)>| {
+            let mut table = base.clone();
+            table.extend(keys.map(|(key, value)| (key.clone(), value.clone())));
+            Value::Table(table).try_into::<T>()
+        };
+        let error = match read(&mut table.iter()) {
+            Ok(section) => return Ok(section),
+            Err(error) => error,
+        };
+        // Every key has a default, so a key is at fault if a section of it alone cannot be read.
+        let culprit = table
+            .iter()
+            .find(|item| read(&mut std::iter::once(*item)).is_err());
+        let key = culprit.map_or_else(|| name.to_owned(), |(key, _)| format!("{name}.{key}"));
+        let place = self.place_of(&key);
+        Err(Error::BadValue {
+            place,
+            key,
+            message: in_words(error.message()),
+        })
+    }
+}
+
+/// Serde's wording names Rust types.
+fn in_words(message: &str) -> String {
+    let words = [
+        ("expected usize", "expected a whole number, 0 or more"),
+        ("expected u64", "expected a whole number, 0 or more"),
+        ("expected i64", "expected a whole number"),
+        ("expected f64", "expected a number"),
+        ("expected path string", "expected a path"),
+        ("floating point", "number"),
+    ];
+    let message = message.trim().replace('\n', " ");
+    words
+        .iter()
+        .fold(message, |text, (from, to)| text.replace(from, to))
+}
+
+/// The keys of a section besides `type`; `None` for an unknown section.
+fn keys_of(section: &str, method: &str) -> Option<Vec<String>> {
+    let keys = match section {
+        "model" => ModelConfig::FIELDS,
+        "data" => DataConfig::FIELDS,
+        "train" => TrainConfig::FIELDS,
+        "output" => OutputConfig::FIELDS,
+        "method" => return Some(keys_of_method(method)),
+        _ => return None,
+    };
+    Some(keys.iter().map(|key| (*key).to_owned()).collect())
+}
+
+/// The options of a method. They are known to its struct only, which lists them, in backticks, when
+/// it refuses a key that no struct can have.
+fn keys_of_method(method: &str) -> Vec<String> {
+    let mut table = Table::new();
+    table.insert("type".into(), method.into());
+    table.insert(String::new(), true.into());
+    let refusal = match Value::Table(table).try_into::<MethodConfig>() {
+        Ok(_) => return Vec::new(),
+        Err(error) => error.message().to_owned(),
+    };
+    let (_, expected) = refusal.split_once(", expected ").unwrap_or_default();
+    let quoted = expected.split('`').skip(1).step_by(2);
+    quoted.map(str::to_owned).collect()
+}
+
+fn has_key(section: &str, method: &str, key: &str) -> bool {
+    keys_of(section, method).is_some_and(|keys| keys.iter().any(|known| known == key))
+}
+
+fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .min_by_key(|candidate| strsim::damerau_levenshtein(name, candidate))
+}
+
+fn unknown_section(place: String, name: &str) -> Error {
+    let method = MethodConfig::default().name();
+    let home = SECTIONS
+        .into_iter()
+        .find(|section| has_key(section, method, name));
+    let hint = match home {
+        Some(section) => format!("`{name}` belongs in [{section}]"),
+        None => format!(
+            "did you mean [{}]?",
+            nearest(name, SECTIONS).unwrap_or_default()
+        ),
+    };
+    Error::UnknownSection {
+        place,
+        name: name.into(),
+        hint,
+    }
+}
+
+fn unknown_key(place: String, section: &str, key: &str, method: &str) -> Error {
+    let home = SECTIONS
+        .into_iter()
+        .find(|other| has_key(other, method, key));
+    let known = keys_of(section, method).unwrap_or_default();
+    let hint = match (home, nearest(key, known.iter().map(String::as_str))) {
+        (Some(home), _) => format!("it belongs in [{home}]"),
+        (None, Some(near)) => format!("did you mean `{near}`?"),
+        (None, None) => "this section has no keys".into(),
+    };
+    let section = match section {
+        "method" => format!("[method] of type {method}"),
+        other => format!("[{other}]"),
+    };
+    Error::UnknownKey {
+        place,
+        section,
+        key: key.into(),
+        hint,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_of_every_method_are_found() {
+        for method in MethodConfig::NAMES {
+            let keys = keys_of_method(method);
+            assert!(
+                keys.iter().any(|key| key == "num_virtual_tokens"),
+                "{method}: {keys:?}"
+            );
+        }
+        let prompt = keys_of_method("prompt-tuning");
+        assert!(
+            prompt.iter().any(|key| key == "prompt_tuning_init_text"),
+            "{prompt:?}"
+        );
+    }
+}

@@ -1,0 +1,200 @@
+//! Which values a run can work with.
+
+use std::fmt::Display;
+
+use super::RunConfig;
+use crate::Error;
+
+impl RunConfig {
+    /// Refuses values that cannot work, the first one found.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] or [`Error::BadValue`], naming the key.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.check().map_err(|found| found.at(String::new()))
+    }
+
+    /// [`validate`](Self::validate), without the place where the value was given.
+    pub(super) fn check(&self) -> Result<(), Violation> {
+        self.method.validate()?;
+        self.check_model_and_data()?;
+        self.check_sizes()?;
+        self.check_optimizer()
+    }
+
+    fn check_model_and_data(&self) -> Result<(), Violation> {
+        let (model, data) = (&self.model, &self.data);
+        let path = model.path.as_deref();
+        let given = path != Some("");
+        require("model.path", "empty", given, "a folder or a hub id")?;
+        let revision = model.revision.as_deref();
+        require(
+            "model.revision",
+            revision.unwrap_or_default(),
+            revision.is_none() || path.is_some(),
+            "only beside model.path",
+        )?;
+        let length = data.max_length;
+        require("data.max_length", length, length >= 2, "2 or more")?;
+        let multiple = data.pad_to_multiple_of.unwrap_or(1);
+        require(
+            "data.pad_to_multiple_of",
+            multiple,
+            multiple >= 1,
+            AT_LEAST_1,
+        )?;
+        let dir = self.output.dir.as_deref();
+        let given = dir.is_none_or(|dir| !dir.as_os_str().is_empty());
+        require("output.dir", "empty", given, "the path of a folder")
+    }
+
+    fn check_sizes(&self) -> Result<(), Violation> {
+        let train = &self.train;
+        for (key, value) in [
+            (
+                "train.per_device_train_batch_size",
+                train.per_device_train_batch_size,
+            ),
+            (
+                "train.per_device_eval_batch_size",
+                train.per_device_eval_batch_size,
+            ),
+            (
+                "train.gradient_accumulation_steps",
+                train.gradient_accumulation_steps,
+            ),
+            ("train.logging_steps", train.logging_steps),
+            ("train.eval_steps", train.eval_steps.unwrap_or(1)),
+            ("train.save_steps", train.save_steps),
+            (
+                "train.save_total_limit",
+                train.save_total_limit.unwrap_or(1),
+            ),
+        ] {
+            require(key, value, value >= 1, AT_LEAST_1)?;
+        }
+        let steps = train.max_steps;
+        let possible = steps == -1 || steps >= 1;
+        require(
+            "train.max_steps",
+            steps,
+            possible,
+            "1 or more, or -1 for none",
+        )?;
+        // TOML's integers are signed.
+        let seed = train.seed;
+        require(
+            "train.seed",
+            seed,
+            i64::try_from(seed).is_ok(),
+            "below 2^63",
+        )
+    }
+
+    fn check_optimizer(&self) -> Result<(), Violation> {
+        let train = &self.train;
+        for (key, value) in [
+            ("train.num_train_epochs", train.num_train_epochs),
+            ("train.learning_rate", self.learning_rate()),
+            ("train.adam_epsilon", train.adam_epsilon),
+        ] {
+            require(key, value, value > 0.0 && value.is_finite(), "above 0")?;
+        }
+        for (key, value) in [
+            ("train.weight_decay", train.weight_decay),
+            ("train.max_grad_norm", train.max_grad_norm),
+        ] {
+            require(key, value, value >= 0.0 && value.is_finite(), "0 or more")?;
+        }
+        for (key, value) in [
+            ("train.adam_beta1", train.adam_beta1),
+            ("train.adam_beta2", train.adam_beta2),
+        ] {
+            require(
+                key,
+                value,
+                (0.0..1.0).contains(&value),
+                "0 or more and below 1",
+            )?;
+        }
+        let ratio = train.warmup_ratio;
+        let possible = (0.0..=1.0).contains(&ratio);
+        require("train.warmup_ratio", ratio, possible, "between 0 and 1")
+    }
+}
+
+const AT_LEAST_1: &str = "1 or more";
+
+/// A value that is of the right type and yet cannot be used.
+pub(super) enum Violation {
+    /// Found by this crate.
+    Range {
+        key: &'static str,
+        value: String,
+        expected: &'static str,
+    },
+    /// Found by the method.
+    Method { key: String, message: String },
+}
+
+impl Violation {
+    /// The key at fault, as `section.key`.
+    pub(super) fn key(&self) -> &str {
+        match self {
+            Self::Range { key, .. } => key,
+            Self::Method { key, .. } => key,
+        }
+    }
+
+    pub(super) fn at(self, place: String) -> Error {
+        match self {
+            Self::Range {
+                key,
+                value,
+                expected,
+            } => Error::OutOfRange {
+                place,
+                key: key.into(),
+                value,
+                expected: expected.into(),
+            },
+            Self::Method { key, message } => Error::BadValue {
+                place,
+                key,
+                message,
+            },
+        }
+    }
+}
+
+impl From<burn_peft::Error> for Violation {
+    fn from(error: burn_peft::Error) -> Self {
+        match error {
+            burn_peft::Error::Option { name, reason } => Self::Method {
+                key: format!("method.{name}"),
+                message: reason,
+            },
+            other => Self::Method {
+                key: "method".into(),
+                message: other.to_string(),
+            },
+        }
+    }
+}
+
+fn require(
+    key: &'static str,
+    value: impl Display,
+    holds: bool,
+    expected: &'static str,
+) -> Result<(), Violation> {
+    if holds {
+        return Ok(());
+    }
+    let value = value.to_string();
+    Err(Violation::Range {
+        key,
+        value,
+        expected,
+    })
+}

@@ -1,0 +1,191 @@
+use std::path::PathBuf;
+
+/// What can go wrong in a run. Messages are one line: where, what, and what to do.
+///
+/// `place` is `run.toml:7: ` or `--set: `, or empty where a value came from neither.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file system refused.
+    #[error("{action} {}", path.display())]
+    Io {
+        /// What was tried, as `cannot read`.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+
+    /// `run.toml` is not TOML.
+    #[error("{place}{message}")]
+    ConfigSyntax {
+        /// File and line.
+        place: String,
+        /// What the parser expected.
+        message: String,
+    },
+
+    /// A section that `run.toml` does not have.
+    #[error("{place}there is no section [{name}]; {hint}")]
+    UnknownSection {
+        /// File and line, or flag.
+        place: String,
+        /// The name that was found.
+        name: String,
+        /// The nearest known one.
+        hint: String,
+    },
+
+    /// A key that its section does not have.
+    #[error("{place}{section} has no key `{key}`; {hint}")]
+    UnknownKey {
+        /// File and line, or flag.
+        place: String,
+        /// The section, in brackets.
+        section: String,
+        /// The key that was found.
+        key: String,
+        /// The nearest known one.
+        hint: String,
+    },
+
+    /// A method that does not exist.
+    #[error("{place}there is no method `{found}`; known: {known}")]
+    UnknownMethod {
+        /// File and line, or flag.
+        place: String,
+        /// The name that was found.
+        found: String,
+        /// The names that exist.
+        known: String,
+    },
+
+    /// A method that this version does not train.
+    #[error("{place}{method} is not there yet in this version; available: {available}")]
+    MethodNotThere {
+        /// File and line, or flag.
+        place: String,
+        /// The method asked for.
+        method: &'static str,
+        /// Those that can be had.
+        available: String,
+    },
+
+    /// A value of the wrong type, or one that its method refuses.
+    #[error("{place}{key}: {message}")]
+    BadValue {
+        /// File and line, or flag.
+        place: String,
+        /// `section.key`.
+        key: String,
+        /// What was found and what was expected.
+        message: String,
+    },
+
+    /// A value of the right type that makes no sense.
+    #[error("{place}{key} is {value}, expected {expected}")]
+    OutOfRange {
+        /// File and line, or flag.
+        place: String,
+        /// `section.key`.
+        key: String,
+        /// The value.
+        value: String,
+        /// What would do.
+        expected: String,
+    },
+
+    /// An override that is not `section.key=value`.
+    #[error("--set {text}: expected section.key=value, as in train.learning_rate=5e-3")]
+    BadOverride {
+        /// The text given.
+        text: String,
+    },
+
+    /// `--resume` without anything to resume.
+    #[error("{}: no complete checkpoint; leave out --resume to start from the beginning", dir.display())]
+    NoCheckpoint {
+        /// Where checkpoints were looked for.
+        dir: PathBuf,
+    },
+
+    /// A new run into the folder of another.
+    #[error(
+        "{}: holds the checkpoints of a run; add --resume to go on with it, or choose another output folder",
+        dir.display()
+    )]
+    OutputInUse {
+        /// The folder of the checkpoints.
+        dir: PathBuf,
+    },
+
+    /// A checkpoint of another run.
+    #[error("{}: {what} was {saved} when it was saved, and is {found} in this run", path.display())]
+    ResumeMismatch {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+        /// Its value in the checkpoint.
+        saved: String,
+        /// Its value now.
+        found: String,
+    },
+
+    /// A part of a checkpoint that cannot be encoded or decoded.
+    #[error("{}: {message}", path.display())]
+    BadCheckpoint {
+        /// The part.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+
+    /// The run diverged. The step's update was not applied.
+    #[error(
+        "the {what} of step {step} is {value} at learning rate {learning_rate:e}: \
+         lower train.learning_rate or raise train.warmup_steps; {checkpoint}"
+    )]
+    NotFinite {
+        /// Loss or gradient norm.
+        what: &'static str,
+        /// NaN or an infinity.
+        value: f64,
+        /// The step, counted from 1.
+        step: usize,
+        /// Its learning rate.
+        learning_rate: f64,
+        /// What can be resumed.
+        checkpoint: String,
+    },
+
+    /// The training data ended before the run.
+    #[error("the training data ended before step {step} of {total_steps}")]
+    DataExhausted {
+        /// The step without data, counted from 1.
+        step: usize,
+        /// Steps of the run.
+        total_steps: usize,
+    },
+
+    /// Validation rows without a supervised token.
+    #[error("data.valid has no supervised token: there is nothing to evaluate")]
+    NothingToEvaluate,
+
+    /// The base.
+    #[error(transparent)]
+    Model(#[from] burn_qwen2::Error),
+
+    /// The method's options.
+    #[error(transparent)]
+    Method(#[from] burn_peft::Error),
+
+    /// The rows or the tokenizer.
+    #[error(transparent)]
+    Data(#[from] burn_peft_data::Error),
+
+    /// The adapter's folder.
+    #[error(transparent)]
+    Format(#[from] burn_peft_format::Error),
+}

@@ -1,0 +1,233 @@
+//! The entry point: joins model, data, optimizer, schedule, checkpoints and renderer in burn-train's
+//! `SupervisedTraining` and runs it.
+
+mod no_data;
+
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::data::dataloader::DataLoader;
+use burn::module::AutodiffModule;
+use burn::tensor::Device;
+use burn::tensor::backend::AutodiffBackend;
+use burn_train::logger::MetricLogger;
+use burn_train::metric::store::{EpochSummary, MetricsUpdate, Split};
+use burn_train::metric::{LearningRateMetric, MetricDefinition, NumericEntry};
+use burn_train::renderer::tui::TuiMetricsRendererWrapper;
+use burn_train::{
+    InferenceStep, Interrupter, Learner, LearningComponentsMarker, SupervisedTraining, TrainStep,
+    TrainingStrategy,
+};
+
+use self::no_data::NoData;
+use crate::checkpoint::{Checkpoint, StepCheckpointer};
+use crate::files::create_dir;
+use crate::metrics::ScalarMetric;
+use crate::record::{Observer, open_metrics};
+use crate::render::{PlainRenderer, RendererChoice};
+use crate::strategy::{FitSummary, Session, Settings, StepStrategy};
+use crate::{
+    Error, LmOutput, Plan, RunConfig, RunOptimizer, Schedule, TrainConfig, init_optimizer,
+};
+
+/// The training rows: an item holds all the micro-batches of one step.
+pub type TrainData<B, M> = Arc<dyn DataLoader<B, <M as TrainStep>::Input>>;
+
+/// The validation rows, in batches.
+pub type ValidData<B, M> = Arc<
+    dyn DataLoader<
+            <B as AutodiffBackend>::InnerBackend,
+            <<M as AutodiffModule<B>>::InnerModule as InferenceStep>::Input,
+        >,
+>;
+
+/// What [`fit`] needs besides model and data.
+pub struct FitOptions {
+    /// `[train]`.
+    pub train: TrainConfig,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// The steps of the run.
+    pub plan: Plan,
+    /// Where `checkpoints/` and `metrics.jsonl` go. Made if it is not there.
+    pub output_dir: PathBuf,
+    /// The checkpoint to go on from. The training data must begin with the step after it.
+    pub resume: Option<Checkpoint>,
+    /// Who shows the run.
+    pub renderer: RendererChoice,
+    /// Told each record, after `metrics.jsonl`.
+    pub observers: Vec<Box<dyn Observer>>,
+    /// Stops the run after the step under way; the run saves a checkpoint first.
+    pub interrupter: Interrupter,
+}
+
+impl FitOptions {
+    /// The options that a run configuration gives: no resume, plain lines, nobody else told.
+    pub fn new(config: &RunConfig, plan: Plan) -> Self {
+        Self {
+            train: config.train.clone(),
+            learning_rate: config.learning_rate(),
+            plan,
+            output_dir: config.output_dir(),
+            resume: None,
+            renderer: RendererChoice::Plain,
+            observers: Vec::new(),
+            interrupter: Interrupter::new(),
+        }
+    }
+
+    /// Steps done before this process: where the training data must begin.
+    pub fn start_step(&self) -> usize {
+        self.resume
+            .as_ref()
+            .map_or(0, |checkpoint| checkpoint.state.step)
+    }
+}
+
+impl std::fmt::Debug for FitOptions {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("FitOptions")
+            .field("train", &self.train)
+            .field("plan", &self.plan)
+            .field("output_dir", &self.output_dir)
+            .field("resume", &self.resume)
+            .field("renderer", &self.renderer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The types of a run, as burn-train wants them.
+type Components<B, M> = LearningComponentsMarker<B, Schedule, M, RunOptimizer<M, B>>;
+
+/// Trains `model` and returns it without autodiff, with a summary.
+///
+/// The model must stand on `device`. Its `TrainStep` gets all the micro-batches of one step and
+/// returns gradients averaged over the step's supervised tokens; its `InferenceStep` evaluates one
+/// batch. Only what the model exposes as `Param` is trained, saved and restored.
+///
+/// # Errors
+/// [`Error::OutputInUse`] where the folder holds another run's checkpoints; [`Error::NotFinite`]
+/// where the loss or the gradients diverge; [`Error::ResumeMismatch`] where the checkpoint belongs
+/// to another run; and whatever keeps files from being written. An interrupted run is no error.
+///
+/// # Panics
+/// Where the model's own step does.
+pub fn fit<B, M>(
+    model: M,
+    train: TrainData<B, M>,
+    valid: Option<ValidData<B, M>>,
+    device: &Device<B>,
+    options: FitOptions,
+) -> Result<(M::InnerModule, FitSummary), Error>
+where
+    B: AutodiffBackend,
+    M: TrainStep<Output = LmOutput> + AutodiffModule<B> + Display + 'static,
+    M::InnerModule: InferenceStep<Output = LmOutput>,
+{
+    let start = options.start_step();
+    let FitOptions {
+        train: config,
+        learning_rate,
+        plan,
+        output_dir,
+        resume,
+        ..
+    } = options;
+    if resume.is_none() {
+        Checkpoint::none_in(&output_dir)?;
+    }
+    create_dir(&output_dir)?;
+
+    let schedule = Schedule::new(
+        config.lr_scheduler_type,
+        learning_rate,
+        plan.warmup_steps,
+        plan.total_steps,
+    );
+    let mut learner = Learner::<Components<B, M>>::new(model, init_optimizer(&config), schedule);
+    if let Some(checkpoint) = &resume {
+        checkpoint.check_plan(&plan, config.seed)?;
+        checkpoint.restore(&mut learner, device)?;
+    }
+    let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(open_metrics(&output_dir, start)?)];
+    observers.extend(options.observers);
+
+    let outcome = Arc::new(Mutex::new(None));
+    let strategy = StepStrategy::<Components<B, M>> {
+        device: device.clone(),
+        session: Mutex::new(Session {
+            observers,
+            checkpointer: StepCheckpointer::new(&output_dir, config.save_total_limit),
+        }),
+        outcome: outcome.clone(),
+        settings: Settings {
+            train: config,
+            plan,
+            resumed: resume,
+            evaluates: valid.is_some(),
+        },
+    };
+    let valid = valid.unwrap_or_else(|| Arc::new(NoData));
+    let training = SupervisedTraining::new(&output_dir, train, valid)
+        // Burn's would install a tracing subscriber for the whole process.
+        .with_application_logger(None)
+        // Burn's would write a file per metric and epoch.
+        .with_metric_logger(NoLogger)
+        .with_interrupter(options.interrupter.clone())
+        .num_epochs(plan.epochs())
+        .metric_train_numeric(ScalarMetric::loss())
+        .metric_train_numeric(LearningRateMetric::new())
+        .metric_train_numeric(ScalarMetric::grad_norm())
+        .metric_train_numeric(ScalarMetric::tokens_per_second())
+        .metric_valid_numeric(ScalarMetric::loss())
+        .with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)));
+    let total = plan.total_steps;
+    let training = match options.renderer {
+        RendererChoice::Tui => {
+            training.renderer(TuiMetricsRendererWrapper::new(options.interrupter, None))
+        }
+        RendererChoice::Plain => {
+            training.renderer(PlainRenderer::new(std::io::stderr(), start, total))
+        }
+        RendererChoice::Silent => {
+            training.renderer(PlainRenderer::new(std::io::sink(), start, total))
+        }
+    };
+    let result = training.launch(learner);
+    // The dashboard leaves the terminal when it is dropped; only then may errors be printed.
+    drop(result.renderer);
+
+    let outcome = outcome
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    let summary = outcome.unwrap_or_else(|| unreachable!("launch runs the strategy to its end"))?;
+    Ok((result.model, summary))
+}
+
+/// The run is logged by its observers.
+struct NoLogger;
+
+impl MetricLogger for NoLogger {
+    fn log(&mut self, _update: MetricsUpdate, _epoch: usize, _split: &Split) {}
+
+    fn read_numeric(
+        &mut self,
+        _name: &str,
+        _epoch: usize,
+        _split: &Split,
+    ) -> Result<Vec<NumericEntry>, String> {
+        Ok(Vec::new())
+    }
+
+    fn log_metric_definition(&mut self, _definition: MetricDefinition) {}
+
+    fn log_epoch_summary(&mut self, _summary: EpochSummary) {}
+}
+
+#[cfg(test)]
+mod index_loader;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! Training and evaluation: loss, step, run configuration, and the learning strategy that plugs into
+//! burn-train.
+//!
+//! [`RunConfig`] reads `run.toml`; [`Plan`] does its arithmetic; [`fit`] trains a model step by step
+//! with burn-train's `Learner`, logs, evaluates, saves, and goes on from a [`Checkpoint`].
+//!
+//! # What it is not
+//! It does not parse arguments, choose a backend, tokenise, or write adapters in PEFT's format; and
+//! the loop knows nothing of language models: it trains whatever reports an [`LmOutput`].
+//!
+//! # The one decision
+//! Everything counts optimizer *steps*. An item of the training loader is all the micro-batches of
+//! one step, and the model returns their gradients already averaged over tokens. burn-train's own
+//! strategies count epochs and micro-batches, and so cannot save or resume inside an epoch, step the
+//! learning rate once an update, or average over tokens. With the data a pure function of the step
+//! number, a run resumed at step N is the uninterrupted run, bit for bit on the same machine.
+//!
+//! # Example
+//! ```
+//! use burn_peft_train::{Override, Plan, RunConfig};
+//!
+//! # fn main() -> Result<(), burn_peft_train::Error> {
+//! let text = "[train]\nper_device_train_batch_size = 4\nnum_train_epochs = 2\n";
+//! let config = RunConfig::parse(text, "run.toml", &[Override::parse("train.seed=7")?])?;
+//! let plan = Plan::new(&config.train, 10);
+//! assert_eq!((plan.steps_per_epoch, plan.total_steps), (3, 6));
+//!
+//! let typo = RunConfig::parse("[train]\nlearnig_rate = 1e-3\n", "run.toml", &[]).unwrap_err();
+//! assert_eq!(
+//!     typo.to_string(),
+//!     "run.toml:2: [train] has no key `learnig_rate`; did you mean `learning_rate`?",
+//! );
+//! # Ok(())
+//! # }
+//! ```
+
+mod checkpoint;
+mod complete;
+mod config;
+mod error;
+mod evaluate;
+mod files;
+mod fit;
+mod loss;
+mod metrics;
+mod optimizer;
+mod plan;
+mod record;
+mod render;
+mod run;
+mod schedule;
+mod scoring;
+mod step;
+mod strategy;
+
+pub use burn_train::Interrupter;
+pub use checkpoint::{BestEval, Checkpoint, TrainerState};
+pub use complete::{complete, left_padded, prompts_and_references};
+pub use config::{
+    BaseDtype, DataConfig, LrSchedulerType, ModelConfig, OptimizerKind, OutputConfig, Override,
+    RunConfig, TrainConfig,
+};
+pub use error::Error;
+pub use evaluate::{Evaluation, ExampleLoss, evaluate};
+pub use fit::{FitOptions, TrainData, ValidData, fit};
+pub use loss::{TokenLosses, token_losses};
+pub use metrics::LmOutput;
+pub use optimizer::{RunOptimizer, clip_grad_norm, init_optimizer};
+pub use plan::Plan;
+pub use record::{EvalRecord, JsonLines, LogRecord, Observer, TrainRecord};
+pub use render::RendererChoice;
+pub use run::{HeldOut, RUN_FILE, RunInputs, RunOptions, RunReport, Stage, run};
+pub use schedule::Schedule;
+pub use scoring::{Scored, TextScores};
+pub use step::Trainee;
+pub use strategy::FitSummary;

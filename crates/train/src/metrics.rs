@@ -1,0 +1,270 @@
+//! What a step reports, and how reports are averaged and shown to burn-train.
+
+use std::sync::Arc;
+
+use burn_train::ItemLazy;
+use burn_train::metric::state::{FormatOptions, NumericMetricState};
+use burn_train::metric::{
+    Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes,
+    NumericEntry, SerializedEntry,
+};
+
+/// What a training step, or the evaluation of one batch, reports: plain numbers on the host.
+///
+/// A step fills in the first four with [`new`](Self::new) and [`with_correct`](Self::with_correct);
+/// the rest is the training loop's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct LmOutput {
+    /// Mean negative log-likelihood over the supervised tokens, in nats.
+    pub loss: f64,
+    /// Supervised tokens.
+    pub label_tokens: usize,
+    /// Tokens of the rows, without padding and virtual tokens.
+    pub tokens: usize,
+    /// Supervised tokens that the model ranked first, where that was counted.
+    pub correct: Option<usize>,
+    /// Joint L2 norm of the gradients before clipping.
+    pub grad_norm: Option<f64>,
+    /// Wall time, data included.
+    pub seconds: Option<f64>,
+}
+
+impl LmOutput {
+    /// A report of a step or a batch.
+    pub fn new(loss: f64, label_tokens: usize, tokens: usize) -> Self {
+        Self {
+            loss,
+            label_tokens,
+            tokens,
+            correct: None,
+            grad_norm: None,
+            seconds: None,
+        }
+    }
+
+    /// The same with the number of supervised tokens that the model ranked first.
+    pub fn with_correct(self, correct: usize) -> Self {
+        Self {
+            correct: Some(correct),
+            ..self
+        }
+    }
+
+    /// Tokens of the rows per second, where a time is known.
+    pub fn tokens_per_second(&self) -> Option<f64> {
+        // A clock too coarse for a toy model must not make a number that JSON cannot hold.
+        self.seconds
+            .map(|seconds| self.tokens as f64 / seconds.max(1e-9))
+    }
+
+    /// Share of supervised tokens ranked first, where counted.
+    pub fn token_accuracy(&self) -> Option<f64> {
+        self.correct
+            .map(|correct| correct as f64 / self.label_tokens.max(1) as f64)
+    }
+}
+
+impl ItemLazy for LmOutput {
+    type ItemSync = Self;
+
+    fn sync(self) -> Self {
+        self
+    }
+}
+
+impl Adaptor<LmOutput> for LmOutput {
+    fn adapt(&self) -> LmOutput {
+        *self
+    }
+}
+
+/// The steps since the last logged record.
+///
+/// The loss is the mean of the steps' losses, as transformers' `Trainer` logs it: each step counts
+/// once, however many tokens it had. So is the norm.
+#[derive(Debug, Default)]
+pub(crate) struct Window {
+    steps: usize,
+    loss: f64,
+    norm: f64,
+    norms: usize,
+    seconds: f64,
+    label_tokens: usize,
+    tokens: usize,
+    correct: Option<usize>,
+}
+
+impl Window {
+    pub(crate) fn push(&mut self, output: &LmOutput, norm: Option<f64>, seconds: f64) {
+        self.steps += 1;
+        self.loss += output.loss;
+        self.norm += norm.unwrap_or(0.0);
+        self.norms += usize::from(norm.is_some());
+        self.seconds += seconds;
+        self.label_tokens += output.label_tokens;
+        self.tokens += output.tokens;
+        self.correct = add(self.correct, output.correct);
+    }
+
+    /// The mean over the steps, and an empty window; `None` where there was no step.
+    pub(crate) fn take(&mut self) -> Option<LmOutput> {
+        let window = std::mem::take(self);
+        (window.steps > 0).then(|| LmOutput {
+            loss: window.loss / window.steps as f64,
+            label_tokens: window.label_tokens,
+            tokens: window.tokens,
+            correct: window.correct,
+            grad_norm: (window.norms > 0).then(|| window.norm / window.norms as f64),
+            seconds: Some(window.seconds),
+        })
+    }
+}
+
+/// Sums reports of batches into one of them all: the loss per supervised token, so that the result
+/// does not depend on how rows were put into batches.
+#[derive(Debug, Default)]
+pub(crate) struct TokenMean {
+    nll: f64,
+    label_tokens: usize,
+    tokens: usize,
+    correct: Option<usize>,
+}
+
+impl TokenMean {
+    pub(crate) fn push(&mut self, output: &LmOutput) {
+        // A batch without supervised tokens has no mean; it may be NaN.
+        if output.label_tokens > 0 {
+            self.nll += output.loss * output.label_tokens as f64;
+        }
+        self.label_tokens += output.label_tokens;
+        self.tokens += output.tokens;
+        self.correct = add(self.correct, output.correct);
+    }
+
+    /// `None` where there was no supervised token.
+    pub(crate) fn output(&self, seconds: f64) -> Option<LmOutput> {
+        (self.label_tokens > 0).then(|| LmOutput {
+            loss: self.nll / self.label_tokens as f64,
+            label_tokens: self.label_tokens,
+            tokens: self.tokens,
+            correct: self.correct,
+            grad_norm: None,
+            seconds: Some(seconds),
+        })
+    }
+}
+
+fn add(sum: Option<usize>, value: Option<usize>) -> Option<usize> {
+    value.map_or(sum, |value| Some(sum.unwrap_or(0) + value))
+}
+
+pub(crate) const LOSS: &str = "Loss";
+pub(crate) const GRAD_NORM: &str = "Grad Norm";
+pub(crate) const TOKENS_PER_SECOND: &str = "Tokens/s";
+
+/// One number of an [`LmOutput`] as a burn-train metric.
+///
+/// burn-train's own loss metric wants a tensor and counts each batch once; this one takes the host
+/// number and weighs it by its supervised tokens.
+#[derive(Clone)]
+pub(crate) struct ScalarMetric {
+    name: MetricName,
+    read: fn(&LmOutput) -> Option<f64>,
+    higher_is_better: bool,
+    state: NumericMetricState,
+}
+
+impl ScalarMetric {
+    fn new(name: &str, higher_is_better: bool, read: fn(&LmOutput) -> Option<f64>) -> Self {
+        let state = NumericMetricState::new();
+        Self {
+            name: Arc::new(name.into()),
+            read,
+            higher_is_better,
+            state,
+        }
+    }
+
+    pub(crate) fn loss() -> Self {
+        Self::new(LOSS, false, |output| Some(output.loss))
+    }
+
+    pub(crate) fn grad_norm() -> Self {
+        Self::new(GRAD_NORM, false, |output| output.grad_norm)
+    }
+
+    pub(crate) fn tokens_per_second() -> Self {
+        Self::new(TOKENS_PER_SECOND, true, LmOutput::tokens_per_second)
+    }
+}
+
+impl Metric for ScalarMetric {
+    type Input = LmOutput;
+
+    fn name(&self) -> MetricName {
+        self.name.clone()
+    }
+
+    fn attributes(&self) -> MetricAttributes {
+        NumericAttributes {
+            unit: None,
+            higher_is_better: self.higher_is_better,
+        }
+        .into()
+    }
+
+    fn update(&mut self, item: &LmOutput, _metadata: &MetricMetadata) -> SerializedEntry {
+        let value = (self.read)(item).unwrap_or(f64::NAN);
+        let format = FormatOptions::new(self.name()).precision(4);
+        self.state.update(value, item.label_tokens.max(1), format)
+    }
+
+    fn clear(&mut self) {
+        self.state.reset();
+    }
+}
+
+impl Numeric for ScalarMetric {
+    fn value(&self) -> NumericEntry {
+        self.state.current_value()
+    }
+
+    fn running_value(&self) -> NumericEntry {
+        self.state.running_value()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_the_mean_over_its_steps() {
+        let mut window = Window::default();
+        assert_eq!(window.take(), None);
+        window.push(&LmOutput::new(1.0, 10, 100), Some(2.0), 0.5);
+        window.push(&LmOutput::new(4.0, 30, 100), Some(4.0), 1.5);
+        let mean = window.take().unwrap();
+        assert_eq!(
+            (mean.loss, mean.grad_norm, mean.tokens_per_second()),
+            (2.5, Some(3.0), Some(100.0))
+        );
+        assert_eq!(window.take(), None);
+    }
+
+    #[test]
+    fn an_evaluation_is_the_mean_over_its_tokens() {
+        let mut mean = TokenMean::default();
+        assert_eq!(mean.output(1.0), None);
+        mean.push(&LmOutput::new(1.0, 10, 20).with_correct(5));
+        mean.push(&LmOutput::new(4.0, 30, 60).with_correct(9));
+        mean.push(&LmOutput::new(f64::NAN, 0, 7));
+        let found = mean.output(1.0).unwrap();
+        assert_eq!(
+            (found.loss, found.label_tokens, found.tokens),
+            (3.25, 40, 87)
+        );
+        assert_eq!(found.token_accuracy(), Some(0.35));
+    }
+}

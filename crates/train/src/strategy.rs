@@ -1,0 +1,120 @@
+//! The learning strategy: burn-train's `Learner`, one optimizer step at a time.
+//!
+//! The stock strategies step the learning rate on every micro-batch, sum accumulated gradients in
+//! place of averaging them, and save and resume by epoch. Here an item of the training loader holds
+//! all the micro-batches of one step, the model's `TrainStep` returns their gradients already
+//! averaged over tokens, and logging, evaluation, saving and resuming count steps.
+
+mod run;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::tensor::Device;
+use burn_train::{
+    InferenceStep, Learner, LearningComponentsTypes, SupervisedLearningStrategy,
+    SupervisedTrainingEventProcessor, TrainLoader, TrainStep, TrainingBackend, TrainingComponents,
+    TrainingModel, ValidLoader,
+};
+
+use self::run::{Run, Tally};
+use crate::checkpoint::{BestEval, Checkpoint, StepCheckpointer};
+use crate::metrics::Window;
+use crate::record::{EvalRecord, Observer};
+use crate::{Error, LmOutput, Plan, TrainConfig};
+
+/// What a run came to.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct FitSummary {
+    /// Steps done, those before a resume included.
+    pub steps: usize,
+    /// Steps that this process did.
+    pub new_steps: usize,
+    /// Mean loss over the steps that this process did; `None` where it did none.
+    pub train_loss: Option<f64>,
+    /// The last evaluation of this process.
+    pub eval: Option<EvalRecord>,
+    /// The lowest evaluation loss of the run.
+    pub best_eval: Option<BestEval>,
+    /// The newest checkpoint.
+    pub checkpoint: Option<PathBuf>,
+    /// Whether the run was stopped before its last step. The interrupter itself cannot tell: the
+    /// dashboard resets it.
+    pub interrupted: bool,
+    /// Wall time of this process's run.
+    pub seconds: f64,
+    /// Tokens of the rows trained on by this process.
+    pub tokens: usize,
+    /// Steps of this process whose rows had no supervised token, and which changed nothing.
+    pub empty_steps: usize,
+}
+
+/// What the loop needs to know.
+pub(crate) struct Settings {
+    pub(crate) train: TrainConfig,
+    pub(crate) plan: Plan,
+    /// The checkpoint that this process goes on from.
+    pub(crate) resumed: Option<Checkpoint>,
+    /// Whether there are validation rows.
+    pub(crate) evaluates: bool,
+}
+
+impl Settings {
+    /// Steps done before this process.
+    pub(crate) fn start(&self) -> usize {
+        self.resumed
+            .as_ref()
+            .map_or(0, |checkpoint| checkpoint.state.step)
+    }
+}
+
+/// Where the loop leaves its result: a strategy can only return a model.
+pub(crate) type Outcome = Arc<Mutex<Option<Result<FitSummary, Error>>>>;
+
+/// What the loop changes.
+pub(crate) struct Session<LC: LearningComponentsTypes> {
+    pub(crate) observers: Vec<Box<dyn Observer>>,
+    pub(crate) checkpointer: StepCheckpointer<LC>,
+}
+
+pub(crate) struct StepStrategy<LC: LearningComponentsTypes> {
+    pub(crate) settings: Settings,
+    pub(crate) device: Device<TrainingBackend<LC>>,
+    pub(crate) session: Mutex<Session<LC>>,
+    pub(crate) outcome: Outcome,
+}
+
+impl<LC> SupervisedLearningStrategy<LC> for StepStrategy<LC>
+where
+    LC: LearningComponentsTypes,
+    LC::TrainingModel: TrainStep<Output = LmOutput>,
+    LC::InferenceModel: InferenceStep<Output = LmOutput>,
+{
+    fn fit(
+        &self,
+        components: TrainingComponents<LC>,
+        mut learner: Learner<LC>,
+        train: TrainLoader<LC>,
+        valid: ValidLoader<LC>,
+        _starting_epoch: usize,
+    ) -> (TrainingModel<LC>, SupervisedTrainingEventProcessor<LC>) {
+        let mut processor = components.event_processor;
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let run = Run {
+            settings: &self.settings,
+            device: &self.device,
+            session: &mut session,
+            learner: &mut learner,
+            valid,
+            processor: &mut processor,
+            store: &components.event_store,
+            interrupter: &components.interrupter,
+            window: Window::default(),
+            tally: Tally::new(self.settings.resumed.as_ref()),
+        };
+        let outcome = run.run(&train);
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        (learner.model(), processor)
+    }
+}
