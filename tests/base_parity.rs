@@ -88,8 +88,7 @@ fn greedy_tokens_equal_with_and_without_left_padding<B: TestBackend>() {
         let base: Base = fixture::json(&format!("base/{name}/logits.json"));
         let model = PeftModel::new(fixture::model::<B>(name), NoAdapter::default());
         for case in &base.greedy {
-            let options =
-                GenerationOptions::greedy(case.max_new_tokens, case.eos_token_id.clone());
+            let options = GenerationOptions::greedy(case.max_new_tokens, case.eos_token_id.clone());
             let found = model.generate(case.rows.inputs(), &options, &mut |_, _| {
                 ControlFlow::Continue(())
             });
@@ -120,7 +119,11 @@ fn a_row_does_not_depend_on_its_batch<B: TestBackend>() {
                 .flat_map(|i| together[(start + i) * vocab..(start + i + 1) * vocab].to_vec())
                 .collect();
             let difference = largest_difference(&alone, &alone_logits, &in_batch);
-            assert!(difference < LOGITS_TOLERANCE * B::SLACK, "{}: {difference}", case.name);
+            assert!(
+                difference < LOGITS_TOLERANCE * B::SLACK,
+                "{}: {difference}",
+                case.name
+            );
         }
     }
 }
@@ -135,13 +138,21 @@ fn a_sequence_in_two_parts_equals_one<B: TestBackend>() {
     let mut parts = Vec::new();
     for range in [0..cut, cut..rows.seq()] {
         let part = Rows {
-            input_ids: rows.input_ids.iter().map(|row| row[range.clone()].to_vec()).collect(),
+            input_ids: rows
+                .input_ids
+                .iter()
+                .map(|row| row[range.clone()].to_vec())
+                .collect(),
             attention_mask: None,
             labels: None,
         };
         let inputs = part.inputs::<B>();
         let hidden = model.base().embed(inputs.input_ids);
-        parts.push(model.base().decode(hidden, &inputs.attention_mask, &mut cache));
+        parts.push(
+            model
+                .base()
+                .decode(hidden, &inputs.attention_mask, &mut cache),
+        );
     }
     let hidden = Tensor::cat(parts, 1);
     let [batch, seq, d_model] = hidden.dims();

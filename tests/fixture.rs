@@ -7,6 +7,7 @@ use std::{
 
 use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
 use burn_peft::Inputs;
+use burn_peft_data::Batch;
 use burn_qwen2::{AttentionMask, Checkpoint, Qwen2};
 use safetensors::SafeTensors;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -79,9 +80,58 @@ impl Rows {
     }
 
     pub(crate) fn ids<B: Backend>(&self) -> Tensor<B, 2, Int> {
-        let ids: Vec<i64> = self.input_ids.iter().flatten().map(|id| i64::from(*id)).collect();
+        let ids: Vec<i64> = self
+            .input_ids
+            .iter()
+            .flatten()
+            .map(|id| i64::from(*id))
+            .collect();
         let ids = TensorData::new(ids, [self.batch(), self.seq()]);
         Tensor::from_data(ids, &B::Device::default())
+    }
+
+    /// One row without its padding.
+    pub(crate) fn row(&self, row: usize) -> Self {
+        let start = row * self.seq();
+        let cells = &self.mask_cells()[start..start + self.seq()];
+        Self {
+            input_ids: vec![kept(&self.input_ids[row], cells)],
+            attention_mask: None,
+            labels: self
+                .labels
+                .as_ref()
+                .map(|rows| vec![kept(&rows[row], cells)]),
+        }
+    }
+
+    /// The same rows with all padding in front.
+    pub(crate) fn left_padded(&self) -> Self {
+        let mut padded = self.clone();
+        for index in 0..self.batch() {
+            let row = self.row(index);
+            let padding = self.seq() - row.seq();
+            padded.input_ids[index].rotate_right(padding);
+            if let Some(rows) = &mut padded.labels {
+                rows[index].rotate_right(padding);
+            }
+            if let Some(rows) = &mut padded.attention_mask {
+                rows[index].rotate_right(padding);
+            }
+        }
+        padded
+    }
+
+    /// As a batch of `burn-peft-data`, supervised as the labels say.
+    pub(crate) fn batch_on<B: Backend>(&self) -> Batch<B> {
+        Batch {
+            input_ids: self.ids(),
+            attention_mask: self.mask_cells(),
+            labels: self.labels.as_ref().unwrap().concat(),
+            batch: self.batch(),
+            seq: self.seq(),
+            indices: (0..self.batch()).collect(),
+            lines: (1..=self.batch()).collect(),
+        }
     }
 
     pub(crate) fn inputs<B: Backend>(&self) -> Inputs<B> {
@@ -91,6 +141,14 @@ impl Rows {
             slots: None,
         }
     }
+}
+
+fn kept<T: Copy>(row: &[T], cells: &[bool]) -> Vec<T> {
+    let pairs = row.iter().zip(cells);
+    pairs
+        .filter(|(_, cell)| **cell)
+        .map(|(value, _)| *value)
+        .collect()
 }
 
 /// A run of `generate`.

@@ -9,3 +9,4 @@
 mod backends;
 mod base_parity;
 mod fixture;
+mod peft_parity;

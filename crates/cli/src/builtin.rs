@@ -46,9 +46,18 @@ pub(crate) enum Split {
 /// One split of the task of `assets/task`.
 pub(crate) fn rows(split: Split) -> Result<Rows> {
     let (name, text) = match split {
-        Split::Train => ("built-in train.jsonl", include_str!(asset!("task/train.jsonl"))),
-        Split::Valid => ("built-in valid.jsonl", include_str!(asset!("task/valid.jsonl"))),
-        Split::Test => ("built-in test.jsonl", include_str!(asset!("task/test.jsonl"))),
+        Split::Train => (
+            "built-in train.jsonl",
+            include_str!(asset!("task/train.jsonl")),
+        ),
+        Split::Valid => (
+            "built-in valid.jsonl",
+            include_str!(asset!("task/valid.jsonl")),
+        ),
+        Split::Test => (
+            "built-in test.jsonl",
+            include_str!(asset!("task/test.jsonl")),
+        ),
     };
     Ok(parse_rows(name, text)?)
 }

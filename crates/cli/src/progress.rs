@@ -23,7 +23,10 @@ impl Progress {
 
     /// A bar that counts bytes.
     pub(crate) fn bytes(what: &str) -> Self {
-        Self::new(what, "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}")
+        Self::new(
+            what,
+            "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}",
+        )
     }
 
     fn new(what: &str, template: &str) -> Self {

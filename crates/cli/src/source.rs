@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use burn::tensor::DType;
 use burn_peft_data::TextTokenizer;
-use burn_qwen2::{Checkpoint, Qwen2};
 use burn_peft_ops::Ops;
+use burn_qwen2::{Checkpoint, Qwen2};
 
 use crate::{builtin, hub, progress::Progress};
 

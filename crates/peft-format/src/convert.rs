@@ -67,7 +67,10 @@ pub fn folder_from_adapter<B: Backend>(
     let mut tensors = AdapterTensors::new();
     let options = match (adapter, method) {
         (AnyAdapter::PromptTuning(adapter), MethodConfig::PromptTuning(config)) => {
-            tensors.insert(PROMPT_EMBEDDINGS, to_host(adapter.prompt_embeddings().into_data()));
+            tensors.insert(
+                PROMPT_EMBEDDINGS,
+                to_host(adapter.prompt_embeddings().into_data()),
+            );
             MethodOptions::PromptTuning(prompt_tuning_options(config, base, base_name))
         }
         _ => panic!("an adapter is saved with the options of its own method"),

@@ -61,8 +61,8 @@ mod options;
 mod tensors;
 
 pub use card::ModelCard;
-pub use convert::{adapter_from_folder, folder_from_adapter};
 pub use config::{AdapterConfig, PEFT_VERSION, TaskType};
+pub use convert::{adapter_from_folder, folder_from_adapter};
 pub use error::{Error, Problem};
 pub use fit::{BaseDims, PrefixHeads, beft_bias_name};
 pub use folder::{AdapterFolder, CARD_FILE, CONFIG_FILE, WEIGHTS_FILE};

@@ -119,7 +119,13 @@ impl PromptTuningConfig {
                         reason: "the tokenizer makes no token of it".into(),
                     });
                 }
-                tokens.text_ids.iter().copied().cycle().take(count).collect()
+                tokens
+                    .text_ids
+                    .iter()
+                    .copied()
+                    .cycle()
+                    .take(count)
+                    .collect()
             }
         };
         Ok(PromptTuning::from_data(

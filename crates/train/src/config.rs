@@ -69,7 +69,8 @@ impl RunConfig {
         })
     }
 
-    /// The same run with the defaults that depend on other values filled in.
+    /// The same run with the defaults that depend on other values filled in. Reading a file leaves
+    /// them open: a folder that was not chosen may still be.
     fn resolved(&self) -> Self {
         let mut resolved = self.clone();
         resolved.train.learning_rate = Some(self.learning_rate());
@@ -91,8 +92,9 @@ mod tests {
         let config = RunConfig::load(None, &[]).unwrap();
         config.validate().unwrap();
         let again = RunConfig::parse(&config.to_toml().unwrap(), "run.toml", &[]).unwrap();
-        assert_eq!(again, config);
+        assert_eq!(again, config.resolved());
         assert_eq!(again.train.learning_rate, Some(1e-3));
+        assert_eq!(again.output_dir(), config.output_dir());
     }
 
     #[test]

@@ -107,10 +107,7 @@ mod tests {
 
     #[test]
     fn without_a_prompt_nothing_predicts_the_first_token() {
-        assert_eq!(
-            found(AttentionMask::full(1, 3), 0, &[7, 8, -100]),
-            [(0, 8)]
-        );
+        assert_eq!(found(AttentionMask::full(1, 3), 0, &[7, 8, -100]), [(0, 8)]);
     }
 
     #[test]

@@ -193,7 +193,9 @@ where
         ..Padding::of(&inputs.tokenizer)
     };
     let plan = Plan::new(&config.train, train.len());
-    let start = resume.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
+    let start = resume
+        .as_ref()
+        .map_or(0, |checkpoint| checkpoint.state.step);
     let loader = step_loader(config, train, padding, plan, device)?.starting_at(start);
     let valid = match valid {
         Some(valid) => Some(eval_loader(config, valid.examples, padding, device)?),
@@ -321,7 +323,10 @@ fn save<B: Ops>(
         facts.push(("mean training loss".to_owned(), format!("{loss:.4}")));
     }
     if let Some(eval) = &summary.eval {
-        facts.push(("validation loss".to_owned(), format!("{:.4}", eval.eval_loss)));
+        facts.push((
+            "validation loss".to_owned(),
+            format!("{:.4}", eval.eval_loss),
+        ));
     }
     Ok(folder.save(&config.output_dir(), &ModelCard { title: None, facts })?)
 }
@@ -336,10 +341,7 @@ struct Scorer<'a> {
 }
 
 impl Scorer<'_> {
-    fn score<B: Ops, A: Adapter<B>>(
-        &mut self,
-        model: &PeftModel<B, A>,
-    ) -> Result<HeldOut, Error> {
+    fn score<B: Ops, A: Adapter<B>>(&mut self, model: &PeftModel<B, A>) -> Result<HeldOut, Error> {
         let batch_size = self.config.train.per_device_eval_batch_size;
         let all = self.examples.len() as u64;
         let device = model.base().device();

@@ -105,8 +105,16 @@ mod tests {
     #[test]
     fn slots_are_counted_over_all_texts() {
         let texts = [
-            scored("name: Aromi | area: city centre\n", "", "Aromi is in the city centre."),
-            scored("name: Zizzi | area: riverside\n", "", "Aromi is in the city centre."),
+            scored(
+                "name: Aromi | area: city centre\n",
+                "",
+                "Aromi is in the city centre.",
+            ),
+            scored(
+                "name: Zizzi | area: riverside\n",
+                "",
+                "Aromi is in the city centre.",
+            ),
         ];
         assert_eq!(TextScores::of(&texts).unwrap().slot_accuracy, Some(0.5));
     }

@@ -6,8 +6,10 @@
 //! averaged over tokens, and logging, evaluation, saving and resuming count steps.
 
 mod run;
+mod tally;
 
-use std::path::PathBuf;
+pub use self::tally::FitSummary;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
@@ -17,38 +19,12 @@ use burn_train::{
     TrainingModel, ValidLoader,
 };
 
-use self::run::{Run, Tally};
-use crate::checkpoint::{BestEval, Checkpoint, StepCheckpointer};
+use self::run::Run;
+use self::tally::Tally;
+use crate::checkpoint::{Checkpoint, StepCheckpointer};
 use crate::metrics::Window;
-use crate::record::{EvalRecord, Observer};
+use crate::record::Observer;
 use crate::{Error, LmOutput, Plan, TrainConfig};
-
-/// What a run came to.
-#[derive(Debug, Clone, Default, PartialEq)]
-#[non_exhaustive]
-pub struct FitSummary {
-    /// Steps done, those before a resume included.
-    pub steps: usize,
-    /// Steps that this process did.
-    pub new_steps: usize,
-    /// Mean loss over the steps that this process did; `None` where it did none.
-    pub train_loss: Option<f64>,
-    /// The last evaluation of this process.
-    pub eval: Option<EvalRecord>,
-    /// The lowest evaluation loss of the run.
-    pub best_eval: Option<BestEval>,
-    /// The newest checkpoint.
-    pub checkpoint: Option<PathBuf>,
-    /// Whether the run was stopped before its last step. The interrupter itself cannot tell: the
-    /// dashboard resets it.
-    pub interrupted: bool,
-    /// Wall time of this process's run.
-    pub seconds: f64,
-    /// Tokens of the rows trained on by this process.
-    pub tokens: usize,
-    /// Steps of this process whose rows had no supervised token, and which changed nothing.
-    pub empty_steps: usize,
-}
 
 /// What the loop needs to know.
 pub(crate) struct Settings {

@@ -69,9 +69,14 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let longest = open.checkpoint.config().max_position_embeddings;
     let max_length = args.max_length.unwrap_or(longest).min(longest);
     let mut bar = Progress::counting("tokenising");
-    let tokenized = tokenize_rows(&rows, &open.tokenizer, Some(max_length), &mut |done, all| {
-        bar.set(done as u64, all as u64);
-    })?;
+    let tokenized = tokenize_rows(
+        &rows,
+        &open.tokenizer,
+        Some(max_length),
+        &mut |done, all| {
+            bar.set(done as u64, all as u64);
+        },
+    )?;
     drop(bar);
     args.compute.backend.run(Evaluate {
         args: &args,
@@ -171,7 +176,10 @@ impl Report<'_> {
             );
         }
         for (index, row) in self.per_example.unwrap_or_default().iter().enumerate() {
-            text += &format!("row {index}: nll {:.4}, {} tokens\n", row.nll, row.label_tokens);
+            text += &format!(
+                "row {index}: nll {:.4}, {} tokens\n",
+                row.nll, row.label_tokens
+            );
         }
         text
     }

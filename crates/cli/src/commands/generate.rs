@@ -96,12 +96,29 @@ impl Args {
                 .filter(|value| !fits(*value))
                 .map(|value| format!("--{name} is {value}, expected {range}"))
         };
-        out_of("temperature", self.temperature, |t| t >= 0.0 && t.is_finite(), "0 or more")
-            .or_else(|| out_of("top-p", self.top_p, |p| p > 0.0 && p <= 1.0, "above 0, up to 1"))
-            .or_else(|| {
-                let fits = |r: f64| r > 0.0 && r.is_finite();
-                out_of("repetition-penalty", self.repetition_penalty, fits, "above 0")
-            })
+        out_of(
+            "temperature",
+            self.temperature,
+            |t| t >= 0.0 && t.is_finite(),
+            "0 or more",
+        )
+        .or_else(|| {
+            out_of(
+                "top-p",
+                self.top_p,
+                |p| p > 0.0 && p <= 1.0,
+                "above 0, up to 1",
+            )
+        })
+        .or_else(|| {
+            let fits = |r: f64| r > 0.0 && r.is_finite();
+            out_of(
+                "repetition-penalty",
+                self.repetition_penalty,
+                fits,
+                "above 0",
+            )
+        })
     }
 
     fn options(&self, open: &OpenModel) -> GenerationOptions {

@@ -156,9 +156,9 @@ impl Report {
         let trainable = self.trainable_params;
         text += &match self.all_params {
             Some(all) => format!("{}\n", burn_peft::parameter_line(trainable, all)),
-            None => format!(
-                "trainable params: {trainable}; name the base with --model to count all\n"
-            ),
+            None => {
+                format!("trainable params: {trainable}; name the base with --model to count all\n")
+            }
         };
         text
     }

@@ -20,7 +20,12 @@ use crate::{
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ComputeArgs {
     /// flex or ndarray (CPU), vulkan, metal or cuda; a GPU's number may follow, as in cuda:1.
-    #[arg(long, value_name = "BACKEND[:INDEX]", default_value = "flex", help_heading = "Compute")]
+    #[arg(
+        long,
+        value_name = "BACKEND[:INDEX]",
+        default_value = "flex",
+        help_heading = "Compute"
+    )]
     pub(crate) backend: BackendChoice,
     /// Type of the frozen base [default: f32]. What trains is always f32.
     #[arg(long, help_heading = "Compute")]

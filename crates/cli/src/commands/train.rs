@@ -1,9 +1,6 @@
 //! `train`: an adapter from rows.
 
-use std::{
-    io,
-    path::PathBuf,
-};
+use std::{io, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::{DType, backend::AutodiffBackend};
@@ -272,10 +269,16 @@ fn table(before: Option<&HeldOut>, after: &HeldOut) -> String {
     type Score = (&'static str, fn(&HeldOut) -> Option<String>);
     const SCORES: [Score; 5] = [
         ("loss", |h| Some(format!("{:.4}", h.evaluation.loss))),
-        ("perplexity", |h| Some(format!("{:.3}", h.evaluation.perplexity))),
+        ("perplexity", |h| {
+            Some(format!("{:.3}", h.evaluation.perplexity))
+        }),
         ("BLEU", |h| Some(format!("{:.3}", h.texts?.bleu))),
-        ("exact match", |h| Some(format!("{:.1} %", 100.0 * h.texts?.exact_match))),
-        ("slots in text", |h| Some(format!("{:.1} %", 100.0 * h.texts?.slot_accuracy?))),
+        ("exact match", |h| {
+            Some(format!("{:.1} %", 100.0 * h.texts?.exact_match))
+        }),
+        ("slots in text", |h| {
+            Some(format!("{:.1} %", 100.0 * h.texts?.slot_accuracy?))
+        }),
     ];
     let mut text = format!("{:15}{:>12}{:>12}\n", "", "before", "after");
     for (name, score) in SCORES {

@@ -55,8 +55,8 @@ impl Override {
 }
 
 impl RunConfig {
-    /// Reads the file (absent: all defaults), puts the overrides over it in their order, fills in
-    /// the defaults that depend on other values, and validates.
+    /// Reads the file (absent: all defaults), puts the overrides over it in their order, and
+    /// validates.
     ///
     /// # Errors
     /// Whatever is wrong first: the file, its syntax, an unknown section or key, a value's type or
@@ -91,7 +91,7 @@ impl RunConfig {
             let place = document.place_of(found.key());
             found.at(place)
         })?;
-        Ok(config.resolved())
+        Ok(config)
     }
 }
 

@@ -161,7 +161,8 @@ pub enum OptimizerKind {
 section! {
     /// `[output]`: where the run leaves its files.
     pub struct OutputConfig {
-        /// The folder of the adapter, its checkpoints and its curves; absent: `runs/METHOD`.
+        /// The folder of the adapter, its checkpoints and its curves; absent: `runs/METHOD`, or
+        /// whatever the one who starts the run chooses.
         pub dir: Option<PathBuf> = None,
     }
 }

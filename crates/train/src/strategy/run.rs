@@ -13,8 +13,9 @@ use burn_train::{
     TrainingBackend, TrainingItem, ValidLoader,
 };
 
+use super::tally::Tally;
 use super::{FitSummary, Session, Settings};
-use crate::checkpoint::{BestEval, Checkpoint, TrainerState, parameter_shapes};
+use crate::checkpoint::{BestEval, TrainerState, parameter_shapes};
 use crate::metrics::{TokenMean, Window};
 use crate::record::{EvalRecord, LogRecord, TrainRecord};
 use crate::{Error, LmOutput, clip_grad_norm};
@@ -32,51 +33,6 @@ pub(super) struct Run<'a, LC: LearningComponentsTypes> {
     /// The steps since the last log.
     pub(super) window: Window,
     pub(super) tally: Tally,
-}
-
-/// What the loop has come to so far.
-pub(super) struct Tally {
-    summary: FitSummary,
-    loss_sum: f64,
-    saved_at: Option<usize>,
-    evaluated_at: Option<usize>,
-}
-
-impl Tally {
-    /// The beginning of a run, or of what is left of it.
-    pub(super) fn new(resumed: Option<&Checkpoint>) -> Self {
-        let summary = resumed.map(|checkpoint| FitSummary {
-            steps: checkpoint.state.step,
-            best_eval: checkpoint.state.best_eval,
-            checkpoint: Some(checkpoint.path.clone()),
-            ..FitSummary::default()
-        });
-        Self {
-            summary: summary.unwrap_or_default(),
-            loss_sum: 0.0,
-            saved_at: None,
-            evaluated_at: None,
-        }
-    }
-
-    /// Counts a step: its loss, where it had supervised tokens.
-    fn push(&mut self, step: usize, output: &LmOutput) {
-        self.summary.steps = step;
-        self.summary.new_steps += 1;
-        self.summary.tokens += output.tokens;
-        if output.label_tokens == 0 {
-            self.summary.empty_steps += 1;
-        } else {
-            self.loss_sum += output.loss;
-        }
-    }
-
-    fn finish(mut self, seconds: f64) -> FitSummary {
-        let steps = self.summary.new_steps - self.summary.empty_steps;
-        self.summary.train_loss = (steps > 0).then(|| self.loss_sum / steps as f64);
-        self.summary.seconds = seconds;
-        self.summary
-    }
 }
 
 impl<LC> Run<'_, LC>
