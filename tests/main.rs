@@ -8,5 +8,9 @@
 #[macro_use]
 mod backends;
 mod base_parity;
+mod command_line;
 mod fixture;
+#[cfg(target_os = "linux")]
+mod memory;
 mod peft_parity;
+mod training;

@@ -61,15 +61,6 @@ impl MethodConfig {
     pub const PLANNED: &'static [&'static str] =
         &["bitfit", "p-tuning", "prefix-tuning", "p-tuning-v2"];
 
-    /// The method called `name`, with its defaults.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
-        match name {
-            "prompt-tuning" => Some(Self::PromptTuning(PromptTuningConfig::default())),
-            _ => None,
-        }
-    }
-
     /// The name under which `type` selects this method.
     #[must_use]
     pub fn name(&self) -> &'static str {

@@ -7,8 +7,8 @@ use burn::tensor::{DType, backend::AutodiffBackend};
 use burn_peft_data::read_rows;
 use burn_peft_ops::Ops;
 use burn_peft_train::{
-    BaseDtype, HeldOut, Interrupter, JsonLines, Observer, Override, RendererChoice, RunConfig,
-    RunInputs, RunOptions, RunReport, Stage, run as run_training,
+    BaseDtype, HeldOut, Interrupter, JsonLines, Observer, Override, RUN_FILE, RendererChoice,
+    RunConfig, RunInputs, RunOptions, RunReport, Stage, run as run_training,
 };
 use serde_json::json;
 
@@ -24,6 +24,9 @@ pub(crate) struct Args {
     /// A folder in Hugging Face layout or a hub id [default: the built-in model].
     #[arg(long)]
     model: Option<String>,
+    /// Branch, tag or commit of a hub id.
+    #[arg(long)]
+    revision: Option<String>,
     /// The method: prompt-tuning (bitfit, p-tuning, prefix-tuning, p-tuning-v2 are not there yet).
     #[arg(long, value_name = "M")]
     method: Option<String>,
@@ -85,6 +88,7 @@ impl Args {
     fn load_config(&self) -> Result<RunConfig> {
         let flags = [
             ("model", "path", &self.model, "--model"),
+            ("model", "revision", &self.revision, "--revision"),
             ("method", "type", &self.method, "--method"),
             ("data", "train", &self.data, "--data"),
             ("data", "valid", &self.valid, "--valid"),
@@ -252,12 +256,12 @@ fn to_text(report: &RunReport, inputs: &RunInputs) -> String {
     }
     let summary = &report.summary;
     text += &format!(
-        "trained {} parameters for {} steps in {:.0} s\n",
-        report.trainable_params, summary.new_steps, summary.seconds
+        "trained for {} steps in {:.0} s\n",
+        summary.new_steps, summary.seconds
     );
     if summary.interrupted {
         text += &format!(
-            "stopped at step {}; go on with --resume --output {dir}\n",
+            "stopped at step {}; go on with `burn-peft train --config {dir}/{RUN_FILE} --resume`\n",
             summary.steps
         );
     }

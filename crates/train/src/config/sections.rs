@@ -17,7 +17,7 @@ section! {
         pub path: Option<String> = None,
         /// Branch, tag or commit of a hub id.
         pub revision: Option<String> = None,
-        /// Element type in which the base is loaded; absent: what suits the backend.
+        /// Element type in which the base is loaded; absent: f32.
         pub dtype: Option<BaseDtype> = None,
     }
 }
