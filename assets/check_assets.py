@@ -25,7 +25,7 @@ COMMON = {"task_type": "CAUSAL_LM"}
 PROMPT = COMMON | {"num_virtual_tokens": 20}
 # Method: its PEFT configuration, and a learning rate that suits it on this model.
 METHODS = {
-    "prompt-tuning": (lambda: peft.PromptTuningConfig(prompt_tuning_init="SAMPLE_VOCAB", **PROMPT), 3e-2),
+    "prompt-tuning": (lambda: peft.PromptTuningConfig(prompt_tuning_init="SAMPLE_VOCAB", **PROMPT), 0.3),
     "p-tuning": (lambda: peft.PromptEncoderConfig(encoder_hidden_size=256, **PROMPT), 3e-3),
     "prefix-tuning": (lambda: peft.PrefixTuningConfig(prefix_projection=True, encoder_hidden_size=256, **PROMPT), 3e-3),
     "p-tuning-v2": (lambda: peft.PrefixTuningConfig(**PROMPT), 3e-2),
@@ -132,7 +132,7 @@ def main():
     arguments.add_argument("method", choices=METHODS)
     arguments.add_argument("--assets", type=Path, default=HERE)
     arguments.add_argument("--lr", type=float)
-    arguments.add_argument("--steps", type=int, default=500)
+    arguments.add_argument("--steps", type=int, default=400)
     arguments.add_argument("--batch", type=int, default=16)
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--rows", type=int, default=200, help="test rows to complete")

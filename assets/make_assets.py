@@ -183,7 +183,7 @@ def look(out):
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--out", type=Path, default=HERE)
-    arguments.add_argument("--tokens", type=float, default=8e6, help="pre-training tokens")
+    arguments.add_argument("--tokens", type=float, default=7e6, help="pre-training tokens")
     arguments = arguments.parse_args()
     torch.manual_seed(20)
     torch.set_num_threads(2)

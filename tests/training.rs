@@ -90,7 +90,8 @@ fn accumulated_micro_batches_equal_one_batch<B: TestBackend>() {
     let together = TrainStep::step(&trainee, vec![whole.batch_on()]);
     let apart = TrainStep::step(&trainee, parts);
     assert_eq!(together.item.label_tokens, apart.item.label_tokens);
-    let difference = (together.item.loss - apart.item.loss).abs();
+    let difference = (together.item.loss / apart.item.loss - 1.0).abs();
+    // A hundred f32 terms summed in another order.
     assert!(difference < 1e-5 * B::SLACK, "{difference}");
     let [together, apart] = [together, apart].map(|output| gradient(&trainee, output.grads));
     let largest = together.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
@@ -146,7 +147,7 @@ fn virtual_tokens_in_marked_slots_equal_those_in_front<B: TestBackend>() {
 fn gradients_of_a_prompt_equal_finite_differences() {
     type Inner = NdArray<f64>;
     type B = Autodiff<Inner>;
-    let checkpoint = Checkpoint::open(fixture::path("models/untied_mha")).unwrap();
+    let checkpoint = Checkpoint::open(fixture::path("models/tied_gqa")).unwrap();
     let base: Qwen2<Inner> = checkpoint
         .load(DType::F64, &Default::default(), &mut |_, _| {})
         .unwrap();

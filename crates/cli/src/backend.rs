@@ -3,10 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use anyhow::{Result, bail};
-use burn::{
-    backend::Autodiff,
-    tensor::backend::{AutodiffBackend, Backend},
-};
+use burn::{backend::Autodiff, tensor::backend::AutodiffBackend};
 use burn_peft_ops::Ops;
 
 /// What a command does once its backend is a type.
@@ -73,10 +70,7 @@ impl BackendChoice {
     }
 }
 
-fn on<B: Ops>(job: impl Job, device: B::Device) -> Result<()>
-where
-    B: Backend<Device: Default>,
-{
+fn on<B: Ops>(job: impl Job, device: B::Device) -> Result<()> {
     job.run::<Autodiff<B>>(device)
 }
 

@@ -194,13 +194,13 @@ impl RawConfig {
         let n_heads = self.num_attention_heads;
         // Older files leave the key/value heads out: every query head has its own.
         let n_kv_heads = self.num_key_value_heads.unwrap_or(n_heads);
-        if n_heads == 0 || n_kv_heads == 0 || n_heads % n_kv_heads != 0 {
+        if n_heads == 0 || n_kv_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) {
             return Err(format!(
                 "{n_heads} attention heads cannot share {n_kv_heads} key/value heads"
             ));
         }
         let head_dim = self.head_dim.unwrap_or(self.hidden_size / n_heads);
-        if head_dim == 0 || head_dim % 2 != 0 {
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
             return Err(format!(
                 "head_dim {head_dim}: rotary embedding needs an even one"
             ));
