@@ -5,7 +5,7 @@ use burn::{
     tensor::{Int, Tensor, backend::Backend},
 };
 
-use crate::{composed, cross_entropy};
+use crate::{composed, cross_entropy, rms_norm, softmax, swiglu};
 
 /// The operations of a frozen decoder layer and its loss.
 ///
@@ -29,20 +29,30 @@ pub trait Ops: Backend {
     }
 
     /// Root-mean-square normalisation (Zhang and Sennrich 2019), in f32 whatever the input's type.
+    /// Under autodiff the weight is a constant: it gets no gradient.
     ///
     /// # Shapes
     /// - hidden, output: `[tokens, d_model]`
     /// - weight: `[d_model]`
     fn rms_norm(hidden: Tensor<Self, 2>, weight: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
-        composed::rms_norm(hidden, weight, epsilon)
+        rms_norm::forward(hidden, weight, epsilon)
     }
 
-    /// `silu(gate) · up` (Shazeer 2020).
+    /// The logistic function. (Burn's own default goes through a logarithm, and through f32 for
+    /// f64 too: it loses a digit in the one and eight in the other.)
+    ///
+    /// # Shapes
+    /// - input, output: `[tokens, d_ff]`
+    fn logistic(input: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        composed::sigmoid(input)
+    }
+
+    /// `silu(gate) · up` (Shazeer 2020), silu in f32. Under autodiff only the two inputs are saved.
     ///
     /// # Shapes
     /// - gate, up, output: `[tokens, d_ff]`
     fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        composed::swiglu(gate, up)
+        swiglu::forward(gate, up)
     }
 
     /// Rotary position embedding (Su et al. 2021) in the half-split layout of Qwen2: dimension `i`
@@ -75,6 +85,14 @@ pub trait Ops: Backend {
         composed::attention(query, key, value, mask)
     }
 
+    /// Softmax over the keys. Under autodiff only the probabilities are saved.
+    ///
+    /// # Shapes
+    /// - scores, output: `[batch, n_heads, seq, kv_len]`
+    fn score_softmax(scores: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        softmax::forward(scores)
+    }
+
     /// Negative log-likelihood of `targets` under a frozen head, one number per token, in f32.
     ///
     /// The logits are made a chunk of tokens at a time, so nothing of size `[tokens, vocab]` is
@@ -96,7 +114,12 @@ pub trait Ops: Backend {
     }
 }
 
-impl Ops for burn_flex::Flex {}
+impl Ops for burn_flex::Flex {
+    fn logistic(input: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        // One pass, and exact: flex has a function of its own.
+        burn::tensor::activation::sigmoid(input)
+    }
+}
 impl Ops for burn_ndarray::NdArray<f32> {}
 impl Ops for burn_ndarray::NdArray<f64> {}
 #[cfg(feature = "wgpu")]
@@ -107,6 +130,18 @@ impl Ops for burn_wgpu::Wgpu<f32, i32, u8> {}
 impl Ops for burn_cuda::Cuda<f32, i32> {}
 
 impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
+    fn rms_norm(hidden: Tensor<Self, 2>, weight: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
+        rms_norm::tracked(hidden, weight, epsilon)
+    }
+
+    fn score_softmax(scores: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        softmax::tracked(scores)
+    }
+
+    fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        swiglu::tracked(gate, up)
+    }
+
     fn linear_cross_entropy(
         hidden: Tensor<Self, 2>,
         weight: Tensor<Self, 2>,

@@ -1,14 +1,9 @@
 //! Every operation in Burn's own terms: the default of each backend, and what a faster version is
 //! tested against.
 
-use burn::tensor::{
-    Tensor,
-    activation::{sigmoid, softmax},
-    backend::Backend,
-    s,
-};
+use burn::tensor::{Tensor, backend::Backend, s};
 
-use crate::dtype::accumulation_dtype;
+use crate::{Ops, dtype::accumulation_dtype};
 
 pub(crate) fn linear<B: Backend>(
     input: Tensor<B, 2>,
@@ -23,20 +18,12 @@ pub(crate) fn linear<B: Backend>(
     }
 }
 
-pub(crate) fn rms_norm<B: Backend>(
-    hidden: Tensor<B, 2>,
-    weight: Tensor<B, 1>,
-    epsilon: f64,
-) -> Tensor<B, 2> {
-    let dtype = hidden.dtype();
-    let wide = hidden.cast(accumulation_dtype(dtype));
-    let mean_square = wide.clone().square().mean_dim(1);
-    let inverse_rms = mean_square.add_scalar(epsilon).sqrt().recip();
-    (wide * inverse_rms).cast(dtype) * weight.unsqueeze()
-}
-
-pub(crate) fn swiglu<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
-    sigmoid(gate.clone()) * gate * up
+pub(crate) fn sigmoid<B: Backend>(input: Tensor<B, 2>) -> Tensor<B, 2> {
+    // A large negative input gives exp = ∞ and the right limit, 0. Not for a tracked tensor: there
+    // the backward pass would multiply that 0 and ∞.
+    let one_more = (-input).exp().add_scalar(1.0);
+    // A division, because ndarray's `recip` is right to 12 bits only.
+    one_more.ones_like() / one_more
 }
 
 pub(crate) fn rotary<B: Backend>(
@@ -56,7 +43,7 @@ pub(crate) fn rotary<B: Backend>(
     )
 }
 
-pub(crate) fn attention<B: Backend>(
+pub(crate) fn attention<B: Ops>(
     query: Tensor<B, 4>,
     key: Tensor<B, 4>,
     value: Tensor<B, 4>,
@@ -79,7 +66,7 @@ pub(crate) fn attention<B: Backend>(
         Some(mask) => scores + mask.cast(wide),
         None => scores,
     };
-    softmax(scores, 3)
+    B::score_softmax(scores)
         .cast(dtype)
         .reshape([batch, n_kv_heads, group * seq, kv_len])
         .matmul(value)

@@ -32,6 +32,9 @@ mod backend;
 mod composed;
 mod cross_entropy;
 mod dtype;
+mod rms_norm;
+mod softmax;
+mod swiglu;
 #[cfg(test)]
 mod tests;
 

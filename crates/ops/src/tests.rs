@@ -48,12 +48,96 @@ fn cross_entropy_and_its_gradient_equal_log_softmax() {
 }
 
 #[test]
+fn swiglu_and_its_gradients_equal_the_formula() {
+    let (gate, up) = (random([4, 9]), random([4, 9]));
+    let scale = random([4, 9]).detach();
+    let found = B::swiglu(gate.clone(), up.clone());
+    let found_grads = (found.clone() * scale.clone()).sum().backward();
+    // silu(x) = x / 2 · (1 + tanh(x / 2)), which goes through no exponential of ours.
+    let half = gate.clone().div_scalar(2.0);
+    let expected = half.clone() * (half.tanh() + 1.0) * up.clone();
+    let expected_grads = (expected.clone() * scale).sum().backward();
+    assert_close(found.into_data(), expected.into_data());
+    for input in [gate, up] {
+        assert_close(
+            input.grad(&found_grads).expect("a gradient").into_data(),
+            input.grad(&expected_grads).expect("a gradient").into_data(),
+        );
+    }
+}
+
+#[test]
+fn swiglu_of_extreme_gates_is_finite_with_finite_gradients() {
+    fn check<I: Ops>() {
+        let device = Default::default();
+        let gate = Tensor::<Autodiff<I>, 2>::from_floats([[-1e4, -100.0, 100.0, 1e4]], &device)
+            .require_grad();
+        let up = Tensor::<Autodiff<I>, 2>::ones([1, 4], &device);
+        let output = <Autodiff<I> as Ops>::swiglu(gate.clone(), up);
+        let grads = output.sum().backward();
+        let slope = gate.grad(&grads).expect("a gradient").into_data();
+        let slope: Vec<f64> = slope.iter::<f64>().collect();
+        let off = slope
+            .iter()
+            .zip([0.0, 0.0, 1.0, 1.0])
+            .map(|(a, b)| (a - b).abs());
+        // The slope at −100 is −3.7e-42, if the processor keeps numbers that small.
+        assert!(off.fold(0.0, f64::max) < 1e-40, "{slope:?}");
+    }
+    check::<NdArray<f32>>();
+    check::<burn_flex::Flex>();
+}
+
+#[test]
+fn rms_norm_and_its_gradient_equal_the_formula() {
+    let (hidden, weight) = (random([3, 6]), random([6]).detach());
+    let scale = random([3, 6]).detach();
+    let found = B::rms_norm(hidden.clone(), weight.clone(), 1e-3);
+    let found_grads = (found.clone() * scale.clone()).sum().backward();
+    let mean_square = hidden.clone().powf_scalar(2.0).mean_dim(1) + 1e-3;
+    let expected = hidden.clone() * mean_square.powf_scalar(-0.5) * weight.unsqueeze();
+    let expected_grads = (expected.clone() * scale).sum().backward();
+    assert_close(found.into_data(), expected.into_data());
+    assert_close(
+        hidden.grad(&found_grads).expect("a gradient").into_data(),
+        hidden
+            .grad(&expected_grads)
+            .expect("a gradient")
+            .into_data(),
+    );
+}
+
+#[test]
+fn rms_norm_is_exact_to_f32_on_every_cpu_backend() {
+    fn check<I: Ops>() {
+        // Long enough for vector loops with a rest.
+        let values: Vec<f32> = (0..67).map(|i| (i as f32 * 0.37).sin()).collect();
+        let data = TensorData::new(values.clone(), [1, 67]);
+        let hidden = Tensor::<I, 2>::from_data(data, &Default::default());
+        let weight = Tensor::<I, 1>::ones([67], &Default::default());
+        let found: Vec<f64> = I::rms_norm(hidden, weight, 1e-6)
+            .into_data()
+            .iter()
+            .collect();
+        let square: f64 = values.iter().map(|v| f64::from(*v).powi(2)).sum();
+        let root = (square / 67.0 + 1e-6).sqrt();
+        for (found, value) in found.iter().zip(&values) {
+            // A sum of 67 terms, a root and a division in f32.
+            assert!((found - f64::from(*value) / root).abs() < 1e-6);
+        }
+    }
+    check::<NdArray<f32>>();
+    check::<burn_flex::Flex>();
+}
+
+#[test]
 fn grouped_attention_equals_repeating_each_key_for_its_group() {
     let (query, key, value) = (
         random([2, 6, 4, 3]),
         random([2, 2, 5, 3]),
         random([2, 2, 5, 3]),
     );
+    let inputs = (query.clone(), key.clone(), value.clone());
     let mask = random([1, 1, 4, 5]).detach();
     let repeat = |states: &Tensor<B, 4>| {
         let head = |h: usize| states.clone().slice(s![.., h..h + 1, .., ..]);
@@ -70,7 +154,16 @@ fn grouped_attention_equals_repeating_each_key_for_its_group() {
     );
     let scores = query.matmul(repeat(&key).swap_dims(2, 3)) / 3.0_f64.sqrt() + mask;
     let expected = log_softmax(scores, 3).exp().matmul(repeat(&value));
+    let scale = random([2, 6, 4, 3]).detach();
+    let found_grads = (found.clone() * scale.clone()).sum().backward();
+    let expected_grads = (expected.clone() * scale).sum().backward();
     assert_close(found.into_data(), expected.into_data());
+    for input in [inputs.0, inputs.1, inputs.2] {
+        assert_close(
+            input.grad(&found_grads).expect("a gradient").into_data(),
+            input.grad(&expected_grads).expect("a gradient").into_data(),
+        );
+    }
 }
 
 #[test]
