@@ -2,7 +2,7 @@
 
 use burn::{
     module::{Param, ParamId},
-    tensor::{Tensor, TensorData, backend::Backend},
+    tensor::{Element, Tensor, TensorData, backend::Backend},
 };
 
 /// A trainable parameter called `name`.
@@ -18,8 +18,9 @@ pub(crate) fn trainable<B: Backend, const D: usize>(
     let id = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    Param::initialized(
-        ParamId::from(id),
-        Tensor::from_data(value, device).require_grad(),
-    )
+    // The backend's own float: f32, and f64 where gradients are checked. Without it the device's
+    // default is taken, which is f32 for `NdArray<f64>` too.
+    let dtype = B::FloatElem::dtype();
+    let value = Tensor::from_data(value.convert_dtype(dtype), (device, dtype));
+    Param::initialized(ParamId::from(id), value.require_grad())
 }
