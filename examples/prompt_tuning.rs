@@ -34,7 +34,7 @@ fn main() -> anyhow::Result<()> {
 
     let output = tempfile::tempdir()?;
     let settings = format!(
-        "[train]\nper_device_train_batch_size = 16\nmax_steps = 60\nlearning_rate = 3e-2\n\
+        "[train]\nper_device_train_batch_size = 16\nmax_steps = 100\nlearning_rate = 3e-1\n\
          [output]\ndir = {:?}",
         output.path()
     );
