@@ -46,6 +46,7 @@ fn peak_of_loading(folder: &Path, dtype: &str) -> u64 {
             "--exact",
             "memory::loads_the_checkpoint_it_is_given",
             "--nocapture",
+            "--ignored",
         ])
         .env(CHECKPOINT, folder)
         .env(DTYPE, dtype)
@@ -59,11 +60,9 @@ fn peak_of_loading(folder: &Path, dtype: &str) -> u64 {
 }
 
 #[test]
+#[ignore = "no claim by itself: the others start it with a checkpoint"]
 fn loads_the_checkpoint_it_is_given() {
-    let Ok(folder) = env::var(CHECKPOINT) else {
-        // Not a claim by itself.
-        return;
-    };
+    let folder = env::var(CHECKPOINT).unwrap();
     let dtype = match env::var(DTYPE).unwrap().as_str() {
         "bf16" => DType::BF16,
         _ => DType::F32,

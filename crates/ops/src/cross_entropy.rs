@@ -9,10 +9,14 @@ use burn::{
             ops::{Backward, Ops as BackwardOps, OpsKind, unary},
         },
     },
-    tensor::{Int, Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor, s},
+    tensor::{Int, Tensor, backend::Backend, ops::FloatTensor, s},
 };
 
-use crate::{Ops, dtype::accumulation_dtype};
+use crate::{
+    Ops,
+    dtype::accumulation_dtype,
+    primitive::{from_primitive, to_primitive},
+};
 
 /// Logits held at a time: 2^25 numbers, 128 MiB in f32.
 const LOGITS_PER_CHUNK: usize = 1 << 25;
@@ -117,9 +121,9 @@ impl<B: Backend> Backward<B, 1> for LinearCrossEntropyBackward {
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let gradient = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(ops.state));
+        let gradient = from_primitive::<B, 2>(ops.state);
         unary::<B, _>(ops.parents, ops.node, grads, |above| {
-            let above = Tensor::<B, 1>::from_primitive(TensorPrimitive::Float(above))
+            let above = from_primitive::<B, 1>(above)
                 .cast(gradient.dtype())
                 .unsqueeze_dim(1);
             (gradient * above).into_primitive().tensor()
@@ -135,7 +139,7 @@ pub(crate) fn tracked<B: Ops, C: CheckpointStrategy>(
 ) -> Tensor<Autodiff<B, C>, 1> {
     let (weight, targets) = (weight.inner(), targets.inner());
     let inner = hidden.clone().inner();
-    let node = hidden.into_primitive().tensor().node;
+    let node = to_primitive(hidden).node;
     let primitive = match LinearCrossEntropyBackward
         .prepare::<C>([node])
         .compute_bound()
@@ -143,15 +147,12 @@ pub(crate) fn tracked<B: Ops, C: CheckpointStrategy>(
     {
         OpsKind::Tracked(prepared) => {
             let (loss, gradient) = forward_with_gradient(inner, weight, targets);
-            prepared.finish(
-                gradient.into_primitive().tensor(),
-                loss.into_primitive().tensor(),
-            )
+            prepared.finish(to_primitive(gradient), to_primitive(loss))
         }
         OpsKind::UnTracked(prepared) => {
             let loss = forward(inner, weight, targets);
-            prepared.finish(loss.into_primitive().tensor())
+            prepared.finish(to_primitive(loss))
         }
     };
-    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+    from_primitive(primitive)
 }

@@ -32,6 +32,7 @@ mod backend;
 mod composed;
 mod cross_entropy;
 mod dtype;
+mod primitive;
 mod rms_norm;
 mod softmax;
 mod swiglu;

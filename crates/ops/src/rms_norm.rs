@@ -9,10 +9,13 @@ use burn::{
             ops::{Backward, Ops as BackwardOps, OpsKind, unary},
         },
     },
-    tensor::{Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor},
+    tensor::{Tensor, backend::Backend, ops::FloatTensor},
 };
 
-use crate::dtype::accumulation_dtype;
+use crate::{
+    dtype::accumulation_dtype,
+    primitive::{from_primitive, to_primitive},
+};
 
 /// See [`Ops::rms_norm`](crate::Ops::rms_norm).
 pub(crate) fn forward<B: Backend>(
@@ -61,11 +64,11 @@ impl<B: Backend> Backward<B, 1> for RmsNormBackward {
             root,
             weight,
         } = ops.state;
-        let normed = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(normed));
-        let root = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(root));
-        let weight = Tensor::<B, 1>::from_primitive(TensorPrimitive::Float(weight));
+        let normed = from_primitive::<B, 2>(normed);
+        let root = from_primitive::<B, 2>(root);
+        let weight = from_primitive::<B, 1>(weight);
         unary::<B, _>(ops.parents, ops.node, grads, |above| {
-            let above = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(above));
+            let above = from_primitive::<B, 2>(above);
             let dtype = above.dtype();
             let above = (above * weight.unsqueeze()).cast(normed.dtype());
             // n = x / r and r² = mean(x²) + ε, so dx = (a − n · mean(a · n)) / r.
@@ -83,23 +86,23 @@ pub(crate) fn tracked<B: Backend, C: CheckpointStrategy>(
     epsilon: f64,
 ) -> Tensor<Autodiff<B, C>, 2> {
     let dtype = hidden.dtype();
-    let hidden = hidden.into_primitive().tensor();
+    let hidden = to_primitive(hidden);
     let weight = weight.inner();
-    let inner = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(hidden.primitive));
+    let inner = from_primitive::<B, 2>(hidden.primitive);
     let (normed, root) = normalise(inner, epsilon);
     let output = normed.clone().cast(dtype) * weight.clone().unsqueeze();
-    let output = output.into_primitive().tensor();
+    let output = to_primitive(output);
     let prepared = RmsNormBackward.prepare::<C>([hidden.node]).compute_bound();
     let primitive = match prepared.stateful() {
         OpsKind::Tracked(prepared) => {
             let saved = Saved {
-                normed: normed.into_primitive().tensor(),
-                root: root.into_primitive().tensor(),
-                weight: weight.into_primitive().tensor(),
+                normed: to_primitive(normed),
+                root: to_primitive(root),
+                weight: to_primitive(weight),
             };
             prepared.finish(saved, output)
         }
         OpsKind::UnTracked(prepared) => prepared.finish(output),
     };
-    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+    from_primitive(primitive)
 }

@@ -9,8 +9,10 @@ use burn::{
             ops::{Backward, Ops as BackwardOps, OpsKind, unary},
         },
     },
-    tensor::{Tensor, TensorPrimitive, activation, backend::Backend, ops::FloatTensor},
+    tensor::{Tensor, activation, backend::Backend, ops::FloatTensor},
 };
+
+use crate::primitive::{from_primitive, to_primitive};
 
 const LAST: usize = 3;
 
@@ -32,9 +34,9 @@ impl<B: Backend> Backward<B, 1> for SoftmaxBackward {
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let probabilities = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(ops.state));
+        let probabilities = from_primitive::<B, 4>(ops.state);
         unary::<B, _>(ops.parents, ops.node, grads, |above| {
-            let above = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(above));
+            let above = from_primitive::<B, 4>(above);
             let expected = (above.clone() * probabilities.clone()).sum_dim(LAST);
             ((above - expected) * probabilities)
                 .into_primitive()
@@ -47,13 +49,13 @@ impl<B: Backend> Backward<B, 1> for SoftmaxBackward {
 pub(crate) fn tracked<B: Backend, C: CheckpointStrategy>(
     scores: Tensor<Autodiff<B, C>, 4>,
 ) -> Tensor<Autodiff<B, C>, 4> {
-    let scores = scores.into_primitive().tensor();
-    let inner = Tensor::<B, 4>::from_primitive(TensorPrimitive::Float(scores.primitive));
-    let output = forward(inner).into_primitive().tensor();
+    let scores = to_primitive(scores);
+    let inner = from_primitive::<B, 4>(scores.primitive);
+    let output = to_primitive(forward(inner));
     let prepared = SoftmaxBackward.prepare::<C>([scores.node]).compute_bound();
     let primitive = match prepared.stateful() {
         OpsKind::Tracked(prepared) => prepared.finish(output.clone(), output),
         OpsKind::UnTracked(prepared) => prepared.finish(output),
     };
-    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+    from_primitive(primitive)
 }

@@ -9,10 +9,14 @@ use burn::{
             ops::{Backward, Ops as BackwardOps, OpsKind, binary},
         },
     },
-    tensor::{Tensor, TensorPrimitive, ops::FloatTensor},
+    tensor::{Tensor, ops::FloatTensor},
 };
 
-use crate::{Ops, dtype::accumulation_dtype};
+use crate::{
+    Ops,
+    dtype::accumulation_dtype,
+    primitive::{from_primitive, to_primitive},
+};
 
 /// See [`Ops::swiglu`].
 pub(crate) fn forward<B: Ops>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
@@ -35,7 +39,7 @@ impl<B: Ops> Backward<B, 2> for SwigluBackward {
         _checkpointer: &mut Checkpointer,
     ) {
         let (gate, up) = ops.state;
-        let (gate, up) = (from_primitive::<B>(gate), from_primitive::<B>(up));
+        let (gate, up) = (from_primitive::<B, 2>(gate), from_primitive::<B, 2>(up));
         let dtype = gate.dtype();
         let gate = gate.cast(accumulation_dtype(dtype));
         let sigmoid = B::logistic(gate.clone());
@@ -47,9 +51,9 @@ impl<B: Ops> Backward<B, 2> for SwigluBackward {
             |above| {
                 // silu′ = σ · (1 + gate · (1 − σ)) = σ + silu · (1 − σ)
                 let slope = sigmoid.clone() + silu.clone() * (-sigmoid + 1.0);
-                to_primitive(slope.cast(dtype) * up * from_primitive::<B>(above))
+                to_primitive(slope.cast(dtype) * up * from_primitive::<B, 2>(above))
             },
-            |above| to_primitive(silu.clone().cast(dtype) * from_primitive::<B>(above)),
+            |above| to_primitive(silu.clone().cast(dtype) * from_primitive::<B, 2>(above)),
         );
     }
 }
@@ -59,7 +63,7 @@ pub(crate) fn tracked<B: Ops, C: CheckpointStrategy>(
     gate: Tensor<Autodiff<B, C>, 2>,
     up: Tensor<Autodiff<B, C>, 2>,
 ) -> Tensor<Autodiff<B, C>, 2> {
-    let (gate, up) = (gate.into_primitive().tensor(), up.into_primitive().tensor());
+    let (gate, up) = (to_primitive(gate), to_primitive(up));
     let nodes = [gate.node.clone(), up.node.clone()];
     let output = B::swiglu(
         from_primitive(gate.primitive.clone()),
@@ -74,13 +78,5 @@ pub(crate) fn tracked<B: Ops, C: CheckpointStrategy>(
         OpsKind::Tracked(prepared) => prepared.finish((gate.primitive, up.primitive), output),
         OpsKind::UnTracked(prepared) => prepared.finish(output),
     };
-    Tensor::from_primitive(TensorPrimitive::Float(primitive))
-}
-
-fn from_primitive<B: Ops>(primitive: FloatTensor<B>) -> Tensor<B, 2> {
-    Tensor::from_primitive(TensorPrimitive::Float(primitive))
-}
-
-fn to_primitive<B: Ops>(tensor: Tensor<B, 2>) -> FloatTensor<B> {
-    tensor.into_primitive().tensor()
+    from_primitive(primitive)
 }

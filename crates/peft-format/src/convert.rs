@@ -89,13 +89,13 @@ fn prompt_tuning_options(
     let tokens = VirtualTokenOptions::prompt(config.num_virtual_tokens, &base.into());
     let options = PromptTuningOptions::new(tokens);
     match config.prompt_tuning_init {
-        burn_peft::PromptTuningInit::Random => options,
-        burn_peft::PromptTuningInit::SampleVocab => PromptTuningOptions {
+        PromptTuningInit::Random => options,
+        PromptTuningInit::SampleVocab => PromptTuningOptions {
             prompt_tuning_init: PromptTuningInit::SampleVocab,
             ..options
         },
         // PEFT asks for text and tokenizer even where it initialises nothing.
-        burn_peft::PromptTuningInit::Text => PromptTuningOptions {
+        PromptTuningInit::Text => PromptTuningOptions {
             prompt_tuning_init: PromptTuningInit::Text,
             prompt_tuning_init_text: config.prompt_tuning_init_text.clone(),
             tokenizer_name_or_path: Some(base_name.unwrap_or_default().to_owned()),

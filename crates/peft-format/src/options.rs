@@ -1,5 +1,6 @@
 //! The fields that PEFT gives each method, with its defaults.
 
+pub use burn_peft::PromptTuningInit;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -21,18 +22,6 @@ pub struct PromptTuningOptions {
     pub tokenizer_name_or_path: Option<String>,
     /// Arguments of that tokenizer. Kept, not used.
     pub tokenizer_kwargs: Option<Value>,
-}
-
-/// How a prompt's table is initialised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum PromptTuningInit {
-    /// N(0, 1).
-    Random,
-    /// The embeddings of a text's tokens.
-    Text,
-    /// The embeddings of random tokens.
-    SampleVocab,
 }
 
 impl PromptTuningOptions {

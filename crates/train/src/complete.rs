@@ -6,7 +6,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use burn_peft::{Adapter, Inputs, PeftModel};
 use burn_peft_data::{Row, Rows, TextTokenizer, instruction_prompt};
 use burn_peft_ops::Ops;
-use burn_qwen2::{AttentionMask, GenerationOptions};
+use burn_qwen2::{AttentionMask, Checkpoint, GenerationOptions};
 
 use crate::{Error, scoring::Scored};
 
@@ -30,6 +30,13 @@ pub fn prompts_and_references(rows: &Rows) -> Option<Vec<(String, String)>> {
             _ => None,
         })
         .collect()
+}
+
+/// Ids that end a text: the generation config's, and the tokenizer's eos.
+pub fn stop_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Vec<u32> {
+    let mut ids = checkpoint.generation_config().stop_ids.to_vec();
+    ids.extend(tokenizer.eos_id().filter(|id| !ids.contains(id)));
+    ids
 }
 
 /// Completes each prompt greedily, `batch_size` at a time, up to twice the tokens of the longest

@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::{
     Checkpoint, Error, Evaluation, FitOptions, FitSummary, Interrupter, Observer, Plan,
     RendererChoice, RunConfig, Scored, TextScores, Trainee, complete, evaluate, files, fit,
-    prompts_and_references,
+    prompts_and_references, stop_ids,
 };
 
 /// Name of the resolved configuration in a run's folder.
@@ -355,8 +355,7 @@ impl Scorer<'_> {
         if !generate {
             pairs.truncate(SAMPLES);
         }
-        let mut stop_ids = self.inputs.checkpoint.generation_config().stop_ids.to_vec();
-        stop_ids.extend(self.inputs.tokenizer.eos_id());
+        let stop_ids = stop_ids(&self.inputs.checkpoint, &self.inputs.tokenizer);
         let all = pairs.len() as u64;
         let mut samples = complete(
             model,

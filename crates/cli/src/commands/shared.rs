@@ -132,9 +132,7 @@ impl OpenModel {
 
     /// Ids that end a text: the generation config's, and the tokenizer's eos.
     pub(crate) fn stop_ids(&self) -> Vec<u32> {
-        let mut ids = self.checkpoint.generation_config().stop_ids.to_vec();
-        ids.extend(self.tokenizer.eos_id().filter(|id| !ids.contains(id)));
-        ids
+        burn_peft_train::stop_ids(&self.checkpoint, &self.tokenizer)
     }
 }
 
