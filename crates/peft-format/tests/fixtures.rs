@@ -41,6 +41,7 @@ fn cases() -> Vec<(PathBuf, Value, BaseDims)> {
             let size = |key: &str| config[key].as_u64().unwrap() as usize;
             let dims = BaseDims {
                 hidden_size: size("hidden_size"),
+                intermediate_size: size("intermediate_size"),
                 num_layers: size("num_hidden_layers"),
                 num_heads: size("num_attention_heads"),
                 num_kv_heads: size("num_key_value_heads"),
