@@ -146,7 +146,9 @@ fn construct(case: &Value, dims: &BaseDims) -> MethodOptions {
         _ => MethodOptions::Beft(match options["target_modules"].as_array() {
             None => BeftOptions::new(),
             Some(names) => BeftOptions {
-                target_modules: names.iter().map(|n| n.as_str().unwrap().into()).collect(),
+                target_modules: TargetModules::Names(
+                    names.iter().map(|n| n.as_str().unwrap().into()).collect(),
+                ),
                 ..BeftOptions::new()
             },
         }),
