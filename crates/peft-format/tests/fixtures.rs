@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use burn_peft_format::{
     AdapterConfig, AdapterFolder, BaseDims, BeftOptions, CONFIG_FILE,
     EncoderReparameterizationType, Error, MethodOptions, ModelCard, PTuningOptions, PrefixInit,
-    PrefixTuningOptions, PromptTuningInit, PromptTuningOptions, VirtualTokenOptions, WEIGHTS_FILE,
+    PrefixTuningOptions, PromptTuningInit, PromptTuningOptions, TargetModules, VirtualTokenOptions,
+    WEIGHTS_FILE,
 };
 use serde_json::Value;
 

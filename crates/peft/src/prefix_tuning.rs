@@ -8,7 +8,6 @@ use burn::{
 };
 use burn_peft_ops::Ops;
 use burn_qwen2::{Qwen2, Qwen2Config};
-use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -219,21 +218,24 @@ impl<B: Backend> PrefixTuning<B> {
         let features = self.features();
         let hidden = features.dims()[1];
         let features: Vec<f64> = features.into_data().iter::<f64>().collect();
-        let features =
-            DMatrix::from_row_slice(tokens, hidden, &features).insert_column(hidden, 1.0);
-        let mut gram = &features * features.transpose();
-        // Keeps the inverse finite where tokens outnumber features; far below f32's rounding otherwise.
-        let ridge = 1e-12 * gram.trace() / tokens as f64;
-        gram += DMatrix::identity(tokens, tokens) * ridge;
-        let table: Vec<f64> = table.iter().map(|value| f64::from(*value)).collect();
-        let table = DMatrix::from_row_slice(tokens, columns, &table);
-        let gram = gram
-            .cholesky()
-            .expect("a Gram matrix with a ridge is positive definite");
-        let layer = features.transpose() * gram.solve(&table); // [hidden + 1, columns]
-        // nalgebra stores columns, so a column-major [hidden, columns] is PyTorch's row-major weight.
-        let weight: Vec<f64> = layer.rows(0, hidden).iter().copied().collect();
-        let bias: Vec<f64> = layer.row(hidden).iter().copied().collect();
+        let features: Vec<Vec<f64>> = features
+            .chunks(hidden)
+            .map(|row| [row, &[1.0]].concat())
+            .collect();
+        let table = table
+            .chunks(columns)
+            .map(|row| row.iter().map(|v| f64::from(*v)).collect());
+        let dual = solve_gram(&features, table.collect()); // [tokens, columns]
+        let entry = |column: usize, feature: usize| -> f64 {
+            (0..tokens)
+                .map(|token| features[token][feature] * dual[token][column])
+                .sum()
+        };
+        let weight: Vec<f64> = (0..columns)
+            .flat_map(|column| (0..hidden).map(move |feature| (column, feature)))
+            .map(|(column, feature)| entry(column, feature))
+            .collect();
+        let bias: Vec<f64> = (0..columns).map(|column| entry(column, hidden)).collect();
         self.transform_2 = Linear {
             weight: trainable(
                 "transform.2.weight",
@@ -250,4 +252,51 @@ impl<B: Backend> Adapter<B> for PrefixTuning<B> {
         let table = self.transform_2.forward(self.features());
         Injection::Prefix(self.shape.split(self.dropout.forward(table)))
     }
+}
+
+/// (F Fᵀ)⁻¹ · table for features F `[tokens, features]` and a table `[tokens, columns]`, by Cholesky's method.
+/// Some tens of tokens in f64: a library of linear algebra would be most of this crate.
+fn solve_gram(features: &[Vec<f64>], mut table: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
+    let tokens = features.len();
+    let dot = |a: &[f64], b: &[f64]| -> f64 { a.iter().zip(b).map(|(a, b)| a * b).sum() };
+    let trace: f64 = features.iter().map(|row| dot(row, row)).sum();
+    // Keeps the inverse finite where tokens outnumber features; far below f32's rounding otherwise.
+    let ridge = 1e-12 * trace / tokens as f64;
+    let mut lower: Vec<Vec<f64>> = Vec::with_capacity(tokens);
+    for row in 0..tokens {
+        let mut new: Vec<f64> = Vec::with_capacity(row + 1);
+        for column in 0..=row {
+            let gram = dot(&features[row], &features[column]);
+            if column < row {
+                new.push((gram - dot(&new, &lower[column][..column])) / lower[column][column]);
+            } else {
+                new.push((gram + ridge - dot(&new, &new)).max(ridge).sqrt());
+            }
+        }
+        lower.push(new);
+    }
+    let subtract = |to: usize, from: usize, factor: f64, table: &mut Vec<Vec<f64>>| {
+        let source = std::mem::take(&mut table[from]);
+        for (value, other) in table[to].iter_mut().zip(&source) {
+            *value -= factor * other;
+        }
+        table[from] = source;
+    };
+    for row in 0..tokens {
+        for before in 0..row {
+            subtract(row, before, lower[row][before], &mut table);
+        }
+        table[row]
+            .iter_mut()
+            .for_each(|value| *value /= lower[row][row]);
+    }
+    for row in (0..tokens).rev() {
+        for after in row + 1..tokens {
+            subtract(row, after, lower[after][row], &mut table);
+        }
+        table[row]
+            .iter_mut()
+            .for_each(|value| *value /= lower[row][row]);
+    }
+    table
 }
