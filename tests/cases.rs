@@ -191,8 +191,9 @@ impl Case {
         TensorData::new(difference.collect::<Vec<f32>>(), found.shape.clone())
     }
 
-    /// Every trained tensor after the six steps, by the name that our parameter has.
-    pub(crate) fn end(&self) -> Vec<(String, Vec<f64>)> {
+    /// Every trained tensor before or after the six steps (`start`, `end`), by the name that our parameter
+    /// has.
+    pub(crate) fn parameters(&self, when: &str) -> Vec<(String, Vec<f64>)> {
         let tensors = self.tensors();
         let names = self.six_steps.start.keys();
         names
@@ -200,9 +201,9 @@ impl Case {
                 "BEFT" | "BITFIT" => {
                     let (layer, kind) = bias_of(name);
                     let own = format!("{}.bias", kind.module_path(layer));
-                    (own, self.delta(&tensors, "end", name))
+                    (own, self.delta(&tensors, when, name))
                 }
-                _ => (name.clone(), tensors.get(&format!("end.{name}"))),
+                _ => (name.clone(), tensors.get(&format!("{when}.{name}"))),
             })
             .map(|(name, value)| (name, value.iter::<f64>().collect()))
             .collect()
