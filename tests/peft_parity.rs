@@ -31,9 +31,11 @@ const STEPS_TOLERANCE: f64 = 1e-4;
 /// The same for an LSTM, whose six tokens pass twelve times through the same weights.
 const LSTM_STEPS_TOLERANCE: f64 = 1e-3;
 /// Of the way a parameter goes in six steps, relative, as L2 norms. Adam divides by the root of the second
-/// moment, so where a gradient is near zero its rounding decides the sign of a whole update. Biases of keys
-/// have such elements: softmax does not feel what is added to the scores of all keys alike.
+/// moment, so where a gradient is near zero its rounding decides the sign of a whole update.
 const STATE_TOLERANCE: f64 = 1e-2;
+/// The same for biases of keys, which have such elements among their 32: softmax does not feel what is added to
+/// the scores of all keys alike. One update of the other sign is a tenth of the way.
+const KEY_BIAS_TOLERANCE: f64 = 5e-2;
 
 on_every_backend!(
     a_saved_adapter_gives_pefts_losses,
@@ -140,8 +142,12 @@ fn six_adamw_steps_follow_pefts<B: TestBackend>() {
         for ((parameter, start), (_, end)) in start.iter().zip(&end) {
             let found = &found[&param_id(parameter)];
             let (way, error) = (distance(start, end), distance(found, end));
+            let tolerance = match parameter.ends_with("k_proj.bias") {
+                true => KEY_BIAS_TOLERANCE,
+                false => STATE_TOLERANCE,
+            };
             assert!(
-                error < STATE_TOLERANCE * way * B::SLACK,
+                error < tolerance * way * B::SLACK,
                 "{name}, {parameter}: {error} on a way of {way}"
             );
         }

@@ -46,7 +46,7 @@ impl Method for BitFitConfig {
     }
 
     fn default_learning_rate(&self) -> f64 {
-        // Ben Zaken et al. 2022, §3.1: 1e-4 to 1e-3 for the masked models; PEFT's comparison 1e-3.
+        // Ben Zaken et al. 2022: AdamW at 1e-3.
         1e-3
     }
 

@@ -62,8 +62,8 @@ impl Method for PrefixTuningConfig {
 
     fn default_learning_rate(&self) -> f64 {
         match self.prefix_projection {
-            // Li and Liang 2021, table 7, have 5e-5 to 8e-5, for an MLP that starts at random. From zero the
-            // last layer has the whole way to go.
+            // Li and Liang 2021 have 5e-5, for an MLP that starts at random. From zero the last layer has the
+            // whole way to go.
             true => 1e-3,
             false => self.without_projection().default_learning_rate(),
         }

@@ -10,6 +10,7 @@ mod section;
 mod sections;
 mod validate;
 
+pub use document::method_keys;
 pub use load::Override;
 pub use sections::{
     BaseDtype, DataConfig, LrSchedulerType, ModelConfig, OptimizerKind, OutputConfig, TrainConfig,

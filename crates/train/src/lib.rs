@@ -58,7 +58,7 @@ pub use checkpoint::{BestEval, Checkpoint, TrainerState};
 pub use complete::{complete, left_padded, prompts_and_references, stop_ids};
 pub use config::{
     BaseDtype, DataConfig, LrSchedulerType, ModelConfig, OptimizerKind, OutputConfig, Override,
-    RunConfig, TrainConfig,
+    RunConfig, TrainConfig, method_keys,
 };
 pub use error::Error;
 pub use evaluate::{Evaluation, ExampleLoss, evaluate};

@@ -3,6 +3,7 @@
 pub(crate) mod evaluate;
 pub(crate) mod generate;
 pub(crate) mod inspect;
+mod method_help;
 pub(crate) mod planned;
 pub(crate) mod shared;
 pub(crate) mod train;

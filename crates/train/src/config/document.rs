@@ -168,15 +168,16 @@ fn keys_of(section: &str, method: &str) -> Option<Vec<String>> {
         "data" => DataConfig::FIELDS,
         "train" => TrainConfig::FIELDS,
         "output" => OutputConfig::FIELDS,
-        "method" => return Some(keys_of_method(method)),
+        "method" => return Some(method_keys(method)),
         _ => return None,
     };
     Some(keys.iter().map(|key| (*key).to_owned()).collect())
 }
 
-/// The options of a method. They are known to its struct only, which lists them, in backticks, when
+/// The options of a method, besides `type`. They are known to its struct only, which lists them, in backticks, when
 /// it refuses a key that no struct can have.
-fn keys_of_method(method: &str) -> Vec<String> {
+#[must_use]
+pub fn method_keys(method: &str) -> Vec<String> {
     let mut table = Table::new();
     table.insert("type".into(), method.into());
     table.insert(String::new(), true.into());
@@ -247,14 +248,14 @@ mod tests {
     #[test]
     fn the_keys_of_every_method_are_found() {
         for method in MethodConfig::NAMES {
-            let keys = keys_of_method(method);
+            let keys = method_keys(method);
             let own = match *method {
                 "bitfit" => "target_modules",
                 _ => "num_virtual_tokens",
             };
             assert!(keys.iter().any(|key| key == own), "{method}: {keys:?}");
         }
-        let prompt = keys_of_method("prompt-tuning");
+        let prompt = method_keys("prompt-tuning");
         assert!(
             prompt.iter().any(|key| key == "prompt_tuning_init_text"),
             "{prompt:?}"
