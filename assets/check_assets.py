@@ -4,7 +4,8 @@
     python check_assets.py p-tuning --lr 0.01 --steps 300
 
 Printed before and after: the loss per supervised token on test.jsonl, the share of slot values that stand in the
-greedy completions, the share of completions equal to the reference, and BLEU.
+greedy completions, the share of completions equal to the reference, and BLEU. compare.py trains with this file's code
+too, and has the program score the result.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import peft
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, get_linear_schedule_with_warmup
 
 HERE = Path(__file__).parent
 COMMON = {"task_type": "CAUSAL_LM"}
@@ -37,7 +38,10 @@ METHODS = {
 
 
 class Task:
+    """The model and the rows of a folder such as this one."""
+
     def __init__(self, folder):
+        self.folder = folder
         self.tokenizer = AutoTokenizer.from_pretrained(folder / "model")
         self.end = self.tokenizer.eos_token_id
         self.rows = {}
@@ -59,14 +63,23 @@ class Task:
             "labels": torch.tensor([row + [-100] * (width - len(row)) for row in labels]),
         }
 
+    def model(self):
+        return AutoModelForCausalLM.from_pretrained(self.folder / "model", dtype=torch.float32)
+
     @torch.no_grad()
-    def measure(self, model, title, count, show=3):
+    def loss(self, model, part):
+        """Mean over all supervised tokens."""
         model.eval()
         total = tokens = 0
-        for start in range(0, len(self.rows["test"]), 50):
-            batch = self.batch(self.rows["test"][start : start + 50])
+        for start in range(0, len(self.rows[part]), 50):
+            batch = self.batch(self.rows[part][start : start + 50])
             supervised = int((batch["labels"] >= 0).sum())
             total, tokens = total + model(**batch).loss.item() * supervised, tokens + supervised
+        return total / tokens
+
+    @torch.no_grad()
+    def measure(self, model, title, count, show=3):
+        loss = self.loss(model, "test")
         texts, found, names = [], [], []
         rows = self.rows["test"][:count]
         for row in rows:
@@ -79,7 +92,7 @@ class Task:
         references = [row["completion"] for row in rows]
         exact = sum(text == reference for text, reference in zip(texts, references)) / len(rows)
         print(
-            f"{title}: loss {total / tokens:.3f}, slots told {sum(found) / len(found):.1%}, "
+            f"{title}: loss {loss:.3f}, slots told {sum(found) / len(found):.1%}, "
             f"names {sum(names) / len(names):.1%}, exact {exact:.1%}, BLEU {bleu(texts, references):.1f}"
         )
         for row, text in list(zip(rows, texts))[:show]:
@@ -101,12 +114,22 @@ def bleu(texts, references):
     return 100 * math.exp(mean + min(0, 1 - lengths[1] / lengths[0]))
 
 
+def adapt(task, method, steps, lr=None, batch_size=16, seed=0):
+    """The model, trained by one of METHODS; without a rate, at the method's own."""
+    torch.manual_seed(seed)
+    model = task.model()
+    config, own_lr = METHODS[method]
+    if config:
+        model = peft.get_peft_model(model, config())
+        model.print_trainable_parameters()
+    train(model, task, steps, lr or own_lr, batch_size, seed)
+    return model
+
+
 def train(model, task, steps, lr, batch_size, seed):
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
-    warmup = max(1, steps // 20)
-    rise_and_fall = lambda step: min((step + 1) / warmup, (steps - step) / (steps - warmup))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rise_and_fall)
+    schedule = get_linear_schedule_with_warmup(optimizer, math.ceil(steps * 0.05), steps)
     order, times, mean = [], [], None
     for step in range(1, steps + 1):
         if len(order) < batch_size:
@@ -136,20 +159,15 @@ def main():
     arguments.add_argument("--batch", type=int, default=16)
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--rows", type=int, default=200, help="test rows to complete")
+    arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--tune-only", action="store_true", help="do not measure the base first")
     arguments = arguments.parse_args()
-    torch.manual_seed(arguments.seed)
-    torch.set_num_threads(2)
+    torch.set_num_threads(arguments.threads)
     task = Task(arguments.assets)
-    model = AutoModelForCausalLM.from_pretrained(arguments.assets / "model", dtype=torch.float32)
     if not arguments.tune_only:
-        task.measure(model, "base", arguments.rows)
-    config, lr = METHODS[arguments.method]
-    if config:
-        model = peft.get_peft_model(model, config())
-        model.print_trainable_parameters()
+        task.measure(task.model(), "base", arguments.rows)
     if arguments.method != "none":
-        train(model, task, arguments.steps, arguments.lr or lr, arguments.batch, arguments.seed)
+        model = adapt(task, arguments.method, arguments.steps, arguments.lr, arguments.batch, arguments.seed)
         task.measure(model, arguments.method, arguments.rows)
 
 

@@ -29,7 +29,7 @@ fn main() -> anyhow::Result<()> {
         known_ids: tokenizer.vocab_size(),
         ..Default::default()
     };
-    let adapter = method.init(&base, tokens, 0)?;
+    let adapter = method.init(&base, &tokens, 0)?;
     let model = PeftModel::new(base, adapter);
 
     let output = tempfile::tempdir()?;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
-use burn_peft::Inputs;
+use burn_peft::{Inputs, Placement};
 use burn_peft_data::Batch;
 use burn_qwen2::{AttentionMask, Checkpoint, Qwen2};
 use safetensors::SafeTensors;
@@ -138,7 +138,7 @@ impl Rows {
         Inputs {
             input_ids: self.ids(),
             attention_mask: AttentionMask::new(self.batch(), self.seq(), self.mask_cells()),
-            slots: None,
+            placement: Placement::Front,
         }
     }
 }

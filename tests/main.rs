@@ -8,6 +8,7 @@
 #[macro_use]
 mod backends;
 mod base_parity;
+mod cases;
 mod command_line;
 mod fixture;
 #[cfg(target_os = "linux")]

@@ -2,26 +2,36 @@
 
 use burn::{
     backend::Autodiff,
-    module::AutodiffModule,
-    optim::Optimizer,
-    tensor::{DType, TensorData},
+    module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param, ParamId},
+    optim::{GradientsParams, Optimizer},
+    tensor::{
+        DType, Tensor, TensorData,
+        backend::{AutodiffBackend, Backend},
+        s,
+    },
 };
 use burn_ndarray::NdArray;
-use burn_peft::{AnyAdapter, Inputs, NoAdapter, PeftModel, PromptTuning};
+use burn_peft::{
+    Adapter, AnyAdapter, EncoderReparameterizationType, InitTokens, Injection, Inputs, LayerRange,
+    MethodConfig, NoAdapter, PTuningConfig, PTuningV2Config, PeftModel, Placement, PrefixHeads,
+    PrefixInit, PrefixTuningConfig, PromptTuning, PromptTuningConfig, VirtualTokens, prefix_table,
+};
 use burn_peft_ops::Ops;
 use burn_peft_train::{TrainConfig, Trainee, init_optimizer, token_losses};
-use burn_qwen2::{AttentionMask, Checkpoint, KvCache, Qwen2};
+use burn_qwen2::{AttentionMask, Checkpoint, KvCache, LayerKv, Qwen2};
 use burn_train::TrainStep;
 
 use crate::{
     backends::TestBackend,
+    cases::all_biases,
     fixture::{self, Rows},
 };
 
 on_every_backend!(
     training_leaves_the_bases_bits_as_they_are,
     accumulated_micro_batches_equal_one_batch,
-    virtual_tokens_in_marked_slots_equal_those_in_front,
+    virtual_tokens_in_the_middle_equal_the_same_input_assembled_by_hand,
+    a_prefix_in_the_middle_stands_where_its_tokens_would,
 );
 
 fn rows() -> Vec<Rows> {
@@ -61,9 +71,9 @@ fn fingerprint<B: Ops>(base: &Qwen2<B>) -> Vec<u32> {
 fn training_leaves_the_bases_bits_as_they_are<B: TestBackend>() {
     let base = fixture::model::<B>("tied_gqa");
     let before = fingerprint(&base);
-    let mut trainee = trainee(Qwen2::<B::Autodiff>::from_inner(base));
+    let mut trainee = trainee(Qwen2::<Autodiff<B>>::from_inner(base));
     let start = fingerprint(trainee.valid().into_model().base());
-    let mut optimizer = init_optimizer::<B::Autodiff, _>(&TrainConfig::default());
+    let mut optimizer = init_optimizer::<Autodiff<B>, _>(&TrainConfig::default());
     for rows in rows() {
         let output = TrainStep::step(&trainee, vec![rows.batch_on()]);
         trainee = optimizer.step(0.05, trainee, output.grads);
@@ -72,9 +82,11 @@ fn training_leaves_the_bases_bits_as_they_are<B: TestBackend>() {
     let AnyAdapter::PromptTuning(adapter) = model.adapter() else {
         panic!("a prompt stays a prompt");
     };
-    let moved = adapter.prompt_embeddings().into_data();
+    let Injection::Prompt(moved) = adapter.inject() else {
+        panic!("a prompt is injected among the embeddings");
+    };
     assert_ne!(
-        moved.to_vec::<f32>().unwrap(),
+        moved.embeddings.into_data().to_vec::<f32>().unwrap(),
         prompt(5, 64).to_vec::<f32>().unwrap()
     );
     assert!(start == before && fingerprint(model.base()) == before);
@@ -86,14 +98,15 @@ fn accumulated_micro_batches_equal_one_batch<B: TestBackend>() {
     let parts: Vec<_> = (0..whole.batch())
         .map(|row| whole.row(row).batch_on())
         .collect();
-    let trainee = trainee(fixture::model::<B::Autodiff>("tied_gqa"));
+    let trainee = trainee(fixture::model::<Autodiff<B>>("tied_gqa"));
     let together = TrainStep::step(&trainee, vec![whole.batch_on()]);
     let apart = TrainStep::step(&trainee, parts);
     assert_eq!(together.item.label_tokens, apart.item.label_tokens);
     let difference = (together.item.loss / apart.item.loss - 1.0).abs();
     // A hundred f32 terms summed in another order.
     assert!(difference < 1e-5 * B::SLACK, "{difference}");
-    let [together, apart] = [together, apart].map(|output| gradient(&trainee, output.grads));
+    let [together, apart] =
+        [together, apart].map(|output| gradients(&trainee, &output.grads)[0].1.clone());
     let largest = together.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
     for (a, b) in together.iter().zip(&apart) {
         // Sums in another order: some dozens of f32 roundings of the largest element.
@@ -101,50 +114,201 @@ fn accumulated_micro_batches_equal_one_batch<B: TestBackend>() {
     }
 }
 
-/// The gradient of the trainee's prompt.
-fn gradient<B: burn::tensor::backend::AutodiffBackend + Ops>(
+/// The gradient of every trainable parameter, by id.
+fn gradients<B: AutodiffBackend + Ops>(
     trainee: &Trainee<B, AnyAdapter<B>>,
-    gradients: burn::optim::GradientsParams,
-) -> Vec<f64> {
-    let ids = burn::module::list_param_ids(trainee);
-    let found = gradients.get::<B::InnerBackend, 2>(ids[0]).unwrap();
-    found.into_data().iter::<f64>().collect()
+    gradients: &GradientsParams,
+) -> Vec<(ParamId, Vec<f64>)> {
+    struct Collect<'a>(&'a GradientsParams, Vec<(ParamId, Vec<f64>)>);
+    impl<B: AutodiffBackend> ModuleVisitor<B> for Collect<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+            let found = self.0.get::<B::InnerBackend, D>(param.id).unwrap();
+            self.1
+                .push((param.id, found.into_data().iter::<f64>().collect()));
+        }
+    }
+    let mut collect = Collect(gradients, Vec::new());
+    trainee.visit(&mut collect);
+    collect.1
 }
 
-fn virtual_tokens_in_marked_slots_equal_those_in_front<B: TestBackend>() {
-    let model = |base: Qwen2<B>| {
-        let adapter = PromptTuning::<B>::from_data(prompt(5, 64), &base.device());
-        PeftModel::new(base, adapter)
+fn virtual_tokens_in_the_middle_equal_the_same_input_assembled_by_hand<B: TestBackend>() {
+    let base = fixture::model::<B>("tied_gqa");
+    let prompt = PromptTuning::<B>::from_data(prompt(5, 64), &base.device());
+    let Injection::Prompt(VirtualTokens { embeddings }) = prompt.inject() else {
+        panic!("a prompt is injected among the embeddings");
     };
-    let model = model(fixture::model("tied_gqa"));
+    let rows = rows()[0].left_padded();
+    let model = PeftModel::new(base.clone(), prompt);
+    // Two tokens somewhere in each row's own cells, three behind its last.
+    let padding: Vec<usize> = (0..rows.batch())
+        .map(|row| rows.seq() - rows.row(row).seq())
+        .collect();
+    let before: Vec<Vec<usize>> = padding
+        .iter()
+        .enumerate()
+        .map(|(row, padding)| {
+            vec![
+                padding + row,
+                padding + row + 1,
+                rows.seq(),
+                rows.seq(),
+                rows.seq(),
+            ]
+        })
+        .collect();
+    let inputs = Inputs {
+        placement: Placement::Cells(before.clone()),
+        ..rows.inputs()
+    };
+    let prepared = model.prepare(inputs);
+    assert_eq!(prepared.mask.seq(), rows.seq() + 5);
+    let mut cache = prepared.cache;
+    let together = prepared
+        .base
+        .decode(prepared.hidden, &prepared.mask, &mut cache);
+    for (row, padding) in padding.into_iter().enumerate() {
+        let ids = rows.row(row);
+        let own = base.embed(ids.ids());
+        let parts = vec![
+            own.clone().slice(s![.., ..row]),
+            embeddings.clone().slice(s![..1]).unsqueeze(),
+            own.clone().slice(s![.., row..row + 1]),
+            embeddings.clone().slice(s![1..2]).unsqueeze(),
+            own.slice(s![.., row + 1..]),
+            embeddings.clone().slice(s![2..]).unsqueeze(),
+        ];
+        let assembled = Tensor::cat(parts.into_iter().filter(|p| p.dims()[1] > 0).collect(), 1);
+        let seq = assembled.dims()[1];
+        let mut cache = KvCache::empty(base.config().num_hidden_layers, 1);
+        let alone = base.decode(assembled, &AttentionMask::full(1, seq), &mut cache);
+        let found = together.clone().slice(s![row..row + 1, padding..]);
+        assert_eq!(found.dims(), alone.dims());
+        // Hidden states reach about 5; sums over a row with and without padding differ by roundings.
+        assert!(
+            largest_difference(found, alone) < 5e-5 * B::SLACK,
+            "row {row}"
+        );
+        // Real cells are found where they went.
+        let cells = &prepared.cells[row * rows.seq()..(row + 1) * rows.seq()];
+        let expected = (0..rows.seq()).map(|c| c + before[row].iter().filter(|b| **b <= c).count());
+        assert_eq!(cells, expected.collect::<Vec<_>>());
+    }
+}
+
+/// Keys and values that the base itself has for some tokens, put there as a prefix, are those tokens.
+fn a_prefix_in_the_middle_stands_where_its_tokens_would<B: TestBackend>() {
+    #[derive(Module, Debug)]
+    struct Fixed<B: Backend> {
+        layers: Vec<[Tensor<B, 3>; 2]>,
+    }
+    impl<B: Backend> Adapter<B> for Fixed<B> {
+        fn inject(&self) -> Injection<B> {
+            let layers = self.layers.iter().cloned();
+            let layers = layers.map(|[key, value]| LayerKv { key, value });
+            Injection::Prefix(layers.collect())
+        }
+    }
+    let base = fixture::model::<B>("tied_gqa");
+    let layers = base.config().num_hidden_layers;
     let row = rows()[0].row(0);
-    let run = |inputs: Inputs<B>| -> Vec<f64> {
-        let prepared = model.prepare(inputs);
-        let mut cache = prepared.cache;
-        let hidden = prepared
-            .base
-            .decode(prepared.hidden, &prepared.mask, &mut cache);
-        hidden.into_data().iter::<f64>().collect()
+    let (start, end) = (3, 5); // the tokens that become a prefix
+    let mut cache = KvCache::empty(layers, 1);
+    let mask = AttentionMask::full(1, row.seq());
+    let whole = base.decode(base.embed(row.ids()), &mask, &mut cache);
+    let middle = |states: Tensor<B, 3>| states.slice(s![.., start..end, ..]);
+    let adapter = Fixed {
+        layers: (0..layers)
+            .map(|layer| cache.row(layer, 0))
+            .map(|LayerKv { key, value }| [middle(key), middle(value)])
+            .collect(),
     };
-    let in_front = run(row.inputs());
-    let marked = Rows {
-        input_ids: vec![[vec![0; 5], row.input_ids[0].clone()].concat()],
+    let ids = &row.input_ids[0];
+    let rest = Rows {
+        input_ids: vec![[&ids[..start], &ids[end..]].concat()],
         attention_mask: None,
         labels: None,
     };
-    let slots = (0..marked.seq())
-        .map(|cell| (cell < 5).then_some(cell))
-        .collect();
-    let in_slots = run(Inputs {
-        slots: Some(slots),
-        ..marked.inputs()
+    let prepared = PeftModel::new(base, adapter).prepare(Inputs {
+        placement: Placement::Cells(vec![vec![start; end - start]]),
+        ..rest.inputs()
     });
-    // The same numbers enter the same operations.
-    assert_eq!(in_front, in_slots);
+    let mut cache = prepared.cache;
+    let found = prepared
+        .base
+        .decode(prepared.hidden, &prepared.mask, &mut cache);
+    let expected = Tensor::cat(
+        vec![
+            whole.clone().slice(s![.., ..start]),
+            whole.slice(s![.., end..]),
+        ],
+        1,
+    );
+    assert!(largest_difference(found, expected) < 5e-5 * B::SLACK);
+}
+
+fn largest_difference<B: Backend>(a: Tensor<B, 3>, b: Tensor<B, 3>) -> f64 {
+    let largest = (a - b).abs().max().into_data();
+    largest.iter::<f64>().sum()
+}
+
+/// All methods, as small as shows every part of them.
+fn methods() -> Vec<MethodConfig> {
+    let text = |init_weights| PrefixTuningConfig {
+        num_virtual_tokens: Some(3),
+        encoder_hidden_size: Some(7),
+        init_weights,
+        prefix_init_text: Some("a text".into()),
+        ..PrefixTuningConfig::default()
+    };
+    let p_tuning = |encoder_reparameterization_type, lstm_half_width| {
+        MethodConfig::PTuning(PTuningConfig {
+            num_virtual_tokens: Some(3),
+            encoder_reparameterization_type,
+            encoder_hidden_size: Some(6),
+            lstm_half_width,
+            ..PTuningConfig::default()
+        })
+    };
+    vec![
+        MethodConfig::PromptTuning(PromptTuningConfig {
+            num_virtual_tokens: Some(3),
+            ..PromptTuningConfig::default()
+        }),
+        p_tuning(EncoderReparameterizationType::Mlp, false),
+        p_tuning(EncoderReparameterizationType::Lstm, false),
+        p_tuning(EncoderReparameterizationType::Lstm, true),
+        MethodConfig::PrefixTuning(text(PrefixInit::Random)),
+        MethodConfig::PrefixTuning(text(PrefixInit::Text)),
+        MethodConfig::PrefixTuning(PrefixTuningConfig {
+            prefix_heads: PrefixHeads::Attention,
+            ..text(PrefixInit::Random)
+        }),
+        MethodConfig::PTuningV2(PTuningV2Config {
+            num_virtual_tokens: Some(3),
+            layers: Some(LayerRange::new(1, 2)),
+            init_weights: PrefixInit::Random,
+            ..PTuningV2Config::default()
+        }),
+        MethodConfig::PTuningV2(PTuningV2Config {
+            num_virtual_tokens: Some(3),
+            ..PTuningV2Config::default()
+        }),
+        MethodConfig::BitFit(all_biases()),
+    ]
+}
+
+fn init<B: Ops>(method: &MethodConfig, base: &Qwen2<B>) -> AnyAdapter<B> {
+    let tokens = InitTokens {
+        text_ids: vec![7, 11, 13],
+        known_ids: 300,
+        ..InitTokens::default()
+    };
+    method.init(base, &tokens, 5).unwrap()
 }
 
 #[test]
-fn gradients_of_a_prompt_equal_finite_differences() {
+fn gradients_of_every_method_equal_finite_differences() {
     type Inner = NdArray<f64>;
     type B = Autodiff<Inner>;
     let checkpoint = Checkpoint::open(fixture::path("models/tied_gqa")).unwrap();
@@ -152,36 +316,122 @@ fn gradients_of_a_prompt_equal_finite_differences() {
         .load(DType::F64, &Default::default(), &mut |_, _| {})
         .unwrap();
     let rows = rows()[0].left_padded();
-    let width = base.config().hidden_size;
-    let start = prompt(3, width).convert::<f64>();
-    let loss = |values: &TensorData| -> f64 {
-        let adapter = PromptTuning::<Inner>::from_data(values.clone(), &Default::default());
-        let model = PeftModel::new(base.clone(), adapter);
-        let losses = token_losses(&model, &rows.batch_on()).unwrap();
-        losses.nll.mean().into_data().iter::<f64>().sum()
-    };
-    let tracked = PromptTuning::<B>::from_data(start.clone(), &Default::default());
-    let trainee = Trainee::new(PeftModel::new(
-        Qwen2::from_inner(base.clone()),
-        AnyAdapter::PromptTuning(tracked),
-    ));
-    let output = TrainStep::step(&trainee, vec![rows.batch_on()]);
-    let found = gradient(&trainee, output.grads);
-    let values = start.to_vec::<f64>().unwrap();
-    for index in (0..values.len()).step_by(7) {
-        // A central difference errs by h²; 1e-5 leaves ten digits of an f64 loss.
-        let h = 1e-5;
-        let moved = |by: f64| {
-            let mut values = values.clone();
-            values[index] += by;
-            loss(&TensorData::new(values, [3, width]))
+    for method in methods() {
+        let tracked = Qwen2::<B>::from_inner(base.clone());
+        let adapter = init(&method, &tracked);
+        assert_eq!(
+            adapter.num_params(),
+            method.num_trainable(base.config()),
+            "{method:?}"
+        );
+        let inner = adapter.valid();
+        let trainee = Trainee::new(PeftModel::new(tracked, adapter));
+        let output = TrainStep::step(&trainee, vec![rows.batch_on()]);
+        let loss = |nudge: Nudge| -> f64 {
+            let adapter = inner.clone().map(&mut { nudge });
+            let model = PeftModel::new(base.clone(), adapter);
+            let losses = token_losses(&model, &rows.batch_on()).unwrap();
+            losses.nll.mean().into_data().iter::<f64>().sum()
         };
-        let expected = (moved(h) - moved(-h)) / (2.0 * h);
-        let difference = (found[index] - expected).abs();
+        for (id, gradient) in gradients(&trainee, &output.grads) {
+            // A prime stride, so that columns and rows are both met.
+            let stride = gradient.len().div_ceil(11).next_multiple_of(2) + 1;
+            for (index, found) in gradient.iter().enumerate().step_by(stride) {
+                // A central difference errs by h² times the third derivative; 1e-5 leaves ten digits of
+                // an f64 loss.
+                let h = 1e-5;
+                let expected = (loss(Nudge { id, index, by: h })
+                    - loss(Nudge { id, index, by: -h }))
+                    / (2.0 * h);
+                assert!(
+                    (found - expected).abs() < 1e-8 * found.abs().max(1.0),
+                    "{method:?}, {index}: {found} for {expected}"
+                );
+            }
+        }
+    }
+}
+
+/// Adds a number to one element of one parameter.
+#[derive(Clone, Copy)]
+struct Nudge {
+    id: ParamId,
+    index: usize,
+    by: f64,
+}
+
+impl<B: Backend> ModuleMapper<B> for Nudge {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        if param.id != self.id {
+            return param;
+        }
+        param.map(|tensor| {
+            let (device, dtype, shape) = (tensor.device(), tensor.dtype(), tensor.dims());
+            let mut values: Vec<f64> = tensor.into_data().iter::<f64>().collect();
+            values[self.index] += self.by;
+            Tensor::from_data(TensorData::new(values, shape), (&device, dtype))
+        })
+    }
+}
+
+#[test]
+fn an_mlp_started_from_a_text_gives_the_texts_keys_and_values() {
+    let base = fixture::model::<NdArray<f32>>("tied_gqa");
+    let table = |method: &MethodConfig| {
+        let Injection::Prefix(prefix) = init(method, &base).inject() else {
+            panic!("a prefix is injected into the cache");
+        };
+        prefix_table(prefix)
+            .into_data()
+            .iter::<f64>()
+            .collect::<Vec<f64>>()
+    };
+    let config = PrefixTuningConfig {
+        num_virtual_tokens: Some(3),
+        encoder_hidden_size: Some(7),
+        init_weights: PrefixInit::Text,
+        prefix_init_text: Some("a text".into()),
+        ..PrefixTuningConfig::default()
+    };
+    let through_mlp = table(&MethodConfig::PrefixTuning(config.clone()));
+    let direct = table(&MethodConfig::PrefixTuning(PrefixTuningConfig {
+        prefix_projection: false,
+        ..config
+    }));
+    for (found, expected) in through_mlp.iter().zip(&direct) {
+        // Sums of eight f32 products, of numbers up to 5.
+        assert!((found - expected).abs() < 2e-5, "{found} {expected}");
+    }
+}
+
+#[test]
+fn dropout_acts_in_training_and_only_there() {
+    type Inner = NdArray<f32>;
+    for (dropout, differs) in [(0.5, true), (0.0, false)] {
+        let method = MethodConfig::PTuningV2(PTuningV2Config {
+            init_weights: PrefixInit::Random,
+            prefix_dropout: dropout,
+            ..PTuningV2Config::default()
+        });
+        let base = fixture::model::<Autodiff<Inner>>("tied_gqa");
+        let adapter = init(&method, &base);
+        fn table<B: Backend>(prefix: Vec<LayerKv<B>>) -> Vec<f32> {
+            prefix_table(prefix).into_data().to_vec().unwrap()
+        }
+        let (Injection::Prefix(training), Injection::Prefix(evaluation)) =
+            (adapter.inject(), adapter.valid().inject())
+        else {
+            panic!("a prefix is injected into the cache");
+        };
+        let (training, evaluation) = (table(training), table(evaluation));
+        let dropped = training.iter().filter(|value| **value == 0.0).count();
+        assert_eq!(training != evaluation, differs);
+        // 3,840 draws at one half: four standard deviations are 124.
+        let expected = dropout * training.len() as f64;
         assert!(
-            difference < 1e-8,
-            "{index}: {} for {expected}",
-            found[index]
+            (dropped as f64 - expected).abs() < 124.0,
+            "{dropped} of {}",
+            training.len()
         );
     }
 }
@@ -190,5 +440,5 @@ fn gradients_of_a_prompt_equal_finite_differences() {
 fn a_frozen_base_has_nothing_to_train() {
     let base = fixture::model::<burn_flex::Flex>("tied_gqa");
     let model = PeftModel::new(base, NoAdapter::default());
-    assert_eq!(burn::module::Module::num_params(&model), 0);
+    assert_eq!(model.num_params(), 0);
 }

@@ -95,7 +95,7 @@ fn bad_settings_are_refused_before_anything_is_written() {
             "[method]\ntype = \"prompt-tuning\"\nnum_virtual_token = 3\n",
             "num_virtual_tokens",
         ),
-        ("[method]\ntype = \"p-tuning\"\n", "not there yet"),
+        ("[method]\ntype = \"lora\"\n", "prefix-tuning"),
         (
             "[method]\nnum_virtual_tokens = 0\ntype = \"prompt-tuning\"\n",
             "num_virtual_tokens",

@@ -1,6 +1,7 @@
 //! `README.md`, the model card.
 
 use crate::config::AdapterConfig;
+use crate::method::MethodOptions;
 
 /// The line that says a card is ours to overwrite.
 pub(crate) const MARK: &str =
@@ -54,7 +55,18 @@ impl ModelCard {
         for (name, value) in rows.iter().chain(&self.facts) {
             text += &format!("| {} | {} |\n", cell(name), cell(value));
         }
-        if let Some(base) = &base {
+        let beyond = match &config.method {
+            MethodOptions::Beft(options) => options.beyond_peft(),
+            _ => Vec::new(),
+        };
+        if !beyond.is_empty() {
+            let names: Vec<_> = beyond.iter().map(|kind| format!("`{kind}`")).collect();
+            text += &format!(
+                "\nIt has biases on {}. PEFT knows biases of linear layers only and does not load this \
+                 folder; burn-peft does.\n",
+                names.join(" and ")
+            );
+        } else if let Some(base) = &base {
             let (base, name) = (python(base), python("path/of/this/folder"));
             text += &format!(
                 "\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n\
@@ -93,8 +105,10 @@ fn one_line(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use burn_peft::BiasKind;
+
     use super::*;
-    use crate::{BeftOptions, MethodOptions};
+    use crate::BeftOptions;
 
     fn render(base: Option<&str>, card: &ModelCard) -> String {
         card.render(&AdapterConfig::new(
@@ -132,5 +146,16 @@ mod tests {
         );
         assert!(text.contains("\n# t ---\n"));
         assert!(text.contains("\n| a\\|b | c d |\n"));
+    }
+
+    #[test]
+    fn a_card_shows_pefts_code_only_where_peft_loads_the_folder() {
+        for (kind, loads) in [(BiasKind::OProj, true), (BiasKind::InputLayernorm, false)] {
+            let options = BeftOptions::on(&[kind], 0..2, 2);
+            let config = AdapterConfig::new(MethodOptions::Beft(options), Some("a/b"));
+            let text = ModelCard::default().render(&config);
+            assert_eq!(text.contains("PeftModel.from_pretrained"), loads, "{text}");
+            assert_eq!(text.contains("`input_layernorm`"), !loads, "{text}");
+        }
     }
 }

@@ -246,10 +246,21 @@ mod tests {
     }
 
     #[test]
-    fn target_modules_as_a_pattern_are_refused() {
-        let message = message(r#"{"peft_type": "BEFT", "target_modules": ".*v_proj"}"#);
+    fn target_modules_are_names_or_a_pattern() {
+        for targets in [r#"".*v_proj""#, r#"["v_proj", "k_proj", "v_proj"]"#] {
+            let config = parse(&format!(
+                r#"{{"peft_type": "BEFT", "target_modules": {targets}}}"#
+            ));
+            let written = config.unwrap().to_json();
+            let written: Value = serde_json::from_str(&written).unwrap();
+            let given: Value = serde_json::from_str(targets).unwrap();
+            assert_eq!(written["target_modules"], given);
+        }
+        let message = message(r#"{"peft_type": "BEFT", "target_modules": {"v_proj": 1}}"#);
         assert!(
-            message.contains("`target_modules` is `.*v_proj`"),
+            message.ends_with(
+                "`target_modules`: neither a list of module names nor a regular expression"
+            ),
             "{message}"
         );
     }

@@ -1,11 +1,13 @@
 //! Whether an adapter fits a base model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use burn_peft::{BiasKind, LayerWidths};
+
+use crate::beft::{BeftOptions, TargetModules, beft_bias_name};
 use crate::folder::AdapterFolder;
 use crate::method::{MethodOptions, VirtualTokenOptions};
-use crate::options::BeftOptions;
 use crate::tensors::PROMPT_EMBEDDINGS;
 use crate::{Error, Problem};
 
@@ -14,6 +16,8 @@ use crate::{Error, Problem};
 pub struct BaseDims {
     /// Width of the hidden states, `d_model`.
     pub hidden_size: usize,
+    /// Width of the gated feed-forward layer.
+    pub intermediate_size: usize,
     /// Decoder layers.
     pub num_layers: usize,
     /// Query heads.
@@ -36,31 +40,18 @@ pub enum PrefixHeads {
     Attention,
 }
 
-const PROJECTIONS: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
-
-/// PEFT's name of the bias that BEFT adds to a layer's `q_proj`, `k_proj` or `v_proj`; its shape is `[1, out]`.
-pub fn beft_bias_name(layer: usize, projection: &str) -> String {
-    format!(
-        "base_model.model.{}.beft_bias",
-        module_path(layer, projection)
-    )
-}
-
-fn module_path(layer: usize, projection: &str) -> String {
-    format!("model.layers.{layer}.self_attn.{projection}")
+impl From<&BaseDims> for LayerWidths {
+    fn from(dims: &BaseDims) -> Self {
+        Self {
+            hidden: dims.hidden_size,
+            query: dims.num_heads * dims.head_dim,
+            kv: dims.num_kv_heads * dims.head_dim,
+            inner: dims.intermediate_size,
+        }
+    }
 }
 
 impl BaseDims {
-    /// Output width of a layer's `q_proj`, `k_proj` or `v_proj`.
-    fn projection_width(&self, projection: &str) -> usize {
-        let heads = if projection == "q_proj" {
-            self.num_heads
-        } else {
-            self.num_kv_heads
-        };
-        heads * self.head_dim
-    }
-
     /// Columns of a prefix: a key and a value of every layer.
     pub fn prefix_width(&self, heads: PrefixHeads) -> usize {
         let heads = match heads {
@@ -99,7 +90,7 @@ impl AdapterFolder {
                 }
                 self.prompt_shapes(&layouts, dims, &mut problems)
             }
-            MethodOptions::Beft(options) => bias_shapes(options, dims, &mut problems),
+            MethodOptions::Beft(options) => self.bias_shapes(options, dims, &mut problems),
         };
         self.compare_tensors(expected, &mut problems);
         if problems.is_empty() {
@@ -169,6 +160,57 @@ impl AdapterFolder {
         Shapes::from([(PROMPT_EMBEDDINGS.to_string(), shapes)])
     }
 
+    /// One bias for every module that `target_modules` names: by its path, or by the end of it, as PEFT matches.
+    fn bias_shapes(
+        &self,
+        options: &BeftOptions,
+        dims: &BaseDims,
+        problems: &mut Vec<Problem>,
+    ) -> Shapes {
+        let every: Vec<_> = (0..dims.num_layers)
+            .flat_map(|layer| BiasKind::ALL.map(|kind| (layer, kind)))
+            .collect();
+        let unmatched = |target: &str| Problem::Field {
+            field: "target_modules",
+            found: format!("`{target}`"),
+            expected: format!(
+                "any of {} in layers 0 to {}",
+                BiasKind::ALL.map(BiasKind::name).join(", "),
+                dims.num_layers.saturating_sub(1)
+            ),
+        };
+        let mut biases = BTreeSet::new();
+        let mut expect = |target: &str, named: &dyn Fn(&(usize, BiasKind)) -> bool| {
+            let matched: Vec<_> = every.iter().copied().filter(named).collect();
+            if matched.is_empty() {
+                problems.push(unmatched(target));
+            }
+            biases.extend(matched);
+        };
+        match &options.target_modules {
+            TargetModules::Names(names) => {
+                for target in names {
+                    let end = format!(".{target}");
+                    expect(target, &|(layer, kind)| {
+                        let path = kind.module_path(*layer);
+                        path == *target || path.ends_with(&end)
+                    });
+                }
+            }
+            // What it found is what the file holds.
+            TargetModules::Pattern(pattern) => expect(pattern, &|&(layer, kind)| {
+                self.tensors.get(&beft_bias_name(layer, kind)).is_some()
+            }),
+        }
+        biases
+            .into_iter()
+            .map(|(layer, kind)| {
+                let shape = vec![1, kind.width(dims)];
+                (beft_bias_name(layer, kind), vec![shape])
+            })
+            .collect()
+    }
+
     fn compare_tensors(&self, mut expected: Shapes, problems: &mut Vec<Problem>) {
         for (name, tensor) in self.tensors.iter() {
             let (name, found) = (name.to_string(), tensor.shape().to_vec());
@@ -212,38 +254,6 @@ fn heads_problem(tokens: &VirtualTokenOptions, dims: &BaseDims, problems: &mut V
     }
 }
 
-/// One bias for every projection that `target_modules` names: by its path, or by the end of it, as PEFT matches.
-fn bias_shapes(options: &BeftOptions, dims: &BaseDims, problems: &mut Vec<Problem>) -> Shapes {
-    let mut shapes = Shapes::new();
-    for target in &options.target_modules {
-        let end = format!(".{target}");
-        let mut matched = false;
-        for layer in 0..dims.num_layers {
-            for projection in PROJECTIONS {
-                let path = module_path(layer, projection);
-                if path == *target || path.ends_with(&end) {
-                    matched = true;
-                    let shape = vec![1, dims.projection_width(projection)];
-                    shapes.insert(beft_bias_name(layer, projection), vec![shape]);
-                }
-            }
-        }
-        if !matched {
-            let expected = format!(
-                "any of {} in layers 0 to {}",
-                PROJECTIONS.join(", "),
-                dims.num_layers.saturating_sub(1)
-            );
-            problems.push(Problem::Field {
-                field: "target_modules",
-                found: format!("`{target}`"),
-                expected,
-            });
-        }
-    }
-    shapes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,6 +264,7 @@ mod tests {
 
     const DIMS: BaseDims = BaseDims {
         hidden_size: 24,
+        intermediate_size: 40,
         num_layers: 2,
         num_heads: 4,
         num_kv_heads: 2,
@@ -373,43 +384,106 @@ mod tests {
         );
     }
 
+    /// A BEFT folder of these targets that holds these biases, each of this width.
+    fn beft(targets: &[&str], held: &[(usize, BiasKind, usize)]) -> AdapterFolder {
+        let target_modules = targets.iter().map(|target| target.to_string()).collect();
+        beft_with(TargetModules::Names(target_modules), held)
+    }
+
+    fn beft_with(
+        target_modules: TargetModules,
+        held: &[(usize, BiasKind, usize)],
+    ) -> AdapterFolder {
+        let method = MethodOptions::Beft(BeftOptions {
+            target_modules,
+            init_weights: true,
+        });
+        let mut folder = folder(method, &[]);
+        for &(layer, kind, width) in held {
+            let tensor = AdapterTensor::new([1, width], vec![0.0; width]);
+            folder.tensors.insert(beft_bias_name(layer, kind), tensor);
+        }
+        folder
+    }
+
     #[test]
-    fn biases_follow_their_target_modules() {
-        let name = |layer| beft_bias_name(layer, "k_proj");
-        let (first, second) = (name(0), name(1));
-        let method = |targets: &[&str]| {
-            let target_modules = targets.iter().map(|target| target.to_string()).collect();
-            MethodOptions::Beft(BeftOptions {
-                target_modules,
-                init_weights: true,
-            })
-        };
-        let both: [(&str, &[usize]); 2] = [(&first, &[1, 12]), (&second, &[1, 12])];
+    fn every_kind_of_bias_fits_under_its_name_and_under_its_paths() {
+        for (kind, width) in BiasKind::ALL
+            .into_iter()
+            .zip([24, 12, 12, 24, 40, 40, 24, 24, 24])
+        {
+            let both = [(0, kind, width), (1, kind, width)];
+            assert!(problems(&beft(&[kind.name()], &both)).is_empty(), "{kind}");
+            let last = kind.module_path(1);
+            assert!(problems(&beft(&[&last], &both[1..])).is_empty(), "{kind}");
+            let unexpected = problems(&beft(&[&last], &both));
+            assert_eq!(unexpected.len(), 1, "{kind}: {unexpected:?}");
+            let missing = problems(&beft(&[kind.name()], &both[1..]));
+            let name = beft_bias_name(0, kind);
+            assert_eq!(
+                missing,
+                [format!(
+                    "tensor `{name}` is missing, expected with shape [1, {width}]"
+                )]
+            );
+        }
+    }
+
+    #[test]
+    fn targets_are_ends_of_paths() {
+        let both = [(0, BiasKind::KProj, 12), (1, BiasKind::KProj, 12)];
         for targets in [
             &["k_proj"][..],
             &["self_attn.k_proj"],
             &["layers.0.self_attn.k_proj", "1.self_attn.k_proj"],
+            &["k_proj", "k_proj", "model.layers.1.self_attn.k_proj"],
         ] {
-            assert!(
-                problems(&folder(method(targets), &both)).is_empty(),
-                "{targets:?}"
+            assert!(problems(&beft(targets, &both)).is_empty(), "{targets:?}");
+        }
+        // Not an end at a dot, and a layer that is not there.
+        for target in ["proj", "layers.2.self_attn.k_proj", "lm_head"] {
+            let found = problems(&beft(&["k_proj", target], &both));
+            assert_eq!(
+                found,
+                [format!(
+                    "`target_modules` is `{target}`, expected any of q_proj, k_proj, v_proj, \
+                     o_proj, gate_proj, up_proj, down_proj, input_layernorm, \
+                     post_attention_layernorm in layers 0 to 1"
+                )]
             );
         }
+    }
+
+    #[test]
+    fn every_problem_of_biases_is_reported_at_once() {
+        let held = [
+            (0, BiasKind::QProj, 12),
+            (1, BiasKind::QProj, 24),
+            (2, BiasKind::UpProj, 40),
+        ];
+        let found = problems(&beft(&["q_proj", "up_proj", "bias"], &held));
+        let named = |part: &str| found.iter().filter(|line| line.contains(part)).count();
+        assert_eq!(found.len(), 5, "{found:?}");
+        assert_eq!(named("has shape [1, 12], expected [1, 24]"), 1, "{found:?}");
         assert_eq!(
-            problems(&folder(method(&["model.layers.1.self_attn.k_proj"]), &both)).len(),
+            named("layers.2.mlp.up_proj.beft_bias` [1, 40] is unexpected"),
             1
         );
+        assert_eq!(named("up_proj.beft_bias` is missing"), 2, "{found:?}");
+        assert_eq!(named("`target_modules` is `bias`"), 1, "{found:?}");
+    }
+
+    #[test]
+    fn what_a_pattern_found_the_file_says() {
+        let pattern = TargetModules::Pattern(r".*layers\.1\.self_attn\.(q|k)_proj".into());
+        let held = [(1, BiasKind::QProj, 24), (1, BiasKind::KProj, 12)];
+        assert!(problems(&beft_with(pattern.clone(), &held)).is_empty());
+        let wrong = [(1, BiasKind::QProj, 12), (2, BiasKind::KProj, 12)];
+        assert_eq!(problems(&beft_with(pattern.clone(), &wrong)).len(), 2);
         assert_eq!(
-            problems(&folder(method(&["k_proj", "o_proj", "proj"]), &both)),
-            [
-                "`target_modules` is `o_proj`, expected any of q_proj, k_proj, v_proj in layers 0 to 1",
-                "`target_modules` is `proj`, expected any of q_proj, k_proj, v_proj in layers 0 to 1",
-            ]
+            problems(&beft_with(pattern, &[])).len(),
+            1,
+            "no bias at all"
         );
-        let missing = problems(&folder(method(&["q_proj"]), &[]));
-        assert_eq!(missing.len(), 2);
-        assert!(missing[0].ends_with(
-            "layers.0.self_attn.q_proj.beft_bias` is missing, expected with shape [1, 24]"
-        ));
     }
 }

@@ -162,6 +162,7 @@ mod tests {
     fn sample(value: f32) -> AdapterFolder {
         let dims = BaseDims {
             hidden_size: 4,
+            intermediate_size: 8,
             num_layers: 1,
             num_heads: 1,
             num_kv_heads: 1,

@@ -1,14 +1,19 @@
 //! Reads and writes the adapter folders of Hugging Face PEFT.
 //!
 //! A folder is `adapter_config.json`, `adapter_model.safetensors` and `README.md`. What this crate writes, PEFT
-//! loads (but for prefixes of [attention width](PrefixHeads::Attention)). What PEFT wrote for the methods below,
+//! loads (but for prefixes of [attention width](PrefixHeads::Attention) and biases of norms). What PEFT wrote for the methods below,
 //! this crate reads, and would write again byte for byte: its tests hold it to that, on folders PEFT made.
 //!
 //! | `peft_type` | tensors |
 //! |---|---|
 //! | `PROMPT_TUNING`, `P_TUNING` | `prompt_embeddings` `[tokens, d_model]` |
 //! | `PREFIX_TUNING` | `prompt_embeddings` `[tokens, layers · 2 · kv_width]` |
-//! | `BEFT` | `base_model.model.model.layers.{i}.self_attn.{q,k,v}_proj.beft_bias` `[1, out]` |
+//! | `BEFT` | `base_model.model.model.layers.{i}.{module}.beft_bias` `[1, out]` |
+//!
+//! A BEFT folder may hold a bias for any of the nine modules of a layer that
+//! [`BiasKind`](burn_peft::BiasKind) lists. Qwen2 itself has biases in `q_proj`, `k_proj` and `v_proj`; PEFT adds
+//! them to any linear layer, so to `o_proj`, `gate_proj`, `up_proj` and `down_proj` too, and refuses norms
+//! ([`BeftOptions::beyond_peft`]).
 //!
 //! # What it is not
 //!
@@ -32,7 +37,8 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let dims = BaseDims {
-//!     hidden_size: 8, num_layers: 2, num_heads: 2, num_kv_heads: 1, head_dim: 4, vocab_size: 32,
+//!     hidden_size: 8, intermediate_size: 16, num_layers: 2, num_heads: 2, num_kv_heads: 1, head_dim: 4,
+//!     vocab_size: 32,
 //! };
 //! let method = MethodOptions::PromptTuning(PromptTuningOptions::new(VirtualTokenOptions::prompt(3, &dims)));
 //! let mut tensors = AdapterTensors::new();
@@ -49,6 +55,7 @@
 //! ```
 
 mod atomic;
+mod beft;
 mod card;
 mod config;
 mod convert;
@@ -60,15 +67,18 @@ mod method;
 mod options;
 mod tensors;
 
+pub use beft::{
+    BeftOptions, BiasMovement, TargetModules, beft_bias_name, parse_beft_bias_name, target_modules,
+};
 pub use card::ModelCard;
 pub use config::{AdapterConfig, PEFT_VERSION, TaskType};
 pub use convert::{adapter_from_folder, folder_from_adapter};
 pub use error::{Error, Problem};
-pub use fit::{BaseDims, PrefixHeads, beft_bias_name};
+pub use fit::{BaseDims, PrefixHeads};
 pub use folder::{AdapterFolder, CARD_FILE, CONFIG_FILE, WEIGHTS_FILE};
 pub use method::{MethodOptions, VirtualTokenOptions};
 pub use options::{
-    BeftOptions, EncoderReparameterizationType, PTuningOptions, PrefixInit, PrefixTuningOptions,
+    EncoderReparameterizationType, PTuningOptions, PrefixInit, PrefixTuningOptions,
     PromptTuningInit, PromptTuningOptions,
 };
 pub use tensors::{AdapterTensor, AdapterTensors, PROMPT_EMBEDDINGS};

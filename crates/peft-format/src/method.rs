@@ -4,9 +4,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::Error;
+use crate::beft::BeftOptions;
 use crate::fields::Fields;
 use crate::fit::BaseDims;
-use crate::options::{BeftOptions, PTuningOptions, PrefixTuningOptions, PromptTuningOptions};
+use crate::options::{PTuningOptions, PrefixTuningOptions, PromptTuningOptions};
 
 /// PEFT's `peft_type`, with the fields of that method.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,7 +18,7 @@ pub enum MethodOptions {
     PTuning(PTuningOptions),
     /// `PREFIX_TUNING`; without projection that is P-Tuning v2.
     PrefixTuning(PrefixTuningOptions),
-    /// `BEFT`: a bias added to linear layers, the form BitFit takes in PEFT.
+    /// `BEFT`: biases added to the outputs of modules, the form BitFit takes in PEFT.
     Beft(BeftOptions),
 }
 

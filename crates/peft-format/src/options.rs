@@ -1,6 +1,6 @@
 //! The fields that PEFT gives each method, with its defaults.
 
-pub use burn_peft::PromptTuningInit;
+pub use burn_peft::{EncoderReparameterizationType, PromptTuningInit};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -62,16 +62,6 @@ pub struct PTuningOptions {
     pub encoder_num_layers: usize,
     /// Dropout between the layers of the LSTM. PEFT's default: 0.
     pub encoder_dropout: f64,
-}
-
-/// The kind of P-Tuning's encoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum EncoderReparameterizationType {
-    /// Three linear layers with ReLU between.
-    Mlp,
-    /// A bidirectional LSTM, then two linear layers.
-    Lstm,
 }
 
 impl PTuningOptions {
@@ -145,65 +135,4 @@ impl PrefixTuningOptions {
             ..default
         })
     }
-}
-
-/// The fields of `BEFT`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct BeftOptions {
-    /// The linear layers that got a bias: names, or ends of paths. PEFT's default for Qwen2: `v_proj`.
-    pub target_modules: Vec<String>,
-    /// Whether the biases started at zero. PEFT's default: true.
-    pub init_weights: bool,
-}
-
-impl BeftOptions {
-    /// With PEFT's defaults for Qwen2.
-    pub fn new() -> Self {
-        Self {
-            target_modules: vec!["v_proj".into()],
-            init_weights: true,
-        }
-    }
-
-    /// On the three projections that have a bias in Qwen2: together the function BitFit trains.
-    pub fn bitfit() -> Self {
-        Self {
-            target_modules: ["q_proj", "k_proj", "v_proj"].map(Into::into).into(),
-            ..Self::new()
-        }
-    }
-
-    pub(crate) fn read(fields: &mut Fields<'_>) -> Result<Self, Error> {
-        let default = Self::new();
-        // PEFT reads a lone string as a regular expression over module paths.
-        let target_modules = fields.optional::<NamesOrPattern>("target_modules")?;
-        let target_modules = match target_modules {
-            None => default.target_modules,
-            Some(NamesOrPattern::Names(names)) => names,
-            Some(NamesOrPattern::Pattern(pattern)) => {
-                return Err(fields.unsupported(
-                    "target_modules",
-                    &pattern,
-                    "a list of module names",
-                ));
-            }
-        };
-        Ok(Self {
-            target_modules,
-            init_weights: fields.or("init_weights", default.init_weights)?,
-        })
-    }
-}
-
-impl Default for BeftOptions {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "neither a list of module names nor a string")]
-enum NamesOrPattern {
-    Names(Vec<String>),
-    Pattern(String),
 }

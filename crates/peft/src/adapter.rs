@@ -14,7 +14,7 @@ use burn_qwen2::{LayerBiases, LayerKv};
 pub enum Injection<B: Backend> {
     /// The base as it is.
     Nothing,
-    /// Biases used in place of the base's (or added where it has none), one set per layer.
+    /// What is added to the base's biases (all of the bias where it has none), one set per layer.
     Biases(Vec<LayerBiases<B>>),
     /// Virtual tokens among the input embeddings.
     Prompt(VirtualTokens<B>),
@@ -24,8 +24,7 @@ pub enum Injection<B: Backend> {
 
 /// Embeddings that stand for no token of the vocabulary.
 ///
-/// They fill the cells that the batch marks for them ([`Inputs::slots`](crate::Inputs::slots)), or
-/// the front of every row where it marks none.
+/// They stand where the batch places them ([`Inputs::placement`](crate::Inputs::placement)).
 #[derive(Debug, Clone)]
 pub struct VirtualTokens<B: Backend> {
     /// `[tokens, d_model]`.

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use burn::{module::Module, tensor::backend::Backend};
 
-use crate::{Adapter, Injection, PromptTuning};
+use crate::{Adapter, BitFit, Injection, PTuning, PTuningV2, PrefixTuning, PromptTuning};
 
 /// No adapter: the frozen base alone.
 #[derive(Module, Debug)]
@@ -33,6 +33,14 @@ pub enum AnyAdapter<B: Backend> {
     None(NoAdapter<B>),
     /// [`PromptTuning`].
     PromptTuning(PromptTuning<B>),
+    /// [`PTuning`].
+    PTuning(PTuning<B>),
+    /// [`PrefixTuning`].
+    PrefixTuning(PrefixTuning<B>),
+    /// [`PTuningV2`].
+    PTuningV2(PTuningV2<B>),
+    /// [`BitFit`].
+    BitFit(BitFit<B>),
 }
 
 impl<B: Backend> Adapter<B> for AnyAdapter<B> {
@@ -40,6 +48,10 @@ impl<B: Backend> Adapter<B> for AnyAdapter<B> {
         match self {
             Self::None(adapter) => adapter.inject(),
             Self::PromptTuning(adapter) => adapter.inject(),
+            Self::PTuning(adapter) => adapter.inject(),
+            Self::PrefixTuning(adapter) => adapter.inject(),
+            Self::PTuningV2(adapter) => adapter.inject(),
+            Self::BitFit(adapter) => adapter.inject(),
         }
     }
 }

@@ -13,3 +13,12 @@ pub enum Error {
         reason: String,
     },
 }
+
+impl Error {
+    pub(crate) fn option(name: &'static str, reason: impl Into<String>) -> Self {
+        Self::Option {
+            name,
+            reason: reason.into(),
+        }
+    }
+}

@@ -32,15 +32,35 @@
 
 mod adapter;
 mod any;
+mod bias_kind;
+mod bitfit;
 mod config;
 mod error;
+mod layers;
+mod linear;
+mod lstm;
+mod method;
 mod model;
+mod p_tuning;
+mod p_tuning_v2;
 mod param;
+mod prefix;
+mod prefix_tuning;
 mod prompt_tuning;
+mod virtual_tokens;
 
 pub use adapter::{Adapter, Injection, VirtualTokens};
 pub use any::{AnyAdapter, NoAdapter};
-pub use config::{InitTokens, MethodConfig, parameter_line};
+pub use bias_kind::{BiasKind, LayerWidths};
+pub use bitfit::{BitFit, BitFitConfig};
+pub use config::{MethodConfig, TokenCounts, parameter_line};
 pub use error::Error;
-pub use model::{Inputs, PeftModel, Prepared};
+pub use layers::LayerRange;
+pub use model::{Inputs, PeftModel, Placement, Prepared};
+pub use p_tuning::{EncoderReparameterizationType, PTuning, PTuningConfig};
+pub use p_tuning_v2::{PTuningV2, PTuningV2Config};
+pub use param::param_id;
+pub use prefix::{PrefixHeads, PrefixInit, prefix_table};
+pub use prefix_tuning::{PrefixTuning, PrefixTuningConfig};
 pub use prompt_tuning::{PromptTuning, PromptTuningConfig, PromptTuningInit, RandomInit};
+pub use virtual_tokens::InitTokens;

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use burn::{
     module::Module,
-    tensor::{Int, Tensor, TensorData, backend::Backend},
+    tensor::{Int, Tensor, TensorData, backend::Backend, s},
 };
 use burn_peft_ops::Ops;
 use burn_qwen2::{
@@ -25,13 +25,24 @@ pub struct PeftModel<B: Backend, A: Module<B>> {
 /// A padded batch of token ids.
 #[derive(Debug, Clone)]
 pub struct Inputs<B: Backend> {
-    /// `[batch, seq]`; what stands in padded cells and in slots does not matter.
+    /// `[batch, seq]`; what stands in padded cells does not matter.
     pub input_ids: Tensor<B, 2, Int>,
     /// `[batch, seq]`.
     pub attention_mask: AttentionMask,
-    /// For each cell, row-major `[batch, seq]`, the virtual token that fills it. `None` where the
-    /// virtual tokens, if any, stand in front.
-    pub slots: Option<Vec<Option<usize>>>,
+    /// Where virtual tokens stand among the cells, if the adapter has any.
+    pub placement: Placement,
+}
+
+/// Where virtual tokens stand in the rows of a batch. A batch holds real tokens only; an adapter's are
+/// put among them by [`PeftModel::prepare`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Placement {
+    /// In front of every row: PEFT's place.
+    #[default]
+    Front,
+    /// Per row, for each virtual token in order, the cell (`0..=seq`) it stands in front of; ascending,
+    /// and of one length in all rows. Fewer than the adapter has are its first ones.
+    Cells(Vec<Vec<usize>>),
 }
 
 /// Everything a forward pass needs, the adapter's work done.
@@ -39,14 +50,14 @@ pub struct Inputs<B: Backend> {
 pub struct Prepared<B: Backend> {
     /// The base, with the adapter's biases where it has some.
     pub base: Qwen2<B>,
-    /// `[batch, first_token + seq, d_model]`.
+    /// `[batch, new_seq, d_model]`: the embeddings of real and virtual tokens.
     pub hidden: Tensor<B, 3>,
-    /// `[batch, first_token + seq]`.
+    /// `[batch, new_seq]`.
     pub mask: AttentionMask,
     /// Empty, or the adapter's prefix.
     pub cache: KvCache<B>,
-    /// Cells in front of the batch's own.
-    pub first_token: usize,
+    /// Row-major `[batch, seq]`: the cell of `hidden` that each of the batch's own went to.
+    pub cells: Vec<usize>,
 }
 
 impl<B: Backend, A: Adapter<B>> PeftModel<B, A> {
@@ -77,18 +88,21 @@ impl<B: Ops, A: Adapter<B>> PeftModel<B, A> {
     /// padding, where it does not; peft#1093.)
     ///
     /// # Panics
-    /// If a slot names a virtual token that the adapter does not have.
+    /// If the placement has more virtual tokens than the adapter, or not one list a row.
     #[must_use]
     pub fn prepare(&self, inputs: Inputs<B>) -> Prepared<B> {
         let bare = Prepared::bare(self.base.clone(), inputs.input_ids, inputs.attention_mask);
-        match self.adapter.inject() {
-            Injection::Nothing => bare,
-            Injection::Biases(biases) => bare.with_biases(biases),
-            Injection::Prefix(prefix) => bare.with_prefix(prefix),
-            Injection::Prompt(tokens) => match inputs.slots {
-                None => bare.with_prompt_in_front(tokens),
-                Some(slots) => bare.with_prompt_in_slots(tokens, &slots),
-            },
+        match (self.adapter.inject(), inputs.placement) {
+            (Injection::Nothing, _) => bare,
+            (Injection::Biases(biases), _) => bare.with_biases(biases),
+            (Injection::Prefix(prefix), Placement::Front) => bare.with_prefix(prefix),
+            (Injection::Prefix(prefix), Placement::Cells(before)) => {
+                bare.with_prefix_among(prefix, before)
+            }
+            (Injection::Prompt(tokens), Placement::Front) => bare.with_prompt(tokens),
+            (Injection::Prompt(tokens), Placement::Cells(before)) => {
+                bare.with_prompt_among(tokens, &before)
+            }
         }
     }
 
@@ -119,9 +133,9 @@ impl<B: Ops> Prepared<B> {
         Self {
             hidden: base.embed(input_ids),
             base,
+            cells: (0..mask.batch()).flat_map(|_| 0..mask.seq()).collect(),
             mask,
             cache,
-            first_token: 0,
         }
     }
 
@@ -147,7 +161,23 @@ impl<B: Ops> Prepared<B> {
         }
     }
 
-    fn with_prompt_in_front(self, VirtualTokens { embeddings }: VirtualTokens<B>) -> Self {
+    fn with_prefix_among(self, prefix: Vec<LayerKv<B>>, before: Vec<Vec<usize>>) -> Self {
+        let tokens = check_placement(&before, self.mask.batch());
+        let prefix = prefix
+            .into_iter()
+            .map(|LayerKv { key, value }| LayerKv {
+                key: key.slice(s![.., ..tokens, ..]),
+                value: value.slice(s![.., ..tokens, ..]),
+            })
+            .collect();
+        let placed = self.with_prefix(prefix);
+        Self {
+            cache: placed.cache.prefix_among(before),
+            ..placed
+        }
+    }
+
+    fn with_prompt(self, VirtualTokens { embeddings }: VirtualTokens<B>) -> Self {
         let [tokens, d_model] = embeddings.dims();
         let batch = self.mask.batch();
         let prompt = embeddings
@@ -157,56 +187,89 @@ impl<B: Ops> Prepared<B> {
         Self {
             hidden: Tensor::cat(vec![prompt, self.hidden], 1),
             mask: AttentionMask::full(batch, tokens).then(&self.mask),
-            first_token: tokens,
+            cells: self.cells.iter().map(|cell| cell + tokens).collect(),
             ..self
         }
     }
 
-    fn with_prompt_in_slots(
+    fn with_prompt_among(
         self,
         VirtualTokens { embeddings }: VirtualTokens<B>,
-        slots: &[Option<usize>],
+        before: &[Vec<usize>],
     ) -> Self {
         let [batch, seq, d_model] = self.hidden.dims();
-        let (cells, tokens) = (batch * seq, embeddings.dims()[0]);
-        let rows: Vec<i64> = slots
-            .iter()
-            .enumerate()
-            .map(|(cell, slot)| match slot {
-                None => cell as i64,
-                Some(token) => {
-                    assert!(*token < tokens, "slot {token} of {tokens} virtual tokens");
-                    (cells + token) as i64
+        let tokens = check_placement(before, batch);
+        assert!(
+            tokens <= embeddings.dims()[0],
+            "{tokens} virtual tokens are placed, the adapter has {}",
+            embeddings.dims()[0]
+        );
+        let new_seq = seq + tokens;
+        let mut cells = Vec::with_capacity(batch * seq);
+        // Which row of the joint table fills a cell: the real embeddings, then the virtual ones.
+        let mut rows = Vec::with_capacity(batch * new_seq);
+        let mut mask = Vec::with_capacity(batch * new_seq);
+        for (row, before) in before.iter().enumerate() {
+            let mut virtual_tokens = before.iter().enumerate().peekable();
+            for cell in 0..=seq {
+                while let Some((token, _)) = virtual_tokens.next_if(|(_, place)| **place <= cell) {
+                    rows.push((batch * seq + token) as i64);
+                    mask.push(true);
                 }
-            })
-            .collect();
-        let rows = TensorData::new(rows, [cells]);
+                if cell < seq {
+                    cells.push(rows.len() - row * new_seq);
+                    rows.push((row * seq + cell) as i64);
+                    mask.push(self.mask.row(row)[cell]);
+                }
+            }
+            assert_eq!(
+                rows.len(),
+                (row + 1) * new_seq,
+                "places are ascending cells of the row"
+            );
+        }
+        let rows = TensorData::new(rows, [batch * new_seq]);
         let rows = Tensor::<B, 1, Int>::from_data(rows, &self.hidden.device());
         let table = Tensor::cat(
             vec![
-                self.hidden.reshape([cells, d_model]),
+                self.hidden.reshape([batch * seq, d_model]),
                 embeddings.cast(self.base.dtype()),
             ],
             0,
         );
         Self {
-            hidden: table.select(0, rows).reshape([batch, seq, d_model]),
+            hidden: table.select(0, rows).reshape([batch, new_seq, d_model]),
+            mask: AttentionMask::new(batch, new_seq, mask),
+            cells,
             ..self
         }
     }
 }
 
-/// The ids of each row without padding and slots.
+/// How many virtual tokens a placement has.
+fn check_placement(before: &[Vec<usize>], batch: usize) -> usize {
+    assert_eq!(before.len(), batch, "a placement has one list a row");
+    let tokens = before.first().map_or(0, Vec::len);
+    assert!(
+        before
+            .iter()
+            .all(|row| row.len() == tokens && row.is_sorted()),
+        "a placement has as many virtual tokens in every row, in order"
+    );
+    tokens
+}
+
+/// The ids of each row without padding.
 fn real_ids<B: Backend>(inputs: &Inputs<B>) -> Vec<Vec<u32>> {
     let mask = &inputs.attention_mask;
     let ids: Vec<u32> = inputs.input_ids.to_data().iter::<u32>().collect();
-    (0..mask.batch())
-        .map(|row| {
-            (0..mask.seq())
-                .filter(|cell| mask.row(row)[*cell])
-                .map(|cell| row * mask.seq() + cell)
-                .filter(|index| inputs.slots.as_ref().is_none_or(|s| s[*index].is_none()))
-                .map(|index| ids[index])
+    ids.chunks(mask.seq().max(1))
+        .enumerate()
+        .map(|(row, ids)| {
+            let cells = ids.iter().zip(mask.row(row));
+            cells
+                .filter(|(_, is_token)| **is_token)
+                .map(|(id, _)| *id)
                 .collect()
         })
         .collect()

@@ -1,6 +1,6 @@
 //! Keys and values of the tokens a model has seen.
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend, s};
 
 use crate::AttentionMask;
 
@@ -8,9 +8,9 @@ use crate::AttentionMask;
 /// rotary embedding.
 #[derive(Debug, Clone)]
 pub struct LayerKv<B: Backend> {
-    /// `[kv_heads, tokens, head_dim]`.
+    /// `[heads, tokens, head_dim]`; as many heads as the model has keys, or as it has queries.
     pub key: Tensor<B, 3>,
-    /// `[kv_heads, tokens, head_dim]`.
+    /// `[heads, tokens, head_dim]`.
     pub value: Tensor<B, 3>,
 }
 
@@ -19,7 +19,10 @@ pub struct LayerKv<B: Backend> {
 #[derive(Debug, Clone)]
 pub struct KvCache<B: Backend> {
     mask: AttentionMask,
-    /// Per layer key and value, `[batch, n_kv_heads, kv_len, head_dim]`; absent while empty.
+    /// Per row and prefix token, the cell of the first cells to come that it stands in front of;
+    /// `None` where the prefix stands in front of them all, and from then on.
+    prefix_before: Option<Vec<Vec<usize>>>,
+    /// Per layer key and value, `[batch, heads, kv_len, head_dim]`; absent while empty.
     layers: Vec<Option<[Tensor<B, 4>; 2]>>,
 }
 
@@ -29,6 +32,7 @@ impl<B: Backend> KvCache<B> {
     pub fn empty(layers: usize, batch: usize) -> Self {
         Self {
             mask: AttentionMask::full(batch, 0),
+            prefix_before: None,
             layers: vec![None; layers],
         }
     }
@@ -45,11 +49,20 @@ impl<B: Backend> KvCache<B> {
         };
         Self {
             mask: AttentionMask::full(batch, tokens),
+            prefix_before: None,
             layers: prefix
                 .into_iter()
                 .map(|layer| Some([to_rows(layer.key), to_rows(layer.value)]))
                 .collect(),
         }
+    }
+
+    /// The same prefix, standing among the first cells to come: token `i` of row `r` in front of cell
+    /// `before[r][i]`. Cells in front of it do not see it, and take the positions before it.
+    #[must_use]
+    pub fn prefix_among(mut self, before: Vec<Vec<usize>>) -> Self {
+        self.prefix_before = Some(before);
+        self
     }
 
     /// Positions held, padding included.
@@ -73,17 +86,34 @@ impl<B: Backend> KvCache<B> {
             .unwrap_or(0)
     }
 
+    /// The keys and values of one row in layer `layer`, padding included.
+    ///
+    /// # Panics
+    /// If nothing is held there.
+    #[must_use]
+    pub fn row(&self, layer: usize, row: usize) -> LayerKv<B> {
+        let held = self.layers[layer]
+            .clone()
+            .expect("a cache that holds something");
+        let [key, value] = held.map(|states| states.slice(s![row..row + 1]).squeeze_dim(0));
+        LayerKv { key, value }
+    }
+
     /// Notes that `mask`'s cells come next, and returns the mask of everything.
     pub(crate) fn extend(&mut self, mask: &AttentionMask) -> &AttentionMask {
-        self.mask = self.mask.then(mask);
+        self.mask = match self.prefix_before.take() {
+            Some(before) => self.mask.among(mask, &before),
+            None => self.mask.then(mask),
+        };
         &self.mask
     }
 
-    /// Puts the keys and values of new cells behind those of `layer`, and returns all of them.
+    /// Puts the keys and values of new cells behind those of `layer`, and returns all of them. Where
+    /// a prefix has a head for every query, the new ones are repeated to as many.
     ///
     /// # Shapes
     /// - key, value: `[batch, n_kv_heads, seq, head_dim]`
-    /// - output: two of `[batch, n_kv_heads, kv_len, head_dim]`
+    /// - output: two of `[batch, heads, kv_len, head_dim]`
     pub(crate) fn append(
         &mut self,
         layer: usize,
@@ -92,12 +122,25 @@ impl<B: Backend> KvCache<B> {
     ) -> [Tensor<B, 4>; 2] {
         let all = match self.layers[layer].take() {
             None => [key, value],
-            Some([past_key, past_value]) => [
-                Tensor::cat(vec![past_key, key], 2),
-                Tensor::cat(vec![past_value, value], 2),
-            ],
+            Some([past_key, past_value]) => {
+                let heads = past_key.dims()[1];
+                [
+                    Tensor::cat(vec![past_key, repeat_heads(key, heads)], 2),
+                    Tensor::cat(vec![past_value, repeat_heads(value, heads)], 2),
+                ]
+            }
         };
         self.layers[layer] = Some(all.clone());
         all
     }
+}
+
+/// Each head as often as it takes to have `heads` of them, side by side: `[batch, heads, seq, head_dim]`.
+fn repeat_heads<B: Backend>(states: Tensor<B, 4>, heads: usize) -> Tensor<B, 4> {
+    let [batch, own, seq, head_dim] = states.dims();
+    if own == heads {
+        return states;
+    }
+    // Stacked and not expanded: Burn 0.21 may misread an expanded view that is reshaped (#5071).
+    Tensor::stack::<5>(vec![states; heads / own], 2).reshape([batch, heads, seq, head_dim])
 }

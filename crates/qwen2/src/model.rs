@@ -33,8 +33,8 @@ pub struct Qwen2<B: Backend> {
     config: Qwen2Config,
 }
 
-/// Biases to put in place of a layer's own, or to add where it has none. `None` leaves the layer as
-/// it is.
+/// What is added to a layer's biases; where it has none, a bias of its own. `None` leaves the layer as it
+/// is.
 #[derive(Debug, Clone)]
 pub struct LayerBiases<B: Backend> {
     /// `[n_heads · head_dim]`.
@@ -135,7 +135,8 @@ impl<B: Backend> Qwen2<B> {
             .unwrap_or_else(|| self.embed_tokens.clone())
     }
 
-    /// The same model with other biases: a changed copy that shares all the weights.
+    /// The same model with something added to its biases: a changed copy that shares all the weights.
+    /// The sum is taken in the type of what is added, f32 at least, and rounded once.
     ///
     /// # Panics
     /// If there is not one set of biases per layer.
@@ -144,29 +145,33 @@ impl<B: Backend> Qwen2<B> {
         assert_eq!(biases.len(), self.layers.len(), "one set of biases a layer");
         let dtype = self.dtype();
         let mut model = self.clone();
-        for (layer, new) in model.layers.iter_mut().zip(biases) {
+        for (layer, added) in model.layers.iter_mut().zip(biases) {
             let DecoderLayer {
                 input_layernorm,
                 self_attn,
                 post_attention_layernorm,
                 mlp,
             } = layer;
-            for (bias, new) in [
-                (&mut self_attn.q_proj.bias, new.q_proj),
-                (&mut self_attn.k_proj.bias, new.k_proj),
-                (&mut self_attn.v_proj.bias, new.v_proj),
-                (&mut self_attn.o_proj.bias, new.o_proj),
-                (&mut mlp.gate_proj.bias, new.gate_proj),
-                (&mut mlp.up_proj.bias, new.up_proj),
-                (&mut mlp.down_proj.bias, new.down_proj),
-                (&mut input_layernorm.bias, new.input_layernorm),
+            for (bias, delta) in [
+                (&mut self_attn.q_proj.bias, added.q_proj),
+                (&mut self_attn.k_proj.bias, added.k_proj),
+                (&mut self_attn.v_proj.bias, added.v_proj),
+                (&mut self_attn.o_proj.bias, added.o_proj),
+                (&mut mlp.gate_proj.bias, added.gate_proj),
+                (&mut mlp.up_proj.bias, added.up_proj),
+                (&mut mlp.down_proj.bias, added.down_proj),
+                (&mut input_layernorm.bias, added.input_layernorm),
                 (
                     &mut post_attention_layernorm.bias,
-                    new.post_attention_layernorm,
+                    added.post_attention_layernorm,
                 ),
             ] {
-                if let Some(new) = new {
-                    *bias = Some(new.cast(dtype));
+                if let Some(delta) = delta {
+                    let sum = match bias.take() {
+                        Some(own) => own.cast(delta.dtype()) + delta,
+                        None => delta,
+                    };
+                    *bias = Some(sum.cast(dtype));
                 }
             }
         }

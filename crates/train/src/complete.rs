@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use burn::tensor::{Int, Tensor, TensorData};
-use burn_peft::{Adapter, Inputs, PeftModel};
+use burn_peft::{Adapter, Inputs, PeftModel, Placement};
 use burn_peft_data::{Row, Rows, TextTokenizer, instruction_prompt};
 use burn_peft_ops::Ops;
 use burn_qwen2::{AttentionMask, Checkpoint, GenerationOptions};
@@ -92,6 +92,6 @@ pub fn left_padded<B: Ops>(rows: &[Vec<u32>], device: &B::Device) -> Inputs<B> {
     Inputs {
         input_ids: Tensor::<B, 2, Int>::from_data(ids, device),
         attention_mask: AttentionMask::new(rows.len(), seq, cells),
-        slots: None,
+        placement: Placement::Front,
     }
 }

@@ -161,16 +161,62 @@ mod tests {
     }
 
     #[test]
-    fn methods_to_come_are_refused_by_name() {
-        for name in MethodConfig::PLANNED {
-            let message = with(&format!("method.type={name}"))
-                .unwrap_err()
+    fn options_of_every_method_are_read_and_checked() {
+        for (method, set, key) in [
+            (
+                "bitfit",
+                "method.target_modules=[\"q_prj\"]",
+                "method.target_modules",
+            ),
+            ("bitfit", "method.layers=[1]", "method.layers"),
+            (
+                "bitfit",
+                "method.num_virtual_tokens=3",
+                "has no key `num_virtual_tokens`",
+            ),
+            (
+                "p-tuning",
+                "method.encoder_dropout=1.0",
+                "method.encoder_dropout",
+            ),
+            (
+                "p-tuning",
+                "method.encoder_num_layers=0",
+                "method.encoder_num_layers",
+            ),
+            (
+                "prefix-tuning",
+                "method.init_weights=text",
+                "method.prefix_init_text",
+            ),
+            (
+                "prefix-tuning",
+                "method.prefix_heads=all",
+                "method.prefix_heads",
+            ),
+            (
+                "p-tuning-v2",
+                "method.prefix_dropout=-0.1",
+                "method.prefix_dropout",
+            ),
+        ] {
+            let overrides = [format!("method.type={method}"), set.to_owned()];
+            let overrides = overrides.map(|text| Override::parse(&text).unwrap());
+            let message = RunConfig::load(None, &overrides)
+                .expect_err(set)
                 .to_string();
-            assert!(
-                message.contains(&format!("{name} is not there yet")),
-                "{message}"
-            );
-            assert!(message.contains("available: prompt-tuning"), "{message}");
+            assert!(message.contains(key), "{set}: {message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn every_method_survives_a_round_trip_and_has_a_learning_rate() {
+        for name in MethodConfig::NAMES {
+            let config = with(&format!("method.type={name}")).unwrap();
+            assert_eq!(config.method.name(), *name);
+            let again = RunConfig::parse(&config.to_toml().unwrap(), "run.toml", &[]).unwrap();
+            assert_eq!(again, config.resolved());
         }
     }
 }

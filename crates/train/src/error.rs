@@ -61,17 +61,6 @@ pub enum Error {
         known: String,
     },
 
-    /// A method that this version does not train.
-    #[error("{place}{method} is not there yet in this version; available: {available}")]
-    MethodNotThere {
-        /// File and line, or flag.
-        place: String,
-        /// The method asked for.
-        method: &'static str,
-        /// Those that can be had.
-        available: String,
-    },
-
     /// A value of the wrong type, or one that its method refuses.
     #[error("{place}{key}: {message}")]
     BadValue {
@@ -118,6 +107,15 @@ pub enum Error {
     OutputInUse {
         /// The folder of the checkpoints.
         dir: PathBuf,
+    },
+
+    /// `method.init_from` names a folder that this run cannot start from.
+    #[error("method.init_from: {}: {reason}", path.display())]
+    InitFrom {
+        /// The folder.
+        path: PathBuf,
+        /// What is in the way.
+        reason: String,
     },
 
     /// A checkpoint of another run.

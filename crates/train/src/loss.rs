@@ -1,7 +1,7 @@
 //! Which hidden state predicts which label, and what it costs.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use burn_peft::{Adapter, Inputs, PeftModel, Prepared};
+use burn_peft::{Adapter, Inputs, PeftModel, Placement, Prepared};
 use burn_peft_data::{Batch, IGNORE_INDEX};
 use burn_peft_ops::Ops;
 use burn_qwen2::AttentionMask;
@@ -29,13 +29,13 @@ pub fn token_losses<B: Ops, A: Adapter<B>>(
         hidden,
         mask,
         mut cache,
-        first_token,
+        cells,
     } = model.prepare(Inputs {
         input_ids: batch.input_ids.clone(),
         attention_mask,
-        slots: None,
+        placement: Placement::Front,
     });
-    let predictions = predictions(&mask, first_token, &batch.labels);
+    let predictions = predictions(&mask, &cells, &batch.labels);
     if predictions.is_empty() {
         return None;
     }
@@ -71,23 +71,27 @@ struct Prediction {
 }
 
 /// A label is predicted by the last token in front of it: a real one, or the last virtual one (as
-/// in PEFT). `labels` are row-major `[batch, seq]`; `mask` covers `first_token` cells more.
-fn predictions(mask: &AttentionMask, first_token: usize, labels: &[i64]) -> Vec<Prediction> {
-    let seq = mask.seq() - first_token;
+/// in PEFT). `labels` are row-major `[batch, seq]`, and `cells` says where in `mask` each of them went.
+fn predictions(mask: &AttentionMask, cells: &[usize], labels: &[i64]) -> Vec<Prediction> {
+    let seq = cells.len() / mask.batch();
     let mut predictions = Vec::new();
     for row in 0..mask.batch() {
-        let cells = mask.row(row);
-        let mut before = cells[..first_token].iter().rposition(|cell| *cell);
-        for (index, label) in labels[row * seq..(row + 1) * seq].iter().enumerate() {
-            if let (Some(cell), true) = (before, *label != IGNORE_INDEX) {
+        let mut label_of = vec![IGNORE_INDEX; mask.seq()];
+        for index in row * seq..(row + 1) * seq {
+            label_of[cells[index]] = labels[index];
+        }
+        let mut before = None;
+        for (cell, is_token) in mask.row(row).iter().enumerate() {
+            let label = label_of[cell];
+            if let (Some(before), true) = (before, label != IGNORE_INDEX) {
                 predictions.push(Prediction {
                     row,
-                    cell,
-                    label: *label,
+                    cell: before,
+                    label,
                 });
             }
-            if cells[first_token + index] {
-                before = Some(first_token + index);
+            if *is_token {
+                before = Some(cell);
             }
         }
     }
@@ -98,8 +102,8 @@ fn predictions(mask: &AttentionMask, first_token: usize, labels: &[i64]) -> Vec<
 mod tests {
     use super::*;
 
-    fn found(mask: AttentionMask, first_token: usize, labels: &[i64]) -> Vec<(usize, i64)> {
-        predictions(&mask, first_token, labels)
+    fn found(mask: AttentionMask, cells: &[usize], labels: &[i64]) -> Vec<(usize, i64)> {
+        predictions(&mask, cells, labels)
             .into_iter()
             .map(|p| (p.cell, p.label))
             .collect()
@@ -107,20 +111,25 @@ mod tests {
 
     #[test]
     fn without_a_prompt_nothing_predicts_the_first_token() {
-        assert_eq!(found(AttentionMask::full(1, 3), 0, &[7, 8, -100]), [(0, 8)]);
+        let mask = AttentionMask::full(1, 3);
+        assert_eq!(found(mask, &[0, 1, 2], &[7, 8, -100]), [(0, 8)]);
     }
 
     #[test]
     fn the_last_virtual_token_predicts_the_first_real_one() {
-        assert_eq!(
-            found(AttentionMask::full(1, 5), 2, &[7, 8, -100]),
-            [(1, 7), (2, 8)]
-        );
+        let mask = AttentionMask::full(1, 5);
+        assert_eq!(found(mask, &[2, 3, 4], &[7, 8, -100]), [(1, 7), (2, 8)]);
+    }
+
+    #[test]
+    fn a_virtual_token_in_the_middle_predicts_what_follows_it() {
+        let mask = AttentionMask::full(1, 4);
+        assert_eq!(found(mask, &[0, 1, 3], &[-100, 7, 8]), [(0, 7), (2, 8)]);
     }
 
     #[test]
     fn left_padding_between_prompt_and_text_is_skipped() {
         let mask = AttentionMask::new(1, 5, vec![true, true, false, true, true]);
-        assert_eq!(found(mask, 2, &[-100, 7, 8]), [(1, 7), (3, 8)]);
+        assert_eq!(found(mask, &[2, 3, 4], &[-100, 7, 8]), [(1, 7), (3, 8)]);
     }
 }

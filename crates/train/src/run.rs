@@ -1,18 +1,23 @@
 //! A whole run: from a checkpoint and rows to an adapter folder, with scores before and after.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use burn::{
     data::dataset::InMemDataset,
     module::AutodiffModule,
     tensor::{DType, backend::AutodiffBackend},
 };
-use burn_peft::{Adapter, AnyAdapter, InitTokens, NoAdapter, PeftModel, parameter_line};
+use burn_peft::{
+    Adapter, AnyAdapter, InitTokens, NoAdapter, PeftModel, TokenCounts, parameter_line,
+};
 use burn_peft_data::{
     BatchOrder, EvalLoader, Example, Padding, Rows, RunLength, StepLoader, TextTokenizer,
     Tokenized, tokenize_rows,
 };
-use burn_peft_format::{ModelCard, folder_from_adapter};
+use burn_peft_format::{AdapterFolder, ModelCard, adapter_from_folder, folder_from_adapter};
 use burn_peft_ops::Ops;
 use burn_qwen2::{Checkpoint as ModelCheckpoint, Qwen2};
 use serde::Serialize;
@@ -145,6 +150,11 @@ where
     if resume.is_none() {
         Checkpoint::none_in(&output_dir)?;
     }
+    let config = &settled(config, &inputs.tokenizer)?;
+    config.method.check_base(inputs.checkpoint.config())?;
+    for warning in config.method.warnings(config.learning_rate()) {
+        notes(&format!("warning: {warning}"));
+    }
     files::create_dir(&output_dir)?;
     files::replace_file(&output_dir.join(RUN_FILE), config.to_toml()?.as_bytes())?;
 
@@ -247,20 +257,58 @@ fn describe(rows: &Rows, tokenized: &Tokenized) -> String {
     text
 }
 
+/// The configuration with the number of virtual tokens that template and text settle.
+fn settled(config: &RunConfig, tokenizer: &TextTokenizer) -> Result<RunConfig, Error> {
+    let mut config = config.clone();
+    let text = match config.method.init_text() {
+        Some(text) => Some(tokenizer.encode(text)?.len()),
+        None => None,
+    };
+    config.method.settle_tokens(TokenCounts {
+        template: None,
+        text,
+    })?;
+    Ok(config)
+}
+
+/// What trains, before the first step: new, or from an adapter folder.
 fn init_adapter<B: Ops>(
     config: &RunConfig,
     inputs: &RunInputs,
     base: &Qwen2<B>,
 ) -> Result<AnyAdapter<B>, Error> {
-    let text_ids = match config.method.init_text() {
-        Some(text) => inputs.tokenizer.encode(text)?,
-        None => Vec::new(),
-    };
+    let encode = |text: &String| inputs.tokenizer.encode(text);
     let tokens = InitTokens {
-        text_ids: &text_ids,
+        text_ids: match config.method.init_text() {
+            Some(text) => inputs.tokenizer.encode(text)?,
+            None => Vec::new(),
+        },
+        label_ids: config
+            .method
+            .init_labels()
+            .iter()
+            .map(encode)
+            .collect::<Result<_, _>>()?,
         known_ids: inputs.tokenizer.vocab_size(),
     };
-    Ok(config.method.init(base, tokens, config.train.seed)?)
+    let new = config.method.init(base, &tokens, config.train.seed)?;
+    let Some(dir) = config.method.init_from().map(Path::new) else {
+        return Ok(new);
+    };
+    let folder = AdapterFolder::load(dir)?;
+    let found = adapter_from_folder(&folder, base.config(), dir, &base.device())?;
+    let mismatch = |reason| Error::InitFrom {
+        path: dir.to_owned(),
+        reason,
+    };
+    if std::mem::discriminant(&found) != std::mem::discriminant(&new) {
+        return Err(mismatch(format!(
+            "it holds an adapter of {}, and this run trains {}",
+            folder.config.method.name(),
+            config.method.name()
+        )));
+    }
+    Ok(found)
 }
 
 fn step_loader<B: AutodiffBackend>(

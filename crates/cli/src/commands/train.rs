@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// Branch, tag or commit of a hub id.
     #[arg(long)]
     revision: Option<String>,
-    /// The method: prompt-tuning (bitfit, p-tuning, prefix-tuning, p-tuning-v2 are not there yet).
+    /// The method: bitfit, prompt-tuning, p-tuning, prefix-tuning or p-tuning-v2 [default: prompt-tuning].
     #[arg(long, value_name = "M")]
     method: Option<String>,
     /// Rows to learn from, JSONL [default: the built-in task].
@@ -110,12 +110,13 @@ impl Args {
             overrides.push(Override::parse(text)?);
         }
         let all_built_in = self.config.is_none() && self.model.is_none() && self.data.is_none();
-        Ok(match &self.config {
-            _ if all_built_in => {
-                RunConfig::parse(builtin::RUN_TOML, "built-in run.toml", &overrides)?
-            }
-            path => RunConfig::load(path.as_deref(), &overrides)?,
-        })
+        if !all_built_in {
+            return Ok(RunConfig::load(self.config.as_deref(), &overrides)?);
+        }
+        let mut config = RunConfig::parse(builtin::RUN_TOML, "built-in run.toml", &overrides)?;
+        let rate = config.train.learning_rate;
+        config.train.learning_rate = rate.or_else(|| builtin::learning_rate(config.method.name()));
+        Ok(config)
     }
 }
 
