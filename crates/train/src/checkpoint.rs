@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! step-20/model.mpk            the module's Params: the adapter, never the frozen base
-//! step-20/optimizer.mpk        AdamW's moments
+//! step-20/optimizer.mpk        moments of the gradients
 //! step-20/scheduler.mpk        updates done
 //! step-20/trainer_state.json   TrainerState
 //! ```
@@ -29,7 +29,7 @@ use burn_train::{
 use serde::{Deserialize, Serialize};
 
 use crate::files::io_error;
-use crate::{Error, Plan};
+use crate::{Error, OptimizerKind, Plan, TrainConfig};
 
 pub(crate) const MODEL: &str = "model";
 pub(crate) const OPTIMIZER: &str = "optimizer";
@@ -51,6 +51,8 @@ pub struct TrainerState {
     pub epoch: f64,
     /// Seed of the run.
     pub seed: u64,
+    /// Whose state `optimizer.mpk` is.
+    pub optim: OptimizerKind,
     /// The lowest evaluation loss so far.
     pub best_eval: Option<BestEval>,
     /// Shape of each parameter in `model.mpk`, by its path in the module.
@@ -147,10 +149,12 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Refuses to go on with other data: then a step number would mean another position.
-    pub(crate) fn check_plan(&self, plan: &Plan, seed: u64) -> Result<(), Error> {
+    /// Refuses to go on with other data, where a step number would mean another position, and with
+    /// another optimizer, which could not read the state of this one.
+    pub(crate) fn check_run(&self, plan: &Plan, config: &TrainConfig) -> Result<(), Error> {
         let state = &self.state;
-        self.same("train.seed", state.seed, seed)?;
+        self.same("train.seed", state.seed, config.seed)?;
+        self.same("train.optim", state.optim, config.optim)?;
         self.same(
             "the number of steps of an epoch",
             state.steps_per_epoch,

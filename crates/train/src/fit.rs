@@ -148,7 +148,7 @@ where
     );
     let mut learner = Learner::<Components<B, M>>::new(model, init_optimizer(&config), schedule);
     if let Some(checkpoint) = &resume {
-        checkpoint.check_plan(&plan, config.seed)?;
+        checkpoint.check_run(&plan, &config)?;
         checkpoint.restore(&mut learner, device)?;
     }
     let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(open_metrics(&output_dir, start)?)];

@@ -65,7 +65,7 @@ pub use evaluate::{Evaluation, ExampleLoss, evaluate};
 pub use fit::{FitOptions, TrainData, ValidData, fit};
 pub use loss::{TokenLosses, token_losses};
 pub use metrics::LmOutput;
-pub use optimizer::{RunOptimizer, clip_grad_norm, init_optimizer};
+pub use optimizer::{AnyOptimizer, RunOptimizer, clip_grad_norm, init_optimizer};
 pub use plan::Plan;
 pub use record::{EvalRecord, JsonLines, LogRecord, Observer, TrainRecord};
 pub use render::RendererChoice;

@@ -1,124 +1,132 @@
-//! AdamW with transformers' constants, and clipping by the norm over all gradients.
+//! The optimizers of a run behind one type, and clipping by the norm over all gradients.
 //!
 //! Burn's AdamW is PyTorch's: `p ← p·(1 − lr·λ) − lr·m̂ / (√v̂ + ε)`, decay first and decoupled, ε
 //! outside the root (burn-optim `adamw.rs`; checked below against PyTorch's update written out in
-//! f64). Its default ε of 1e-5 and decay of 1e-4 are not PyTorch's, so both are always given. Burn's
-//! clipping works on each tensor alone, which changes the direction of the update; hence ours.
+//! f64). Its default ε of 1e-5 and decay of 1e-4 are not PyTorch's, so both are always given.
+//! Adafactor is our own: Burn 0.21 has none.
+//!
+//! Which optimizer a run uses is known only when it starts, but a `Learner` has its type; hence an
+//! enum, and an enum for its state.
 
-use std::collections::HashSet;
-use std::marker::PhantomData;
+mod adafactor;
+mod clip;
 
-use burn::module::{AutodiffModule, ModuleVisitor, Param, ParamId};
+pub use self::clip::clip_grad_norm;
+pub(crate) use self::clip::scale_gradients;
+
+use std::fmt;
+
+use burn::module::AutodiffModule;
 use burn::optim::adaptor::OptimizerAdaptor;
-use burn::optim::{AdamW, AdamWConfig, GradientsParams};
-use burn::tensor::Tensor;
-use burn::tensor::backend::AutodiffBackend;
+use burn::optim::{AdamW, AdamWConfig, AdamWState, LearningRate, SimpleOptimizer};
+use burn::record::Record;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Device, Tensor};
 
+use self::adafactor::{Adafactor, AdafactorState};
 use crate::{OptimizerKind, TrainConfig};
 
 /// The optimizer that a run uses.
-pub type RunOptimizer<M, B> = OptimizerAdaptor<AdamW, M, B>;
+pub type RunOptimizer<M, B> = OptimizerAdaptor<AnyOptimizer, M, B>;
 
 /// The optimizer that `[train]` describes.
 pub fn init_optimizer<B: AutodiffBackend, M: AutodiffModule<B>>(
     config: &TrainConfig,
 ) -> RunOptimizer<M, B> {
-    match config.optim {
-        OptimizerKind::AdamW => AdamWConfig::new()
-            .with_beta_1(config.adam_beta1 as f32)
-            .with_beta_2(config.adam_beta2 as f32)
-            .with_epsilon(config.adam_epsilon as f32)
-            .with_weight_decay(config.weight_decay as f32)
-            .with_cautious_weight_decay(false)
-            .with_amsgrad(false)
-            .init(),
-    }
+    AnyOptimizer::new(config).into()
 }
 
-/// Scales all gradients of `module` down together so that their joint L2 norm is at most `max_norm`,
-/// as `torch.nn.utils.clip_grad_norm_` does; a `max_norm` of 0 leaves them as they are.
-///
-/// Returns the gradients and their norm *before* clipping, `None` where there are none. The norm is
-/// summed per tensor on the device and over tensors in f64 on the host. A NaN or infinite norm
-/// leaves the gradients unscaled: the caller must not apply them.
-pub fn clip_grad_norm<B: AutodiffBackend, M: AutodiffModule<B>>(
-    module: &M,
-    grads: GradientsParams,
-    max_norm: f64,
-) -> (GradientsParams, Option<f64>) {
-    let mut squares = SquaredNorms::<B> {
-        grads: &grads,
-        seen: HashSet::new(),
-        sums: Vec::new(),
-    };
-    module.visit(&mut squares);
-    if squares.sums.is_empty() {
-        return (grads, None);
-    }
-    // One transfer for all tensors: reading a value waits for the device.
-    let sums = Tensor::cat(squares.sums, 0).into_data();
-    let norm = sums.iter::<f64>().sum::<f64>().sqrt();
-
-    // 1e-6: PyTorch's guard against division by zero.
-    let coefficient = max_norm / (norm + 1e-6);
-    if max_norm == 0.0 || !norm.is_finite() || coefficient >= 1.0 {
-        return (grads, Some(norm));
-    }
-    (
-        scale_gradients::<B, M>(module, grads, coefficient),
-        Some(norm),
-    )
+/// The update of one tensor by whichever optimizer `train.optim` names.
+#[derive(Clone)]
+pub enum AnyOptimizer {
+    /// `"adamw"`.
+    AdamW(AdamW),
+    /// `"adafactor"`.
+    Adafactor(Adafactor),
 }
 
-/// Multiplies every gradient of `module`.
-pub(crate) fn scale_gradients<B: AutodiffBackend, M: AutodiffModule<B>>(
-    module: &M,
-    grads: GradientsParams,
-    coefficient: f64,
-) -> GradientsParams {
-    let mut scale = Scale::<B> {
-        grads,
-        seen: HashSet::new(),
-        coefficient,
-        backend: PhantomData,
-    };
-    module.visit(&mut scale);
-    scale.grads
-}
-
-/// Sums the squares of each gradient; a parameter that the module holds twice counts once.
-struct SquaredNorms<'a, B: AutodiffBackend> {
-    grads: &'a GradientsParams,
-    seen: HashSet<ParamId>,
-    sums: Vec<Tensor<B::InnerBackend, 1>>,
-}
-
-impl<B: AutodiffBackend> ModuleVisitor<B> for SquaredNorms<'_, B> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        if !self.seen.insert(param.id) {
-            return;
-        }
-        if let Some(grad) = self.grads.get::<B::InnerBackend, D>(param.id) {
-            self.sums.push(grad.square().sum());
+impl AnyOptimizer {
+    fn new(config: &TrainConfig) -> Self {
+        match config.optim {
+            OptimizerKind::AdamW => Self::AdamW(
+                AdamWConfig::new()
+                    .with_beta_1(config.adam_beta1 as f32)
+                    .with_beta_2(config.adam_beta2 as f32)
+                    .with_epsilon(config.adam_epsilon as f32)
+                    .with_weight_decay(config.weight_decay as f32)
+                    .with_cautious_weight_decay(false)
+                    .with_amsgrad(false)
+                    .build(),
+            ),
+            OptimizerKind::Adafactor => Self::Adafactor(Adafactor::new(config.weight_decay)),
         }
     }
 }
 
-struct Scale<B> {
-    grads: GradientsParams,
-    seen: HashSet<ParamId>,
-    coefficient: f64,
-    backend: PhantomData<B>,
+// By hand: Burn's AdamW has no `Debug`.
+impl fmt::Debug for AnyOptimizer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AdamW(_) => formatter.write_str("AdamW"),
+            Self::Adafactor(adafactor) => adafactor.fmt(formatter),
+        }
+    }
 }
 
-impl<B: AutodiffBackend> ModuleVisitor<B> for Scale<B> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        if !self.seen.insert(param.id) {
-            return;
+/// What [`AnyOptimizer`] keeps for one tensor between two steps.
+#[derive(Record, Clone)]
+pub enum AnyState<B: Backend, const D: usize> {
+    /// Of [`AnyOptimizer::AdamW`].
+    AdamW(AdamWState<B, D>),
+    /// Of [`AnyOptimizer::Adafactor`].
+    Adafactor(AdafactorState<B, D>),
+}
+
+impl<B: Backend, const D: usize> fmt::Debug for AnyState<B, D> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::AdamW(_) => "AdamW",
+            Self::Adafactor(_) => "Adafactor",
+        })
+    }
+}
+
+impl<B: Backend> SimpleOptimizer<B> for AnyOptimizer {
+    type State<const D: usize> = AnyState<B, D>;
+
+    /// # Panics
+    /// Where the state is another optimizer's. [`Checkpoint`](crate::Checkpoint) refuses to resume then.
+    fn step<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<B, D>,
+        grad: Tensor<B, D>,
+        state: Option<AnyState<B, D>>,
+    ) -> (Tensor<B, D>, Option<AnyState<B, D>>) {
+        match self {
+            Self::AdamW(adamw) => {
+                let state = state.map(|state| match state {
+                    AnyState::AdamW(state) => state,
+                    AnyState::Adafactor(_) => panic!("Adafactor's state was given to AdamW"),
+                });
+                let (tensor, state) = adamw.step(lr, tensor, grad, state);
+                (tensor, state.map(AnyState::AdamW))
+            }
+            Self::Adafactor(adafactor) => {
+                let state = state.map(|state| match state {
+                    AnyState::Adafactor(state) => state,
+                    AnyState::AdamW(_) => panic!("AdamW's state was given to Adafactor"),
+                });
+                let (tensor, state) = adafactor.step(lr, tensor, grad, state);
+                (tensor, state.map(AnyState::Adafactor))
+            }
         }
-        if let Some(grad) = self.grads.remove::<B::InnerBackend, D>(param.id) {
-            self.grads
-                .register(param.id, grad.mul_scalar(self.coefficient));
+    }
+
+    fn to_device<const D: usize>(state: AnyState<B, D>, device: &Device<B>) -> AnyState<B, D> {
+        match state {
+            AnyState::AdamW(state) => AnyState::AdamW(AdamW::to_device(state, device)),
+            AnyState::Adafactor(state) => AnyState::Adafactor(Adafactor::to_device(state, device)),
         }
     }
 }
@@ -126,80 +134,7 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Scale<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::backend::Autodiff;
-    use burn::module::Module;
-    use burn::optim::Optimizer;
     use burn_flex::Flex;
-
-    type B = Autodiff<Flex>;
-
-    #[derive(Module, Debug)]
-    struct Pair<B: burn::tensor::backend::Backend> {
-        first: Param<Tensor<B, 1>>,
-        second: Param<Tensor<B, 2>>,
-    }
-
-    fn pair(first: [f32; 2], second: [[f32; 1]; 2]) -> Pair<B> {
-        let device = Default::default();
-        Pair {
-            first: Param::from_data(first, &device),
-            second: Param::from_data(second, &device),
-        }
-    }
-
-    fn grads(module: &Pair<B>, first: [f32; 2], second: [[f32; 1]; 2]) -> GradientsParams {
-        let device = Default::default();
-        let mut grads = GradientsParams::new();
-        grads.register(
-            module.first.id,
-            Tensor::<Flex, 1>::from_data(first, &device),
-        );
-        grads.register(
-            module.second.id,
-            Tensor::<Flex, 2>::from_data(second, &device),
-        );
-        grads
-    }
-
-    fn values<const D: usize>(tensor: Tensor<Flex, D>) -> Vec<f64> {
-        tensor.into_data().iter::<f64>().collect()
-    }
-
-    #[test]
-    fn the_norm_is_over_all_gradients_and_scales_them_together() {
-        let module = pair([0.0; 2], [[0.0]; 2]);
-        let raw = grads(&module, [2.0, 4.0], [[4.0], [8.0]]);
-        let (clipped, norm) = clip_grad_norm(&module, raw, 1.0);
-        assert_eq!(norm, Some(10.0));
-        let first = values(clipped.get::<Flex, 1>(module.first.id).unwrap());
-        let second = values(clipped.get::<Flex, 2>(module.second.id).unwrap());
-        for (found, raw) in first.iter().chain(&second).zip([2.0, 4.0, 4.0, 8.0]) {
-            assert!((found - raw / (10.0 + 1e-6)).abs() < 1e-7, "{found}");
-        }
-    }
-
-    #[test]
-    fn a_norm_below_the_limit_and_a_limit_of_zero_change_nothing() {
-        let module = pair([0.0; 2], [[0.0]; 2]);
-        for max_norm in [100.0, 0.0] {
-            let raw = grads(&module, [2.0, 4.0], [[4.0], [8.0]]);
-            let (clipped, norm) = clip_grad_norm(&module, raw, max_norm);
-            assert_eq!(norm, Some(10.0));
-            assert_eq!(
-                values(clipped.get::<Flex, 1>(module.first.id).unwrap()),
-                [2.0, 4.0]
-            );
-        }
-    }
-
-    #[test]
-    fn missing_gradients_are_not_an_error_and_nan_is_reported() {
-        let module = pair([0.0; 2], [[0.0]; 2]);
-        let (_, norm) = clip_grad_norm(&module, GradientsParams::new(), 1.0);
-        assert_eq!(norm, None);
-        let raw = grads(&module, [f32::NAN, 0.0], [[0.0], [0.0]]);
-        assert!(clip_grad_norm(&module, raw, 1.0).1.is_some_and(f64::is_nan));
-    }
 
     /// torch.optim.AdamW's single-tensor update, written out.
     fn adamw_reference(start: f64, grads: &[f64], lr: f64, decay: f64) -> f64 {
@@ -218,29 +153,28 @@ mod tests {
 
     #[test]
     fn adamw_is_that_of_pytorch() {
+        let device = Default::default();
         for decay in [0.0, 0.1] {
-            let config = TrainConfig {
+            let optimizer = AnyOptimizer::new(&TrainConfig {
                 weight_decay: decay,
                 ..TrainConfig::default()
-            };
-            let mut optimizer = init_optimizer::<B, Pair<B>>(&config);
-            let mut module = pair([0.5, -0.25], [[2.0], [1e-3]]);
-            // The last parameter's gradients are small enough for ε to matter.
+            });
+            let start = [0.5, -0.25, 2.0, 1e-3_f32];
+            let mut tensor = Tensor::<Flex, 1>::from_floats(start, &device);
+            let mut state = None;
+            // The last number's gradients are small enough for ε to matter.
             let history: Vec<[f32; 4]> = (0..50)
                 .map(|step| {
                     [1.0, -0.5, (step as f32 * 0.7).sin(), 1e-8].map(|g| g / (1.0 + step as f32))
                 })
                 .collect();
-            for g in &history {
-                let raw = grads(&module, [g[0], g[1]], [[g[2]], [g[3]]]);
-                module = optimizer.step(1e-2, module, raw);
+            for grads in &history {
+                let grads = Tensor::from_floats(*grads, &device);
+                (tensor, state) = optimizer.step(1e-2, tensor, grads, state);
             }
-            let found = values(module.first.val().inner())
-                .into_iter()
-                .chain(values(module.second.val().inner()));
-            for (index, (found, start)) in found.zip([0.5, -0.25, 2.0, 1e-3_f32]).enumerate() {
+            for (index, found) in tensor.into_data().iter::<f64>().enumerate() {
                 let grads: Vec<f64> = history.iter().map(|g| f64::from(g[index])).collect();
-                let expected = adamw_reference(f64::from(start), &grads, 1e-2, decay);
+                let expected = adamw_reference(f64::from(start[index]), &grads, 1e-2, decay);
                 assert!(
                     (found - expected).abs() < 2e-5,
                     "{index}: {found} is not {expected}"

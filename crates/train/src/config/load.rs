@@ -165,9 +165,9 @@ mod tests {
             found.starts_with("run.toml:3: method.num_virtual_tokens"),
             "{found}"
         );
-        let found = message("[train]\noptim = \"adafactor\"\n");
+        let found = message("[train]\noptim = \"sgd\"\n");
         assert!(
-            found.contains("adafactor") && found.contains("adamw"),
+            found.contains("sgd") && found.contains("adamw") && found.contains("adafactor"),
             "{found}"
         );
     }

@@ -3,6 +3,7 @@
 //! Where Hugging Face's `TrainingArguments` has the key, its name is theirs, and so is its default
 //! unless a comment says otherwise ("HF" below).
 
+use std::fmt;
 use std::path::PathBuf;
 
 use burn::tensor::DType;
@@ -95,8 +96,9 @@ section! {
         /// Steps over which the rate rises from 0; above 0 it goes before `warmup_ratio`.
         // HF.
         pub warmup_steps: usize = 0,
-        /// Decoupled weight decay of AdamW.
-        // HF.
+        /// Weight decay: each step takes this times the learning rate off a parameter, whatever its
+        /// gradient.
+        // HF. AdamW's is decoupled by definition; Adafactor's is, too, in transformers.
         pub weight_decay: f64 = 0.0,
         /// Gradients are scaled down to this global norm; 0: they are not.
         // HF.
@@ -156,6 +158,18 @@ pub enum OptimizerKind {
     /// Adam with decoupled weight decay (Loshchilov & Hutter 2019).
     #[serde(alias = "adamw_torch")]
     AdamW,
+    /// Adafactor with a given rate and no first moment (Shazeer & Stern 2018), as in Lester et al. 2021.
+    // Its constants are the paper's and have no keys, as in HF.
+    Adafactor,
+}
+
+impl fmt::Display for OptimizerKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::AdamW => "adamw",
+            Self::Adafactor => "adafactor",
+        })
+    }
 }
 
 section! {

@@ -269,20 +269,19 @@ fn a_logged_loss_is_the_mean_since_the_last_one() {
     }
 }
 
-#[test]
-fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
+fn a_resumed_run_equals_an_uninterrupted_one(settings: &str) {
     let _alone = alone();
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let (whole, whole_summary) = run(options(dirs[0].path(), "")).unwrap();
+    let (whole, whole_summary) = run(options(dirs[0].path(), settings)).unwrap();
 
     let dir = dirs[1].path();
-    let (_, summary) = run(interrupt_at(options(dir, ""), TOTAL / 2)).unwrap();
+    let (_, summary) = run(interrupt_at(options(dir, settings), TOTAL / 2)).unwrap();
     assert!(summary.interrupted);
     assert_eq!(
         summary.checkpoint,
         Some(dir.join("run/checkpoints/step-10"))
     );
-    let mut rest = options(dir, "");
+    let mut rest = options(dir, settings);
     rest.resume = Some(Checkpoint::latest(&rest.output_dir).unwrap());
     assert_eq!(rest.start_step(), TOTAL / 2);
     let (resumed, summary) = run(rest).unwrap();
@@ -294,6 +293,16 @@ fn a_resumed_run_equals_an_uninterrupted_one_bit_for_bit() {
         whole_summary.best_eval.map(|best| best.step)
     );
     assert_eq!((summary.steps, summary.new_steps), (TOTAL, TOTAL / 2));
+}
+
+#[test]
+fn a_run_resumed_with_adamw_equals_an_uninterrupted_one_bit_for_bit() {
+    a_resumed_run_equals_an_uninterrupted_one("");
+}
+
+#[test]
+fn a_run_resumed_with_adafactor_equals_an_uninterrupted_one_bit_for_bit() {
+    a_resumed_run_equals_an_uninterrupted_one("train.optim = \"adafactor\"");
 }
 
 #[test]
@@ -442,6 +451,11 @@ fn a_checkpoint_of_another_run_is_refused_by_what_differs() {
     other.resume = Some(saved.clone());
     let message = run(other).unwrap_err().to_string();
     assert!(message.contains("train.seed was 42"), "{message}");
+
+    let mut other = options(dir.path(), "train.optim = \"adafactor\"");
+    other.resume = Some(saved.clone());
+    let message = run(other).unwrap_err().to_string();
+    assert!(message.contains("train.optim was adamw"), "{message}");
 
     let device = Default::default();
     let wider = Toy {

@@ -216,6 +216,7 @@ where
             steps_per_epoch: plan.steps_per_epoch,
             epoch: plan.epochs_after(step),
             seed: self.settings.train.seed,
+            optim: self.settings.train.optim,
             best_eval: self.tally.summary.best_eval,
             parameters: parameter_shapes::<TrainingBackend<LC>, _>(&self.learner.model()),
         };
