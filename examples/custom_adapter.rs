@@ -57,7 +57,7 @@ fn main() -> anyhow::Result<()> {
     );
     let config = RunConfig::parse(&settings, "settings", &[])?;
     let rows = read_rows(&assets.join("task/train.jsonl"))?;
-    let rows = tokenize_rows(&rows, &tokenizer, None, &mut |_, _| {})?.examples;
+    let rows = tokenize_rows(&rows, &tokenizer, Default::default(), &mut |_, _| {})?.examples;
     let plan = Plan::new(&config.train, rows.len());
     let (dataset, order) = (InMemDataset::new(rows), BatchOrder::new(0, 8, 1));
     let (padding, length) = (Padding::of(&tokenizer), RunLength::Steps(plan.total_steps));
@@ -71,7 +71,7 @@ fn main() -> anyhow::Result<()> {
     let ids = tokenizer.encode("name: Aromi | eatType: coffee shop | area: city centre\n")?;
     let options = GenerationOptions::greedy(60, tokenizer.eos_id().into_iter().collect());
     let mut go_on = |_, _| ControlFlow::Continue(());
-    let inputs = left_padded(&[ids], &device);
+    let inputs = left_padded(&[ids.into()], &device);
     let generated = trained.into_model().generate(inputs, &options, &mut go_on);
     println!("{}", tokenizer.decode(&generated[0].token_ids, true)?);
     Ok(())

@@ -8,7 +8,8 @@ use burn::{backend::Autodiff, data::dataset::InMemDataset, tensor::DType};
 use burn_flex::Flex;
 use burn_peft::{InitTokens, MethodConfig, PeftModel};
 use burn_peft_data::{
-    BatchOrder, Padding, RunLength, StepLoader, TextTokenizer, read_rows, tokenize_rows,
+    BatchOrder, Padding, RunLength, StepLoader, TextTokenizer, TokenizeOptions, read_rows,
+    tokenize_rows,
 };
 use burn_peft_format::{ModelCard, folder_from_adapter};
 use burn_peft_train::{FitOptions, Plan, RunConfig, Trainee, fit, left_padded};
@@ -40,12 +41,11 @@ fn main() -> anyhow::Result<()> {
     );
     let config = RunConfig::parse(&settings, "settings", &[])?;
     let rows = read_rows(&assets.join("task/train.jsonl"))?;
-    let rows = tokenize_rows(
-        &rows,
-        &tokenizer,
-        Some(config.data.max_length),
-        &mut |_, _| {},
-    )?;
+    let options = TokenizeOptions {
+        max_length: Some(config.data.max_length),
+        ..Default::default()
+    };
+    let rows = tokenize_rows(&rows, &tokenizer, options, &mut |_, _| {})?;
     let plan = Plan::new(&config.train, rows.examples.len());
     let loader = StepLoader::<B>::new(
         InMemDataset::new(rows.examples),
@@ -76,7 +76,7 @@ fn main() -> anyhow::Result<()> {
     let ids = tokenizer.encode(prompt)?;
     let options = GenerationOptions::greedy(60, tokenizer.eos_id().into_iter().collect());
     let mut go_on = |_, _| ControlFlow::Continue(());
-    let generated = model.generate(left_padded(&[ids], &device), &options, &mut go_on);
+    let generated = model.generate(left_padded(&[ids.into()], &device), &options, &mut go_on);
     println!("{}", tokenizer.decode(&generated[0].token_ids, true)?);
     Ok(())
 }

@@ -127,6 +127,7 @@ impl Rows {
             input_ids: self.ids(),
             attention_mask: self.mask_cells(),
             labels: self.labels.as_ref().unwrap().concat(),
+            placement: None,
             batch: self.batch(),
             seq: self.seq(),
             indices: (0..self.batch()).collect(),

@@ -48,6 +48,9 @@ pub struct Batch<B: Backend> {
     pub attention_mask: Vec<bool>,
     /// Row-major `[batch, seq]`: the id at that position, or [`IGNORE_INDEX`].
     pub labels: Vec<i64>,
+    /// Per row, for each virtual token, the cell that it stands in front of, `0..=seq`, ascending.
+    /// `None`: in front of every row, however many there are.
+    pub placement: Option<Vec<Vec<usize>>>,
     /// The number of rows.
     pub batch: usize,
     /// The length of every row, padding included.
@@ -80,7 +83,7 @@ impl<B: Backend> Batch<B> {
 /// Pads `examples` into one batch on `device`. `indices` are their places in the dataset, one each.
 ///
 /// # Panics
-/// There are no examples, or not as many indices.
+/// There are no examples, or not as many indices; or only some examples have a placement.
 pub fn collate<B: Backend>(
     examples: &[&Example],
     indices: &[usize],
@@ -104,12 +107,15 @@ pub fn collate<B: Backend>(
     let mut input_ids = vec![padding.id as i32; batch * seq];
     let mut attention_mask = vec![false; batch * seq];
     let mut labels = vec![IGNORE_INDEX; batch * seq];
+    let mut placement = Vec::new();
     for (row, example) in examples.iter().enumerate() {
-        let start = row * seq
-            + match padding.side {
-                PaddingSide::Right => 0,
-                PaddingSide::Left => seq - example.len(),
-            };
+        let before = match padding.side {
+            PaddingSide::Right => 0,
+            PaddingSide::Left => seq - example.len(),
+        };
+        let places = example.placement.iter();
+        placement.extend(places.map(|row| row.iter().map(|index| before + index).collect()));
+        let start = row * seq + before;
         let places = start..start + example.len();
         for (place, &id) in input_ids[places.clone()].iter_mut().zip(&example.input_ids) {
             *place = id as i32;
@@ -117,10 +123,15 @@ pub fn collate<B: Backend>(
         labels[places.clone()].copy_from_slice(&example.labels);
         attention_mask[places].fill(true);
     }
+    assert!(
+        placement.is_empty() || placement.len() == batch,
+        "either all examples of a batch say where their virtual tokens stand, or none does"
+    );
     Batch {
         input_ids: Tensor::from_data(TensorData::new(input_ids, [batch, seq]), device),
         attention_mask,
         labels,
+        placement: (!placement.is_empty()).then_some(placement),
         batch,
         seq,
         indices: indices.to_vec(),
@@ -188,5 +199,46 @@ mod tests {
             (8, 16, 16)
         );
         assert_eq!(batch.tokens(), 4);
+    }
+
+    /// Rows of 3 and 1 ids with two virtual tokens each.
+    fn placed(side: PaddingSide) -> Batch<Flex> {
+        let mut examples = examples(&[3, 1]);
+        examples[0].placement = Some(vec![0, 2]);
+        examples[1].placement = Some(vec![0, 1]);
+        let padding = Padding {
+            side,
+            multiple_of: Some(4),
+            ..Padding::default()
+        };
+        collate(
+            &examples.iter().collect::<Vec<_>>(),
+            &[0, 1],
+            &padding,
+            &Default::default(),
+        )
+    }
+
+    #[test]
+    fn virtual_tokens_stay_beside_the_ids_they_stand_beside() {
+        let right = placed(PaddingSide::Right);
+        assert_eq!(right.placement, Some(vec![vec![0, 2], vec![0, 1]]));
+        let left = placed(PaddingSide::Left);
+        assert_eq!(left.placement, Some(vec![vec![1, 3], vec![3, 4]]));
+        assert_eq!(left.seq, 4);
+    }
+
+    #[test]
+    fn without_a_placement_a_batch_has_none() {
+        assert_eq!(batch(&Padding::default()).placement, None);
+    }
+
+    #[test]
+    #[should_panic(expected = "either all examples of a batch")]
+    fn rows_with_and_without_a_placement_do_not_go_together() {
+        let mut examples = examples(&[3, 1]);
+        examples[1].placement = Some(vec![0]);
+        let examples: Vec<&Example> = examples.iter().collect();
+        collate::<Flex>(&examples, &[0, 1], &Padding::default(), &Default::default());
     }
 }

@@ -7,16 +7,16 @@ use tokenizers::Encoding;
 
 use crate::error::{Error, Result};
 use crate::example::{Example, IGNORE_INDEX, instruction_prompt};
+use crate::layout::Layout;
 use crate::rows::Row;
+use crate::template::Template;
 use crate::tokenizer::TextTokenizer;
 use crate::turns::{render_turns, turn_labels};
 
 /// A row whose text is known and whose ids are not.
 enum Draft<'a> {
-    /// A given part and a learned part, tokenised apart so that no token straddles the two, and the eos.
     Answer {
-        prompt: Cow<'a, str>,
-        answer: &'a str,
+        layout: Layout<'a>,
         eos: u32,
     },
     Chat {
@@ -30,60 +30,66 @@ enum Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    fn new(row: &'a Row, tokenizer: &TextTokenizer) -> Result<Self> {
-        let eos = || tokenizer.eos_id().ok_or(Error::NoEos);
-        Ok(match row {
-            Row::PromptCompletion { prompt, completion } => Self::Answer {
-                prompt: Cow::Borrowed(prompt),
-                answer: completion,
-                eos: eos()?,
-            },
-            Row::Instruction {
-                instruction,
-                input,
-                output,
-            } => Self::Answer {
-                prompt: Cow::Owned(instruction_prompt(instruction, input.as_deref())),
-                answer: output,
-                eos: eos()?,
-            },
-            Row::Text(text) => Self::Answer {
-                prompt: Cow::Borrowed(""),
-                answer: text,
-                eos: eos()?,
-            },
-            Row::Messages(messages) => {
-                let (text, turns) = render_turns(tokenizer, messages)?;
-                Self::Chat { text, turns }
+    fn new(
+        row: &'a Row,
+        tokenizer: &TextTokenizer,
+        template: Option<&'a Template>,
+    ) -> Result<Self> {
+        let answer = |layout| {
+            let eos = tokenizer.eos_id().ok_or(Error::NoEos)?;
+            Ok(Self::Answer { layout, eos })
+        };
+        match (template, row) {
+            (Some(template), _) => answer(template.layout(row)?),
+            (None, Row::PromptCompletion { prompt, completion }) => {
+                answer(Layout::plain(Cow::Borrowed(prompt), completion))
             }
-            Row::Tokenized { input_ids, labels } => Self::Ids { input_ids, labels },
-        })
+            (
+                None,
+                Row::Instruction {
+                    instruction,
+                    input,
+                    output,
+                },
+            ) => {
+                let prompt = instruction_prompt(instruction, input.as_deref());
+                answer(Layout::plain(Cow::Owned(prompt), output))
+            }
+            (None, Row::Text(text)) => answer(Layout::plain(Cow::Borrowed(""), text)),
+            (None, Row::Messages(messages)) => {
+                let (text, turns) = render_turns(tokenizer, messages)?;
+                Ok(Self::Chat { text, turns })
+            }
+            (None, Row::Tokenized { input_ids, labels }) => Ok(Self::Ids { input_ids, labels }),
+        }
     }
 
     fn texts(&self) -> Vec<&str> {
         match self {
-            Self::Answer { prompt, answer, .. } => vec![prompt, answer],
+            Self::Answer { layout, .. } => layout.texts(),
             Self::Chat { text, .. } => vec![text],
             Self::Ids { .. } => Vec::new(),
         }
     }
 
-    /// Ids and labels, given the encodings of [`texts`](Self::texts) in their order.
-    fn assemble(&self, encodings: &[Encoding], tokenizer: &TextTokenizer) -> (Vec<u32>, Vec<i64>) {
-        match self {
-            Self::Answer { eos, .. } => {
-                let (prompt, answer) = (encodings[0].get_ids(), encodings[1].get_ids());
-                let input_ids: Vec<u32> =
-                    prompt.iter().chain(answer).chain([eos]).copied().collect();
-                let mut labels: Vec<i64> = input_ids.iter().map(|&id| i64::from(id)).collect();
-                labels[..prompt.len()].fill(IGNORE_INDEX);
-                (input_ids, labels)
+    /// The example, given the encodings of [`texts`](Self::texts) in their order.
+    fn assemble(&self, encodings: &[Encoding], tokenizer: &TextTokenizer, line: usize) -> Example {
+        let (input_ids, labels, placement) = match self {
+            Self::Answer { layout, eos } => {
+                let ids: Vec<&[u32]> = encodings.iter().map(Encoding::get_ids).collect();
+                layout.assemble(&ids, *eos)
             }
             Self::Chat { text, turns } => {
                 let labels = turn_labels(tokenizer, text, turns, &encodings[0]);
-                (encodings[0].get_ids().to_vec(), labels)
+                (encodings[0].get_ids().to_vec(), labels, None)
             }
-            Self::Ids { input_ids, labels } => (input_ids.to_vec(), labels.to_vec()),
+            Self::Ids { input_ids, labels } => (input_ids.to_vec(), labels.to_vec(), None),
+        };
+        Example {
+            input_ids,
+            labels,
+            placement,
+            line,
         }
     }
 }
@@ -93,6 +99,7 @@ pub(crate) fn tokenize_chunk(
     path: &str,
     rows: &[(usize, Row)],
     tokenizer: &TextTokenizer,
+    template: Option<&Template>,
 ) -> Result<Vec<Example>> {
     let at = |line: usize, error: Error| match error {
         // Not this row's fault: it would be the same on every line.
@@ -108,7 +115,7 @@ pub(crate) fn tokenize_chunk(
         check_ids(path, *line, row, tokenizer.vocab_size())?;
         drafts.push((
             *line,
-            Draft::new(row, tokenizer).map_err(|error| at(*line, error))?,
+            Draft::new(row, tokenizer, template).map_err(|error| at(*line, error))?,
         ));
     }
     let texts: Vec<&str> = drafts.iter().flat_map(|(_, draft)| draft.texts()).collect();
@@ -126,12 +133,7 @@ pub(crate) fn tokenize_chunk(
     let example = |(line, draft): (usize, Draft<'_>)| {
         let (own, rest) = encodings.split_at(draft.texts().len());
         encodings = rest;
-        let (input_ids, labels) = draft.assemble(own, tokenizer);
-        Example {
-            input_ids,
-            labels,
-            line,
-        }
+        draft.assemble(own, tokenizer, line)
     };
     Ok(drafts.into_iter().map(example).collect())
 }

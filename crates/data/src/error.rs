@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::rows::RowFormat;
+
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -185,6 +187,42 @@ pub enum Error {
         line: usize,
         /// Why.
         source: Box<Error>,
+    },
+
+    /// A template is none.
+    #[error("template {template:?}, column {column}: {reason}")]
+    Template {
+        /// The template.
+        template: String,
+        /// The column, from 1, in characters.
+        column: usize,
+        /// What is wrong there, and what was expected.
+        reason: String,
+    },
+
+    /// A template has a field that the rows do not have.
+    #[error("template {template:?} has `{{{field}}}`, but {format} rows {fields}")]
+    TemplateField {
+        /// The template.
+        template: String,
+        /// The field.
+        field: &'static str,
+        /// What the rows look like.
+        format: RowFormat,
+        /// The fields they have, in words.
+        fields: &'static str,
+    },
+
+    /// A template has more fields than there are texts to fill them.
+    #[error(
+        "template {template:?}: there is one text, which fills `{{instruction}}`, and nothing \
+         for `{{{field}}}`; give a row with all its fields"
+    )]
+    TemplateNeeds {
+        /// The template.
+        template: String,
+        /// The field without a value.
+        field: &'static str,
     },
 
     /// A row teaches nothing.

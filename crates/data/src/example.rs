@@ -8,12 +8,15 @@
 //! | messages | the chat template's text, tokenised as a whole | assistant turns, each through its end-of-turn token |
 //! | input_ids/labels | as given | as given |
 //!
+//! A [`Template`] puts the fields of the first three in another order, with virtual tokens between them.
+//!
 //! Instruction rows use the plain layout even if the model has a chat template: the two formats then
 //! mean the same on every model, and whoever wants the template writes `messages` rows.
 
 use crate::draft::tokenize_chunk;
 use crate::error::{Error, Result};
 use crate::rows::Rows;
+use crate::template::Template;
 use crate::tokenizer::TextTokenizer;
 
 /// The label of a position that is not learned, as in PyTorch and transformers.
@@ -29,6 +32,9 @@ pub struct Example {
     pub input_ids: Vec<u32>,
     /// Labels `[seq]`: `labels[t]` is the id at `t` itself, or [`IGNORE_INDEX`]. The shift by one is the loss's.
     pub labels: Vec<i64>,
+    /// For each virtual token the index of the id that it stands in front of, `0..=seq`, ascending;
+    /// `seq` is behind the last. `None`: all in front, however many there are.
+    pub placement: Option<Vec<usize>>,
     /// The line of the file it came from, from 1.
     pub line: usize,
 }
@@ -60,6 +66,24 @@ impl Example {
             .skip(1)
             .any(|&label| label != IGNORE_INDEX)
     }
+
+    /// Keeps the first `length` ids, and all virtual tokens: those behind the cut move up to it.
+    fn truncate(&mut self, length: usize) {
+        self.input_ids.truncate(length);
+        self.labels.truncate(length);
+        for place in self.placement.iter_mut().flatten() {
+            *place = (*place).min(length);
+        }
+    }
+}
+
+/// How rows become examples.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TokenizeOptions<'a> {
+    /// Tokens that a row may have, virtual ones not counted. Default any number.
+    pub max_length: Option<usize>,
+    /// The order of a row's parts. Default [the table's](self), with virtual tokens, if any, in front.
+    pub template: Option<&'a Template>,
 }
 
 /// The examples of a file, and what `max_length` did to it.
@@ -97,12 +121,12 @@ pub fn instruction_prompt(instruction: &str, input: Option<&str>) -> String {
 ///
 /// # Errors
 /// A row has nothing to learn from even before it is cut, its ids are outside the vocabulary, its
-/// conversation does not fit the chat template (each with file and line), the tokenizer has no eos, or
-/// no row survived the cut.
+/// conversation does not fit the chat template, it lacks a field of the template (each with file and
+/// line), the tokenizer has no eos, or no row survived the cut.
 pub fn tokenize_rows(
     rows: &Rows,
     tokenizer: &TextTokenizer,
-    max_length: Option<usize>,
+    options: TokenizeOptions<'_>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Tokenized> {
     if rows.is_empty() {
@@ -110,11 +134,11 @@ pub fn tokenize_rows(
             path: rows.path().to_owned(),
         });
     }
-    let limit = max_length.unwrap_or(usize::MAX);
+    let limit = options.max_length.unwrap_or(usize::MAX);
     let mut tokenized = Tokenized::default();
     let mut done = 0;
     for chunk in rows.rows().chunks(CHUNK) {
-        for mut example in tokenize_chunk(rows.path(), chunk, tokenizer)? {
+        for mut example in tokenize_chunk(rows.path(), chunk, tokenizer, options.template)? {
             if !example.teaches() {
                 return Err(Error::NothingSupervised {
                     path: rows.path().to_owned(),
@@ -122,8 +146,7 @@ pub fn tokenize_rows(
                 });
             }
             let is_cut = example.len() > limit;
-            example.input_ids.truncate(limit);
-            example.labels.truncate(limit);
+            example.truncate(limit);
             if !example.teaches() {
                 tokenized.dropped += 1;
                 continue;
@@ -153,7 +176,10 @@ mod tests {
         tokenize_rows(
             &parse_rows("train.jsonl", text)?,
             &tokenizer(),
-            max_length,
+            TokenizeOptions {
+                max_length,
+                ..TokenizeOptions::default()
+            },
             &mut |_, _| {},
         )
     }
@@ -346,7 +372,12 @@ mod tests {
         let tokenizer = TextTokenizer::from_bytes(tokenizer_json().as_bytes(), b"{}", None)
             .expect("a tokenizer");
         let rows = parse_rows("train.jsonl", r#"{"text":"a"}"#).expect("a good row");
-        let error = tokenize_rows(&rows, &tokenizer, None, &mut |_, _| {});
+        let error = tokenize_rows(
+            &rows,
+            &tokenizer,
+            TokenizeOptions::default(),
+            &mut |_, _| {},
+        );
         assert!(matches!(error, Err(Error::NoEos)));
     }
 
@@ -360,7 +391,12 @@ mod tests {
             r#"{"messages":[{"role":"user","content":"a"}]}"#,
         )
         .expect("a good row");
-        let error = tokenize_rows(&rows, &tokenizer, None, &mut |_, _| {});
+        let error = tokenize_rows(
+            &rows,
+            &tokenizer,
+            TokenizeOptions::default(),
+            &mut |_, _| {},
+        );
         assert!(matches!(error, Err(Error::NoChatTemplate)));
     }
 
@@ -371,9 +407,12 @@ mod tests {
             .collect();
         let rows = parse_rows("train.jsonl", &text).expect("good rows");
         let mut reports = Vec::new();
-        let tokenized = tokenize_rows(&rows, &tokenizer(), None, &mut |done, all| {
-            reports.push((done, all))
-        });
+        let tokenized = tokenize_rows(
+            &rows,
+            &tokenizer(),
+            TokenizeOptions::default(),
+            &mut |done, all| reports.push((done, all)),
+        );
         assert_eq!(reports, [(256, 600), (512, 600), (600, 600)]);
         let examples = tokenized.expect("good rows").examples;
         assert_eq!(
@@ -386,5 +425,28 @@ mod tests {
                 .enumerate()
                 .all(|(index, example)| example.line == index + 1)
         );
+    }
+
+    #[test]
+    fn a_row_that_is_cut_keeps_its_virtual_tokens_and_they_do_not_count() {
+        let template = Template::parse("{prompt:9}{prompt}{prompt:1}{completion}{prompt:2}");
+        let template = template.expect("a good template");
+        let rows = r#"{"prompt":"ab","completion":"cd"}"#;
+        let rows = parse_rows("train.jsonl", rows).expect("a good row");
+        for (max_length, behind, truncated) in [(5, 5, 0), (4, 4, 1), (3, 3, 1)] {
+            let options = TokenizeOptions {
+                max_length: Some(max_length),
+                template: Some(&template),
+            };
+            let tokenized = tokenize_rows(&rows, &tokenizer(), options, &mut |_, _| {});
+            let tokenized = tokenized.expect("something is left");
+            let example = &tokenized.examples[0];
+            assert_eq!(
+                (example.len(), tokenized.truncated),
+                (max_length, truncated)
+            );
+            let expected = [vec![0; 9], vec![2], vec![behind; 2]].concat();
+            assert_eq!(example.placement, Some(expected));
+        }
     }
 }

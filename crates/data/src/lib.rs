@@ -3,7 +3,8 @@
 //!
 //! # What it is not
 //! It knows nothing of models, adapters or losses: it does not shift labels, derive positions, or add
-//! virtual tokens. It does not stream from disk either; a fine-tuning set of tokens fits in memory.
+//! virtual tokens, though a [`Template`] has it say where they stand. It does not stream from disk
+//! either; a fine-tuning set of tokens fits in memory.
 //!
 //! # The one decision
 //! The order of a run is a pure function of the seed and the epoch ([`BatchOrder`]), and everything is
@@ -18,7 +19,8 @@
 //! use burn_dataset::InMemDataset;
 //! use burn_flex::Flex;
 //! use burn_peft_data::{
-//!     BatchOrder, RunLength, Padding, StepLoader, TextTokenizer, parse_rows, tokenize_rows,
+//!     BatchOrder, RunLength, Padding, StepLoader, TextTokenizer, TokenizeOptions, parse_rows,
+//!     tokenize_rows,
 //! };
 //!
 //! # fn main() -> Result<(), burn_peft_data::Error> {
@@ -32,7 +34,8 @@
 //! )?;
 //!
 //! let rows = parse_rows("sums.jsonl", r#"{"prompt": "two and two is", "completion": "four"}"#)?;
-//! let tokenized = tokenize_rows(&rows, &tokenizer, Some(512), &mut |_done, _all| {})?;
+//! let options = TokenizeOptions { max_length: Some(512), ..Default::default() };
+//! let tokenized = tokenize_rows(&rows, &tokenizer, options, &mut |_done, _all| {})?;
 //! assert_eq!(tokenized.examples[0].input_ids, [2, 3, 2, 4, 5, 1]);
 //! assert_eq!(tokenized.examples[0].labels, [-100, -100, -100, -100, 5, 1]);
 //!
@@ -59,11 +62,13 @@ mod error;
 pub mod eval;
 pub mod example;
 mod jinja;
+mod layout;
 pub mod loader;
 pub mod order;
 mod parse;
 pub mod rows;
 pub mod stream;
+pub mod template;
 #[cfg(test)]
 mod test_support;
 pub mod tokenizer;
@@ -73,9 +78,13 @@ pub use batch::{Batch, Padding, PaddingSide, collate};
 pub use chat::Message;
 pub use error::{Error, Result};
 pub use eval::EvalLoader;
-pub use example::{Example, IGNORE_INDEX, Tokenized, instruction_prompt, tokenize_rows};
+pub use example::{
+    Example, IGNORE_INDEX, TokenizeOptions, Tokenized, instruction_prompt, tokenize_rows,
+};
+pub use layout::Prompt;
 pub use loader::{RunLength, StepLoader};
 pub use order::BatchOrder;
 pub use rows::{Row, RowFormat, Rows, parse_rows, read_rows};
 pub use stream::StreamDecoder;
+pub use template::Template;
 pub use tokenizer::TextTokenizer;

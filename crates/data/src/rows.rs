@@ -106,6 +106,19 @@ pub enum Row {
     ),
 }
 
+impl Row {
+    /// Which format the row has.
+    pub fn format(&self) -> RowFormat {
+        match self {
+            Self::PromptCompletion { .. } => RowFormat::PromptCompletion,
+            Self::Instruction { .. } => RowFormat::Instruction,
+            Self::Messages(_) => RowFormat::Messages,
+            Self::Tokenized { .. } => RowFormat::Tokenized,
+            Self::Text(_) => RowFormat::Text,
+        }
+    }
+}
+
 /// The rows of one file, with the file's name and their lines for messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows {

@@ -109,6 +109,7 @@ pub(crate) fn examples(lengths: &[usize]) -> Vec<Example> {
         Example {
             input_ids,
             labels,
+            placement: None,
             line: index + 1,
         }
     };

@@ -52,6 +52,12 @@ impl ModelCard {
                 tokens.num_virtual_tokens.to_string(),
             )
         }));
+        rows.extend(config.template.as_ref().map(|template| {
+            (
+                "template (PEFT puts virtual tokens in front)".to_string(),
+                format!("`{template}`"),
+            )
+        }));
         for (name, value) in rows.iter().chain(&self.facts) {
             text += &format!("| {} | {} |\n", cell(name), cell(value));
         }
@@ -128,6 +134,18 @@ mod tests {
         );
         assert!(text.contains("# bitfit for Qwen/Qwen2.5-0.5B\n"));
         assert!(!render(None, &ModelCard::default()).contains("base_model"));
+    }
+
+    #[test]
+    fn a_template_is_shown() {
+        let mut config = AdapterConfig::new(MethodOptions::Beft(BeftOptions::bitfit()), None);
+        let card = ModelCard::default();
+        assert!(!card.render(&config).contains("template"));
+        config.template = Some("{prompt:3}\n{input}{completion}".into());
+        assert!(
+            card.render(&config)
+                .contains("| `{prompt:3} {input}{completion}` |\n")
+        );
     }
 
     #[test]

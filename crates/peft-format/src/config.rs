@@ -11,6 +11,9 @@ use crate::{Error, atomic};
 /// The `peft_version` written for a new adapter: the release whose folders the tests compare with.
 pub const PEFT_VERSION: &str = "0.21.2";
 
+/// The key of [`AdapterConfig::template`].
+const TEMPLATE: &str = "burn_peft_template";
+
 /// An adapter's configuration.
 ///
 /// Always written with `inference_mode: true`, as PEFT does, whatever was read.
@@ -29,6 +32,9 @@ pub struct AdapterConfig {
     pub auto_mapping: Option<Value>,
     /// The PEFT release that wrote the folder; older ones did not say.
     pub peft_version: Option<String>,
+    /// Where the virtual tokens stand, as burn-peft's `[data] template` has it; `None`: in front. PEFT
+    /// has no such key: it warns, and puts them in front.
+    pub template: Option<String>,
     /// The method and its own fields.
     pub method: MethodOptions,
     /// Keys of the file that are not known here. To be reported; not written again (PEFT drops them too).
@@ -53,6 +59,7 @@ impl AdapterConfig {
             modules_to_save: None,
             auto_mapping: None,
             peft_version: Some(PEFT_VERSION.into()),
+            template: None,
             method,
             unknown_keys: Vec::new(),
         }
@@ -89,6 +96,7 @@ impl AdapterConfig {
             modules_to_save: fields.optional("modules_to_save")?,
             auto_mapping: fields.optional("auto_mapping")?,
             peft_version: fields.optional("peft_version")?,
+            template: fields.optional(TEMPLATE)?,
             method,
             unknown_keys: fields.unread(),
         })
@@ -114,6 +122,9 @@ impl AdapterConfig {
         map.insert("peft_version".into(), self.peft_version.clone().into());
         map.insert("revision".into(), self.revision.clone().into());
         map.insert("task_type".into(), task_type.into());
+        if let Some(template) = &self.template {
+            map.insert(TEMPLATE.into(), template.as_str().into());
+        }
         let mut value = Value::Object(map);
         value.sort_all_objects();
         ascii(&format!("{value:#}"))
@@ -182,6 +193,23 @@ mod tests {
         .unwrap();
         assert_eq!(config.unknown_keys, ["from_the_future"]);
         assert!(!config.to_json().contains("from_the_future"));
+    }
+
+    #[test]
+    fn a_template_is_a_key_of_its_own_and_only_there_when_needed() {
+        let plain = parse(r#"{"peft_type": "BEFT", "burn_peft_template": null}"#).unwrap();
+        assert_eq!(plain.template, None);
+        assert!(!plain.to_json().contains("burn_peft_template"));
+        let template = "{prompt:3} {input}\n{completion}";
+        let placed = AdapterConfig {
+            template: Some(template.into()),
+            ..plain
+        };
+        let again = parse(&placed.to_json()).unwrap();
+        assert_eq!(again.template.as_deref(), Some(template));
+        assert!(again.unknown_keys.is_empty());
+        let message = message(r#"{"peft_type": "BEFT", "burn_peft_template": 3}"#);
+        assert!(message.contains("`burn_peft_template`"), "{message}");
     }
 
     #[test]

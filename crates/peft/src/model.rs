@@ -45,6 +45,22 @@ pub enum Placement {
     Cells(Vec<Vec<usize>>),
 }
 
+impl Placement {
+    /// Of rows that each say where theirs stand, or `None` for in front.
+    ///
+    /// # Panics
+    /// If only some of them say.
+    #[must_use]
+    pub fn from_rows(rows: Vec<Option<Vec<usize>>>) -> Self {
+        if rows.iter().all(Option::is_none) {
+            return Self::Front;
+        }
+        let said =
+            |row: Option<Vec<usize>>| row.expect("all rows of a batch have a placement or none");
+        Self::Cells(rows.into_iter().map(said).collect())
+    }
+}
+
 /// Everything a forward pass needs, the adapter's work done.
 #[derive(Debug, Clone)]
 pub struct Prepared<B: Backend> {
@@ -163,6 +179,9 @@ impl<B: Ops> Prepared<B> {
 
     fn with_prefix_among(self, prefix: Vec<LayerKv<B>>, before: Vec<Vec<usize>>) -> Self {
         let tokens = check_placement(&before, self.mask.batch());
+        if tokens == 0 {
+            return self;
+        }
         let prefix = prefix
             .into_iter()
             .map(|LayerKv { key, value }| LayerKv {
@@ -199,6 +218,9 @@ impl<B: Ops> Prepared<B> {
     ) -> Self {
         let [batch, seq, d_model] = self.hidden.dims();
         let tokens = check_placement(before, batch);
+        if tokens == 0 {
+            return self;
+        }
         assert!(
             tokens <= embeddings.dims()[0],
             "{tokens} virtual tokens are placed, the adapter has {}",

@@ -1,33 +1,65 @@
 //! Letting a model write the completions of a file, to be scored.
 
-use std::ops::ControlFlow;
+use std::{borrow::Cow, ops::ControlFlow};
 
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_peft::{Adapter, Inputs, PeftModel, Placement};
-use burn_peft_data::{Row, Rows, TextTokenizer, instruction_prompt};
+use burn_peft_data::{Prompt, Row, Rows, Template, TextTokenizer, instruction_prompt};
 use burn_peft_ops::Ops;
 use burn_qwen2::{AttentionMask, Checkpoint, GenerationOptions};
 
 use crate::{Error, scoring::Scored};
 
+/// A row with a prompt, and the completion that it should get.
+#[derive(Debug, Clone)]
+pub struct PromptRow<'a> {
+    /// The row's own prompt, whatever a template puts around it.
+    pub prompt: Cow<'a, str>,
+    /// What should be written.
+    pub reference: &'a str,
+    row: &'a Row,
+    template: Option<&'a Template>,
+}
+
+impl PromptRow<'_> {
+    /// What the model is given.
+    fn ids(&self, tokenizer: &TextTokenizer) -> Result<Prompt, Error> {
+        Ok(match self.template {
+            Some(template) => template.prompt_ids(self.row, tokenizer)?,
+            None => tokenizer.encode(&self.prompt)?.into(),
+        })
+    }
+}
+
 /// The prompts and references of rows that have them: prompt/completion and instruction rows.
 /// `None` for rows of other formats.
-pub fn prompts_and_references(rows: &Rows) -> Option<Vec<(String, String)>> {
+pub fn prompts_and_references<'a>(
+    rows: &'a Rows,
+    template: Option<&'a Template>,
+) -> Option<Vec<PromptRow<'a>>> {
     rows.rows()
         .iter()
-        .map(|(_, row)| match row {
-            Row::PromptCompletion { prompt, completion } => {
-                Some((prompt.clone(), completion.clone()))
-            }
-            Row::Instruction {
-                instruction,
-                input,
-                output,
-            } => Some((
-                instruction_prompt(instruction, input.as_deref()),
-                output.clone(),
-            )),
-            _ => None,
+        .map(|(_, row)| {
+            let (prompt, reference) = match row {
+                Row::PromptCompletion { prompt, completion } => {
+                    (Cow::Borrowed(prompt.as_str()), completion)
+                }
+                Row::Instruction {
+                    instruction,
+                    input,
+                    output,
+                } => {
+                    let prompt = instruction_prompt(instruction, input.as_deref());
+                    (Cow::Owned(prompt), output)
+                }
+                _ => return None,
+            };
+            Some(PromptRow {
+                prompt,
+                reference,
+                row,
+                template,
+            })
         })
         .collect()
 }
@@ -39,37 +71,49 @@ pub fn stop_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Vec<u32> 
     ids
 }
 
-/// Completes each prompt greedily, `batch_size` at a time, up to twice the tokens of the longest
-/// reference. `stop_ids` end a text; `progress` is called with the prompts done so far.
+/// Completes each row greedily, `batch_size` at a time, up to twice the tokens of the longest
+/// reference. `stop_ids` end a text; `progress` is called with the prompts done so far. Where a prompt
+/// has no token there is nothing to continue, and the text is empty.
 ///
 /// # Errors
-/// A text that cannot be tokenised.
+/// A text that cannot be tokenised, or a row that lacks a field of the template.
 pub fn complete<B: Ops, A: Adapter<B>>(
     model: &PeftModel<B, A>,
     tokenizer: &TextTokenizer,
-    pairs: &[(String, String)],
+    rows: &[PromptRow<'_>],
     batch_size: usize,
     stop_ids: &[u32],
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<Scored>, Error> {
     let mut longest = 0;
-    for (_, reference) in pairs {
-        longest = longest.max(tokenizer.encode(reference)?.len());
+    for row in rows {
+        longest = longest.max(tokenizer.encode(row.reference)?.len());
     }
     let options = GenerationOptions::greedy(2 * longest.max(1), stop_ids.to_vec());
-    let mut scored = Vec::with_capacity(pairs.len());
-    for chunk in pairs.chunks(batch_size) {
-        let ids = chunk
+    let mut scored = Vec::with_capacity(rows.len());
+    for chunk in rows.chunks(batch_size) {
+        let mut prompts = chunk
             .iter()
-            .map(|(prompt, _)| tokenizer.encode(prompt))
+            .map(|row| row.ids(tokenizer))
             .collect::<Result<Vec<_>, _>>()?;
-        let inputs = left_padded::<B>(&ids, &model.base().device());
-        let generated = model.generate(inputs, &options, &mut |_, _| ControlFlow::Continue(()));
-        for ((prompt, reference), row) in chunk.iter().zip(generated) {
+        let has_tokens: Vec<bool> = prompts.iter().map(|p| !p.input_ids.is_empty()).collect();
+        prompts.retain(|prompt| !prompt.input_ids.is_empty());
+        let mut generated = Vec::new();
+        if !prompts.is_empty() {
+            let inputs = left_padded::<B>(&prompts, &model.base().device());
+            let go_on = &mut |_, _| ControlFlow::Continue(());
+            generated = model.generate(inputs, &options, go_on);
+        }
+        let mut generated = generated.into_iter();
+        for (row, has_tokens) in chunk.iter().zip(has_tokens) {
+            let token_ids = match has_tokens {
+                true => generated.next().map_or(Vec::new(), |row| row.token_ids),
+                false => Vec::new(),
+            };
             scored.push(Scored {
-                prompt: prompt.clone(),
-                reference: reference.clone(),
-                text: tokenizer.decode(&row.token_ids, true)?,
+                prompt: row.prompt.clone().into_owned(),
+                reference: row.reference.to_owned(),
+                text: tokenizer.decode(&token_ids, true)?,
             });
         }
         progress(scored.len());
@@ -77,21 +121,27 @@ pub fn complete<B: Ops, A: Adapter<B>>(
     Ok(scored)
 }
 
-/// Rows of different lengths as one batch whose rows end together.
-pub fn left_padded<B: Ops>(rows: &[Vec<u32>], device: &B::Device) -> Inputs<B> {
-    let seq = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let mut ids: Vec<i64> = Vec::with_capacity(rows.len() * seq);
-    let mut cells = Vec::with_capacity(rows.len() * seq);
-    for row in rows {
-        let padding = seq - row.len();
+/// Prompts of different lengths as one batch whose rows end together.
+///
+/// # Panics
+/// Only some of the prompts say where the virtual tokens stand.
+pub fn left_padded<B: Ops>(prompts: &[Prompt], device: &B::Device) -> Inputs<B> {
+    let seq = prompts.iter().map(|p| p.input_ids.len()).max().unwrap_or(0);
+    let mut ids: Vec<i64> = Vec::with_capacity(prompts.len() * seq);
+    let mut mask = Vec::with_capacity(prompts.len() * seq);
+    let mut placement = Vec::with_capacity(prompts.len());
+    for prompt in prompts {
+        let padding = seq - prompt.input_ids.len();
         ids.extend(std::iter::repeat_n(0, padding));
-        ids.extend(row.iter().map(|id| i64::from(*id)));
-        cells.extend((0..seq).map(|cell| cell >= padding));
+        ids.extend(prompt.input_ids.iter().map(|id| i64::from(*id)));
+        mask.extend((0..seq).map(|cell| cell >= padding));
+        let moved = |before: &Vec<usize>| before.iter().map(|index| index + padding).collect();
+        placement.push(prompt.placement.as_ref().map(moved));
     }
-    let ids = TensorData::new(ids, [rows.len(), seq]);
+    let ids = TensorData::new(ids, [prompts.len(), seq]);
     Inputs {
         input_ids: Tensor::<B, 2, Int>::from_data(ids, device),
-        attention_mask: AttentionMask::new(rows.len(), seq, cells),
-        placement: Placement::Front,
+        attention_mask: AttentionMask::new(prompts.len(), seq, mask),
+        placement: Placement::from_rows(placement),
     }
 }

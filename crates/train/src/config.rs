@@ -114,6 +114,7 @@ mod tests {
             train = "train.jsonl"
             valid = "valid.jsonl"
             pad_to_multiple_of = 64
+            template = "{prompt:7} {input}\\n{completion}"
             [train]
             num_train_epochs = 1
             learning_rate = 3e-2
@@ -153,6 +154,14 @@ mod tests {
                 "method.prompt_tuning_init_text: ",
             ),
             ("data.max_length=1", "data.max_length is 1"),
+            (
+                "data.template={prompt:3} {input}",
+                "--set: data.template: template \"{prompt:3} {input}\", column 19: one of",
+            ),
+            (
+                "data.template={promt:3}{completion}",
+                "column 1: `{promt:3}` is no field",
+            ),
             ("model.revision=main", "model.revision is main"),
         ] {
             let message = with(set).expect_err(set).to_string();

@@ -55,7 +55,7 @@ mod strategy;
 
 pub use burn_train::Interrupter;
 pub use checkpoint::{BestEval, Checkpoint, TrainerState};
-pub use complete::{complete, left_padded, prompts_and_references, stop_ids};
+pub use complete::{PromptRow, complete, left_padded, prompts_and_references, stop_ids};
 pub use config::{
     BaseDtype, DataConfig, LrSchedulerType, ModelConfig, OptimizerKind, OutputConfig, Override,
     RunConfig, TrainConfig, method_keys,

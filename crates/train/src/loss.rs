@@ -33,7 +33,10 @@ pub fn token_losses<B: Ops, A: Adapter<B>>(
     } = model.prepare(Inputs {
         input_ids: batch.input_ids.clone(),
         attention_mask,
-        placement: Placement::Front,
+        placement: match &batch.placement {
+            Some(rows) => Placement::Cells(rows.clone()),
+            None => Placement::Front,
+        },
     });
     let predictions = predictions(&mask, &cells, &batch.labels);
     if predictions.is_empty() {

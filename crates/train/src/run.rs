@@ -14,8 +14,8 @@ use burn_peft::{
     Adapter, AnyAdapter, InitTokens, NoAdapter, PeftModel, TokenCounts, parameter_line,
 };
 use burn_peft_data::{
-    BatchOrder, EvalLoader, Example, Padding, Rows, RunLength, StepLoader, TextTokenizer,
-    Tokenized, tokenize_rows,
+    BatchOrder, EvalLoader, Example, Padding, Rows, RunLength, StepLoader, Template, TextTokenizer,
+    TokenizeOptions, Tokenized, tokenize_rows,
 };
 use burn_peft_format::{AdapterFolder, ModelCard, adapter_from_folder, folder_from_adapter};
 use burn_peft_ops::Ops;
@@ -160,8 +160,11 @@ where
 
     let mut tokenise = |rows: &Rows| -> Result<Tokenized, Error> {
         let limit = inputs.checkpoint.config().max_position_embeddings;
-        let max_length = Some(config.data.max_length.min(limit));
-        let tokenized = tokenize_rows(rows, &inputs.tokenizer, max_length, &mut |done, all| {
+        let tokenize = TokenizeOptions {
+            max_length: Some(config.data.max_length.min(limit)),
+            template: config.data.template.as_ref(),
+        };
+        let tokenized = tokenize_rows(rows, &inputs.tokenizer, tokenize, &mut |done, all| {
             progress(Stage::Tokenising, done as u64, all as u64);
         })?;
         notes(&describe(rows, &tokenized));
@@ -265,7 +268,12 @@ fn settled(config: &RunConfig, tokenizer: &TextTokenizer) -> Result<RunConfig, E
         None => None,
     };
     config.method.settle_tokens(TokenCounts {
-        template: None,
+        template: config
+            .data
+            .template
+            .as_ref()
+            .map(Template::num_virtual_tokens)
+            .filter(|tokens| *tokens > 0),
         text,
     })?;
     Ok(config)
@@ -360,12 +368,13 @@ fn save<B: Ops>(
     model: &PeftModel<B, AnyAdapter<B>>,
     summary: &FitSummary,
 ) -> Result<(), Error> {
-    let folder = folder_from_adapter(
+    let mut folder = folder_from_adapter(
         model.adapter(),
         &config.method,
         inputs.checkpoint.config(),
         inputs.base_name.as_deref(),
     );
+    folder.config.template = config.data.template.as_ref().map(Template::to_string);
     let mut facts = vec![("steps".to_owned(), summary.steps.to_string())];
     if let Some(loss) = summary.train_loss {
         facts.push(("mean training loss".to_owned(), format!("{loss:.4}")));
@@ -399,16 +408,17 @@ impl Scorer<'_> {
             (self.progress)(Stage::Evaluating, done as u64, all);
         });
         let generate = self.config.train.predict_with_generate;
-        let mut pairs = prompts_and_references(self.rows).unwrap_or_default();
+        let template = self.config.data.template.as_ref();
+        let mut rows = prompts_and_references(self.rows, template).unwrap_or_default();
         if !generate {
-            pairs.truncate(SAMPLES);
+            rows.truncate(SAMPLES);
         }
         let stop_ids = stop_ids(&self.inputs.checkpoint, &self.inputs.tokenizer);
-        let all = pairs.len() as u64;
+        let all = rows.len() as u64;
         let mut samples = complete(
             model,
             &self.inputs.tokenizer,
-            &pairs,
+            &rows,
             batch_size,
             &stop_ids,
             &mut |done| (self.progress)(Stage::Generating, done as u64, all),

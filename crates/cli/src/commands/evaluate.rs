@@ -7,7 +7,9 @@ use burn::{
     data::{dataloader::DataLoader, dataset::InMemDataset},
     tensor::backend::AutodiffBackend,
 };
-use burn_peft_data::{EvalLoader, Padding, Rows, Tokenized, read_rows, tokenize_rows};
+use burn_peft_data::{
+    EvalLoader, Padding, Rows, TokenizeOptions, Tokenized, read_rows, tokenize_rows,
+};
 use burn_peft_ops::Ops;
 use burn_peft_train::{
     Evaluation, ExampleLoss, TextScores, complete, evaluate, prompts_and_references,
@@ -67,16 +69,14 @@ pub(crate) fn run(args: Args) -> Result<()> {
     };
     let open = args.model.open()?;
     let longest = open.checkpoint.config().max_position_embeddings;
-    let max_length = args.max_length.unwrap_or(longest).min(longest);
+    let options = TokenizeOptions {
+        max_length: Some(args.max_length.unwrap_or(longest).min(longest)),
+        template: open.template.as_ref(),
+    };
     let mut bar = Progress::counting("tokenising");
-    let tokenized = tokenize_rows(
-        &rows,
-        &open.tokenizer,
-        Some(max_length),
-        &mut |done, all| {
-            bar.set(done as u64, all as u64);
-        },
-    )?;
+    let tokenized = tokenize_rows(&rows, &open.tokenizer, options, &mut |done, all| {
+        bar.set(done as u64, all as u64);
+    })?;
     drop(bar);
     args.compute.backend.run(Evaluate {
         args: &args,
@@ -121,17 +121,17 @@ impl Job for Evaluate<'_> {
         let mut bar = Progress::counting("evaluating");
         let evaluation = evaluate(&model, &loader, &mut |done| bar.set(done as u64, total));
         drop(bar);
-        let texts = match prompts_and_references(&rows) {
-            Some(pairs) if !args.no_generate => {
+        let texts = match prompts_and_references(&rows, open.template.as_ref()) {
+            Some(prompts) if !args.no_generate => {
                 let mut bar = Progress::counting("generating");
                 let stop_ids = open.stop_ids();
                 let texts = complete(
                     &model,
                     &open.tokenizer,
-                    &pairs,
+                    &prompts,
                     args.batch_size,
                     &stop_ids,
-                    &mut |done| bar.set(done as u64, pairs.len() as u64),
+                    &mut |done| bar.set(done as u64, prompts.len() as u64),
                 )?;
                 TextScores::of(&texts)
             }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::backend::AutodiffBackend;
-use burn_peft_data::Message;
+use burn_peft_data::{Message, Prompt};
 use burn_peft_ops::Ops;
 use burn_peft_train::left_padded;
 use burn_qwen2::{FinishReason, GenerationOptions};
@@ -19,7 +19,7 @@ use crate::{backend::Job, output};
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// The text to continue.
+    /// The text to continue; where the adapter was trained with a template, what fills its field.
     #[arg(long)]
     prompt: String,
     /// Put the prompt into the model's chat template, as the user's turn.
@@ -71,21 +71,26 @@ pub(crate) fn run(args: Args) -> Result<()> {
             .render_chat(&[Message::new("user", args.prompt.as_str())], true)?,
         false => args.prompt.clone(),
     };
-    let prompt_ids = open.tokenizer.encode(&prompt)?;
-    if prompt_ids.is_empty() {
+    let prompt = match &open.template {
+        Some(template) => template
+            .prompt_ids_of_text(&prompt, &open.tokenizer)
+            .context("--prompt")?,
+        None => open.tokenizer.encode(&prompt)?.into(),
+    };
+    if prompt.input_ids.is_empty() {
         bail!("--prompt: there is no token in it; give the model something to continue");
     }
     let longest = open.checkpoint.config().max_position_embeddings;
-    if prompt_ids.len() >= longest {
+    if prompt.input_ids.len() >= longest {
         bail!(
             "--prompt: it has {} tokens, and the model's longest sequence is {longest}",
-            prompt_ids.len()
+            prompt.input_ids.len()
         );
     }
     args.compute.backend.run(Generate {
         args: &args,
         open,
-        prompt_ids,
+        prompt,
     })
 }
 
@@ -144,7 +149,7 @@ impl Args {
 struct Generate<'a> {
     args: &'a Args,
     open: OpenModel,
-    prompt_ids: Vec<u32>,
+    prompt: Prompt,
 }
 
 impl Job for Generate<'_> {
@@ -152,13 +157,9 @@ impl Job for Generate<'_> {
     where
         B: AutodiffBackend<InnerBackend: Ops> + Ops,
     {
-        let Self {
-            args,
-            open,
-            prompt_ids,
-        } = self;
+        let Self { args, open, prompt } = self;
         let model = open.load::<B::InnerBackend>(args.compute.dtype(), &device)?;
-        let inputs = left_padded(std::slice::from_ref(&prompt_ids), &device);
+        let inputs = left_padded(std::slice::from_ref(&prompt), &device);
         let options = args.options(&open);
         let mut stream = open.tokenizer.stream_decoder(true);
         let mut text = String::new();
@@ -181,7 +182,7 @@ impl Job for Generate<'_> {
         let row = generated.first().context("one prompt gives one row")?;
         if args.json {
             output::print_json(&Completion {
-                prompt_ids: &prompt_ids,
+                prompt_ids: &prompt.input_ids,
                 token_ids: &row.token_ids,
                 text: &text,
                 finish_reason: row.finish_reason,

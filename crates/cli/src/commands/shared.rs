@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use burn::tensor::DType;
 use burn_peft::{AnyAdapter, NoAdapter, PeftModel};
-use burn_peft_data::TextTokenizer;
-use burn_peft_format::{AdapterFolder, adapter_from_folder};
+use burn_peft_data::{Template, TextTokenizer};
+use burn_peft_format::{AdapterFolder, CONFIG_FILE, adapter_from_folder};
 use burn_peft_ops::Ops;
 use burn_qwen2::Checkpoint;
 use clap::ValueEnum;
@@ -92,6 +92,8 @@ pub(crate) struct ModelArgs {
 pub(crate) struct OpenModel {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) tokenizer: TextTokenizer,
+    /// What the adapter was trained with.
+    pub(crate) template: Option<Template>,
     adapter: Option<(PathBuf, AdapterFolder)>,
 }
 
@@ -109,10 +111,18 @@ impl ModelArgs {
         }
         Ok(OpenModel {
             tokenizer: source.tokenizer()?,
+            template: adapter.as_ref().map(template_of).transpose()?.flatten(),
             checkpoint,
             adapter,
         })
     }
+}
+
+fn template_of((dir, folder): &(PathBuf, AdapterFolder)) -> Result<Option<Template>> {
+    let template = folder.config.template.as_deref().map(Template::parse);
+    template
+        .transpose()
+        .with_context(|| display(&dir.join(CONFIG_FILE)))
 }
 
 impl OpenModel {

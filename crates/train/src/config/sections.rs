@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use burn::tensor::DType;
+use burn_peft_data::Template;
 use serde::{Deserialize, Serialize};
 
 use super::section::section;
@@ -60,6 +61,8 @@ section! {
         /// Pads the width of a batch to a multiple of this many tokens.
         // A few widths keep a GPU from tuning its kernels for every length; a CPU only pays for the padding.
         pub pad_to_multiple_of: Option<usize> = None,
+        /// The order of a row's fields, and where virtual tokens stand between them; absent: in front.
+        pub template: Option<Template> = None,
     }
 }
 
