@@ -299,3 +299,59 @@ fn layers_that_the_base_does_not_have_are_refused() {
     );
     assert!(!output.exists());
 }
+
+#[test]
+fn a_template_settles_the_tokens_and_goes_with_the_adapter() {
+    let folder = tempdir().unwrap();
+    let data = rows_file(folder.path(), 16);
+    let model = model_path();
+    for (method, template, tokens) in [
+        ("p-tuning", "{prompt:2} {input} {prompt:3} {completion}", 5),
+        ("prefix-tuning", "{input}{prompt:3}\n{completion}", 3),
+    ] {
+        let output = folder.path().join(method);
+        let set = format!("data.template={template}");
+        let rest = ["--set", &set, "--valid", &data, "--max-steps", "2"];
+        let done = train(method, &[], &data, &output, &rest);
+        let after = done.last().unwrap()["after"]["loss"].as_f64().unwrap();
+        let config = fs::read_to_string(output.join("adapter_config.json")).unwrap();
+        let config: Value = serde_json::from_str(&config).unwrap();
+        assert_eq!(config["burn_peft_template"], template);
+        assert_eq!(config["num_virtual_tokens"], tokens);
+        let with_adapter = ["--json", "--model", &model, "--adapter", text(&output)];
+        let evaluated =
+            succeed(burn_peft(&["evaluate", "--no-generate", "--data", &data]).args(with_adapter));
+        let evaluated: Value = serde_json::from_slice(&evaluated.stdout).unwrap();
+        let found = evaluated["loss"].as_f64().unwrap();
+        assert!(
+            (found / after - 1.0).abs() < 1e-5,
+            "{method}: {found} for {after}"
+        );
+        // Elsewhere it is another function.
+        let mut in_front = config.clone();
+        in_front
+            .as_object_mut()
+            .unwrap()
+            .remove("burn_peft_template");
+        fs::write(output.join("adapter_config.json"), in_front.to_string()).unwrap();
+        let evaluated =
+            succeed(burn_peft(&["evaluate", "--no-generate", "--data", &data]).args(with_adapter));
+        let evaluated: Value = serde_json::from_slice(&evaluated.stdout).unwrap();
+        assert!((evaluated["loss"].as_f64().unwrap() / after - 1.0).abs() > 1e-3);
+    }
+    let output = folder.path().join("bitfit");
+    let line = refused(&mut burn_peft(&[
+        "train",
+        "--model",
+        &model,
+        "--method",
+        "bitfit",
+        "--data",
+        &data,
+        "--output",
+        text(&output),
+        "--set",
+        "data.template={prompt:2}{prompt}{completion}",
+    ]));
+    assert!(line.contains("bitfit has no virtual tokens"), "{line}");
+}
