@@ -24,14 +24,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, get_linear_schedul
 HERE = Path(__file__).parent
 COMMON = {"task_type": "CAUSAL_LM"}
 PROMPT = COMMON | {"num_virtual_tokens": 20}
-# Method: its PEFT configuration, and a learning rate that suits it on this model.
+# Method: its PEFT configuration, and a learning rate that suits it on this model. Those of LoRA and full fine-tuning come
+# from `compare.py --search`.
 METHODS = {
     "prompt-tuning": (lambda: peft.PromptTuningConfig(prompt_tuning_init="SAMPLE_VOCAB", **PROMPT), 0.3),
     "p-tuning": (lambda: peft.PromptEncoderConfig(encoder_hidden_size=256, **PROMPT), 3e-3),
     "prefix-tuning": (lambda: peft.PrefixTuningConfig(prefix_projection=True, encoder_hidden_size=256, **PROMPT), 3e-3),
     "p-tuning-v2": (lambda: peft.PrefixTuningConfig(**PROMPT), 3e-2),
     "bitfit": (lambda: peft.BeftConfig(target_modules=["q_proj", "k_proj", "v_proj"], **COMMON), 1e-2),
-    "lora": (lambda: peft.LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], **COMMON), 3e-3),
+    "lora": (lambda: peft.LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], **COMMON), 1e-2),
     "full": (None, 3e-4),
     "none": (None, 0.0),
 }
