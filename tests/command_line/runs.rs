@@ -223,18 +223,42 @@ fn inspect_counts_parameters_as_peft_does() {
             "rope_theta": 1000000.0, "tie_word_embeddings": true, "vocab_size": 151936}"#,
     )
     .unwrap();
-    let args = [
-        "inspect",
-        text(&config),
-        "--method",
-        "prompt-tuning",
-        "--num-virtual-tokens",
-        "10",
+    let hidden = "method.encoder_hidden_size=1024";
+    let lstm = "method.encoder_reparameterization_type=LSTM";
+    let cases: [(&str, &[&str], &str); 5] = [
+        (
+            "prompt-tuning",
+            &[],
+            "trainable params: 15,360 || all params: 1,543,729,664 || trainable%: 0.0010",
+        ),
+        (
+            "p-tuning",
+            &["--set", hidden],
+            "trainable params: 4,213,248 || all params: 1,547,927,552 || trainable%: 0.2722",
+        ),
+        (
+            "p-tuning",
+            &["--set", hidden, "--set", lstm],
+            "trainable params: 53,529,088 || all params: 1,597,243,392 || trainable%: 3.3513",
+        ),
+        (
+            "prefix-tuning",
+            &[],
+            "trainable params: 3,752,704 || all params: 1,547,467,008 || trainable%: 0.2425",
+        ),
+        (
+            "p-tuning-v2",
+            &[],
+            "trainable params: 143,360 || all params: 1,543,857,664 || trainable%: 0.0093",
+        ),
     ];
-    let output = succeed(&mut burn_peft(&args));
-    let output = String::from_utf8(output.stdout).unwrap();
-    let line = "trainable params: 15,360 || all params: 1,543,729,664 || trainable%: 0.0010";
-    assert!(output.lines().any(|found| found == line), "{output}");
+    for (method, options, line) in cases {
+        let ten = ["--num-virtual-tokens", "10"];
+        let args = ["inspect", text(&config), "--method", method];
+        let output = succeed(burn_peft(&args).args(ten).args(options));
+        let output = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.lines().last(), Some(line), "{output}");
+    }
 
     let adapter = fixture::path("cases/tied_gqa-prompt-tuning-text/adapter");
     let output = succeed(&mut burn_peft(&[
@@ -251,6 +275,58 @@ fn inspect_counts_parameters_as_peft_does() {
     for count in ["trainable_params", "all_params"] {
         assert_eq!(report[count], case[count], "{count}");
     }
+}
+
+#[test]
+fn inspect_lists_the_frozen_base_and_then_the_adapters_modules() {
+    let model = fixture::path("models/tied_gqa");
+    let adapter = fixture::path("cases/tied_gqa-prefix-tuning/adapter");
+    let options = [
+        "--method",
+        "prefix-tuning",
+        "--num-virtual-tokens",
+        "4",
+        "--set",
+        "method.encoder_hidden_size=24",
+    ];
+    let text_of = |args: &[&str]| {
+        let output = succeed(burn_peft(&["inspect"]).args(args));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let listing = text_of(&[&[text(&model)], &options[..]].concat());
+    let expected = [
+        "model: prefix-tuning",
+        "Qwen2ForCausalLM(  # frozen",
+        "      (0-2): 3 x Qwen2DecoderLayer(",
+        "  (lm_head): Linear(in_features=64, out_features=320, bias=False)  # the weight of embed_tokens",
+        "PrefixEncoder(  # trainable",
+        "  (embedding): Embedding(4, 32)  # weight [4, 32]",
+        "    (0): Linear(in_features=32, out_features=24, bias=True)  # weight [24, 32], bias [24]",
+        "    (1): Tanh()",
+        "    (2): Linear(in_features=24, out_features=192, bias=True)  # weight [192, 24], bias [192]",
+        "trainable params: ",
+    ];
+    let mut lines = listing.lines();
+    for expected in expected {
+        // In this order, with other lines between them.
+        assert!(
+            lines.any(|line| line.starts_with(expected)),
+            "{expected} is not in its place:\n{listing}"
+        );
+    }
+
+    // A folder has only what the encoder made.
+    let alone = text_of(&[text(&adapter)]);
+    assert!(alone.contains("\n  (embedding): Embedding("), "{alone}");
+    assert!(
+        !alone.contains("Tanh") && !alone.contains("Qwen2"),
+        "{alone}"
+    );
+    let with_base = text_of(&[text(&adapter), "--model", text(&model)]);
+    assert!(
+        with_base.contains("Qwen2ForCausalLM(  # frozen"),
+        "{with_base}"
+    );
 }
 
 #[test]

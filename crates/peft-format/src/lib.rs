@@ -63,6 +63,7 @@ mod error;
 mod fields;
 mod fit;
 mod folder;
+mod listing;
 mod method;
 mod options;
 mod tensors;

@@ -8,7 +8,7 @@ use burn_qwen2::{LayerBiases, Qwen2Config};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adapter, BiasKind, Error, Injection,
+    Adapter, BiasKind, Error, Injection, ModuleListing,
     layers::LayerRange,
     method::Method,
     param::{Init, Source},
@@ -63,6 +63,11 @@ impl Method for BitFitConfig {
 
     fn num_trainable(&self, base: &Qwen2Config) -> usize {
         self.places(base).map(|(_, kind)| kind.width(base)).sum()
+    }
+
+    fn modules(&self, base: &Qwen2Config) -> ModuleListing {
+        let places = self.places(base);
+        ModuleListing::biases(places.map(|(layer, kind)| (layer, kind, kind.width(base))))
     }
 
     fn init_from(&self) -> Option<&str> {

@@ -6,7 +6,7 @@ use burn_qwen2::{Qwen2, Qwen2Config};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnyAdapter, BitFitConfig, Error, InitTokens, PTuningConfig, PTuningV2Config,
+    AnyAdapter, BitFitConfig, Error, InitTokens, ModuleListing, PTuningConfig, PTuningV2Config,
     PrefixTuningConfig, PromptTuning, PromptTuningConfig, method::Method, param::Source,
 };
 
@@ -161,6 +161,12 @@ impl MethodConfig {
     #[must_use]
     pub fn num_trainable(&self, base: &Qwen2Config) -> usize {
         self.method().num_trainable(base)
+    }
+
+    /// The modules of an adapter of this kind for a base of this size, under PEFT's names.
+    #[must_use]
+    pub fn modules(&self, base: &Qwen2Config) -> ModuleListing {
+        self.method().modules(base)
     }
 
     /// A new adapter for `base`. Random choices follow from `seed` and come from the host, so that

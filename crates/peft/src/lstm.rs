@@ -9,7 +9,10 @@ use burn::{
     tensor::{Tensor, activation, backend::Backend, s},
 };
 
-use crate::param::{Init, Source};
+use crate::{
+    ModuleListing,
+    param::{Init, Source},
+};
 
 /// Layers of LSTMs that read a sequence in both directions, with dropout between the layers.
 #[derive(Module, Debug)]
@@ -60,6 +63,34 @@ impl BiLstmSize {
     pub(crate) fn count(&self) -> usize {
         let direction = |layer| 4 * self.units * (self.inputs(layer) + self.units + 2);
         (0..self.layers).map(|layer| 2 * direction(layer)).sum()
+    }
+
+    /// As PyTorch's `LSTM` shows itself.
+    pub(crate) fn listing(&self, dropout: f64) -> ModuleListing {
+        let (gates, units) = (4 * self.units, self.units);
+        let mut arguments = format!("{}, {units}", self.d_in);
+        // PyTorch names only what is not its default, and the number of layers is 1 there.
+        if self.layers > 1 {
+            arguments += &format!(", num_layers={}", self.layers);
+        }
+        arguments += ", batch_first=True";
+        if dropout > 0.0 {
+            arguments += &format!(", dropout={dropout:?}");
+        }
+        let mut lstm = ModuleListing::new("LSTM").arguments(arguments + ", bidirectional=True");
+        for layer in 0..self.layers {
+            for end in ["", "_reverse"] {
+                lstm = lstm
+                    .parameter(
+                        format!("weight_ih_l{layer}{end}"),
+                        [gates, self.inputs(layer)],
+                    )
+                    .parameter(format!("weight_hh_l{layer}{end}"), [gates, units])
+                    .parameter(format!("bias_ih_l{layer}{end}"), [gates])
+                    .parameter(format!("bias_hh_l{layer}{end}"), [gates]);
+            }
+        }
+        lstm
     }
 }
 

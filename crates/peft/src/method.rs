@@ -2,7 +2,7 @@
 
 use burn_qwen2::Qwen2Config;
 
-use crate::Error;
+use crate::{Error, ModuleListing};
 
 /// The options of one method.
 pub(crate) trait Method {
@@ -22,6 +22,9 @@ pub(crate) trait Method {
 
     /// How many parameters an adapter of this kind trains on a base of this size.
     fn num_trainable(&self, base: &Qwen2Config) -> usize;
+
+    /// The modules of an adapter for a base of this size, under PEFT's names, with all that it trains.
+    fn modules(&self, base: &Qwen2Config) -> ModuleListing;
 
     /// The option `num_virtual_tokens`, where the method has virtual tokens.
     fn num_virtual_tokens(&mut self) -> Option<&mut Option<usize>> {

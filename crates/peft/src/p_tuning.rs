@@ -8,7 +8,7 @@ use burn_qwen2::Qwen2Config;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adapter, Error, Injection, VirtualTokens,
+    Adapter, Error, Injection, ModuleListing, VirtualTokens,
     linear::{self, Linear},
     lstm::{BiLstm, BiLstmSize},
     method::Method,
@@ -99,6 +99,23 @@ impl Method for PTuningConfig {
         let lstm = sizes.lstm.map_or(0, |size| size.count());
         let linears = sizes.linears.iter().map(|size| linear::count(*size));
         sizes.table[0] * sizes.table[1] + lstm + linears.sum::<usize>()
+    }
+
+    fn modules(&self, base: &Qwen2Config) -> ModuleListing {
+        let sizes = self.sizes(base);
+        let mut encoder = ModuleListing::new("PromptEncoder")
+            .child("embedding", ModuleListing::embedding(sizes.table));
+        if let Some(size) = sizes.lstm {
+            encoder = encoder.child("lstm_head", size.listing(self.encoder_dropout));
+        }
+        let mut mlp = Vec::new();
+        for size in sizes.linears {
+            if !mlp.is_empty() {
+                mlp.push(ModuleListing::new("ReLU"));
+            }
+            mlp.push(ModuleListing::linear(size, true));
+        }
+        encoder.child("mlp_head", ModuleListing::sequence("Sequential", mlp))
     }
 
     fn num_virtual_tokens(&mut self) -> Option<&mut Option<usize>> {

@@ -12,7 +12,7 @@ use rand::{SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adapter, Error, InitTokens, Injection,
+    Adapter, Error, InitTokens, Injection, ModuleListing,
     layers::LayerRange,
     method::Method,
     param::{Init, draw, trainable},
@@ -79,6 +79,12 @@ impl Method for PTuningV2Config {
     fn num_trainable(&self, base: &Qwen2Config) -> usize {
         let shape = self.shape(base);
         shape.tokens * self.columns(&shape).len()
+    }
+
+    fn modules(&self, base: &Qwen2Config) -> ModuleListing {
+        let shape = self.shape(base);
+        let table = [shape.tokens, self.columns(&shape).len()];
+        ModuleListing::new("PrefixEncoder").child("embedding", ModuleListing::embedding(table))
     }
 
     fn num_virtual_tokens(&mut self) -> Option<&mut Option<usize>> {

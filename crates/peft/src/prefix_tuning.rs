@@ -11,7 +11,7 @@ use burn_qwen2::{Qwen2, Qwen2Config};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adapter, Error, InitTokens, Injection, PTuningV2Config,
+    Adapter, Error, InitTokens, Injection, ModuleListing, PTuningV2Config,
     linear::{self, Linear},
     method::Method,
     param::{Init, Source, trainable},
@@ -88,6 +88,26 @@ impl Method for PrefixTuningConfig {
         let shape = self.shape(base);
         let linears = self.linears(&shape).map(linear::count);
         shape.tokens * shape.token_dim() + linears.iter().sum::<usize>()
+    }
+
+    fn modules(&self, base: &Qwen2Config) -> ModuleListing {
+        if !self.prefix_projection {
+            return self.without_projection().modules(base);
+        }
+        let shape = self.shape(base);
+        let [first, last] = self.linears(&shape);
+        let transform = [
+            ModuleListing::linear(first, true),
+            ModuleListing::new("Tanh"),
+            ModuleListing::linear(last, true),
+        ];
+        let table = [shape.tokens, shape.token_dim()];
+        ModuleListing::new("PrefixEncoder")
+            .child("embedding", ModuleListing::embedding(table))
+            .child(
+                "transform",
+                ModuleListing::sequence("Sequential", transform),
+            )
     }
 
     fn num_virtual_tokens(&mut self) -> Option<&mut Option<usize>> {

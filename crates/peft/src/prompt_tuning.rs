@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adapter, Error, InitTokens, Injection, VirtualTokens,
+    Adapter, Error, InitTokens, Injection, ModuleListing, VirtualTokens,
     method::Method,
     param::{Init, draw, trainable},
     virtual_tokens::{DEFAULT_TOKENS, check_count, cut_or_repeat, embedding_spread, embeddings_of},
@@ -107,6 +107,11 @@ impl Method for PromptTuningConfig {
 
     fn num_trainable(&self, base: &Qwen2Config) -> usize {
         self.count() * base.hidden_size
+    }
+
+    fn modules(&self, base: &Qwen2Config) -> ModuleListing {
+        let table = [self.count(), base.hidden_size];
+        ModuleListing::new("PromptEmbedding").child("embedding", ModuleListing::embedding(table))
     }
 
     fn num_virtual_tokens(&mut self) -> Option<&mut Option<usize>> {

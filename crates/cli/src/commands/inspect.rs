@@ -1,4 +1,4 @@
-//! `inspect`: what a folder holds, without reading any weights.
+//! `inspect`: what a model and an adapter are made of, without reading the model's weights.
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use burn_peft::MethodConfig;
+use burn_peft::{MethodConfig, ModuleListing};
 use burn_peft_format::{AdapterFolder, CONFIG_FILE};
 use burn_peft_train::{Override, RunConfig};
 use burn_qwen2::{Checkpoint, Qwen2Config};
@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// The base of an adapter folder: checks that it fits, and counts all parameters.
     #[arg(long)]
     model: Option<String>,
-    /// Count what this method would train on the model.
+    /// Show the modules that this method would train on the model, and count their parameters.
     #[arg(long, value_name = "M")]
     method: Option<String>,
     /// The method's virtual tokens.
@@ -48,6 +48,9 @@ struct Report {
     /// Unknown for an adapter whose base was not named.
     all_params: Option<usize>,
     tensors: BTreeMap<String, Vec<usize>>,
+    /// The base's modules, where it is known, and the adapter's, where there is one.
+    #[serde(skip)]
+    modules: Vec<ModuleListing>,
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -85,13 +88,20 @@ impl Args {
     fn model_report(&self, config: &Qwen2Config) -> Result<Report> {
         let base = config.num_parameters();
         let method = self.method_config()?;
-        let trainable = method.as_ref().map_or(0, |m| m.num_trainable(config));
+        let mut trainable = 0;
+        let mut modules = vec![ModuleListing::from(config)];
+        if let Some(method) = &method {
+            method.check_base(config)?;
+            trainable = method.num_trainable(config);
+            modules = base_and_adapter(config, method.modules(config));
+        }
         Ok(Report {
             kind: "model",
             method: method.map(|m| m.name().to_owned()),
             trainable_params: trainable,
             all_params: Some(base + trainable),
             tensors: config.tensor_shapes().into_iter().collect(),
+            modules,
             ..Report::default()
         })
     }
@@ -99,13 +109,15 @@ impl Args {
     fn adapter_report(&self) -> Result<Report> {
         let folder = AdapterFolder::load(&self.path)?;
         let trainable = folder.tensors.num_values();
-        let base = match &self.model {
-            None => None,
+        let (base, modules) = match &self.model {
+            None => (None, vec![folder.modules()]),
             Some(name) => {
                 let source = ModelSource::resolve(Some(name), None)?;
                 let checkpoint = source.checkpoint()?;
-                folder.check(&checkpoint.config().into(), &self.path)?;
-                Some(checkpoint.config().num_parameters())
+                let config = checkpoint.config();
+                folder.check(&config.into(), &self.path)?;
+                let modules = base_and_adapter(config, folder.modules());
+                (Some(config.num_parameters()), modules)
             }
         };
         Ok(Report {
@@ -119,6 +131,7 @@ impl Args {
                 .iter()
                 .map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec()))
                 .collect(),
+            modules,
         })
     }
 
@@ -143,6 +156,11 @@ impl Args {
     }
 }
 
+fn base_and_adapter(config: &Qwen2Config, adapter: ModuleListing) -> Vec<ModuleListing> {
+    let base = ModuleListing::from(config).note("frozen");
+    vec![base, adapter.note("trainable")]
+}
+
 impl Report {
     fn to_text(&self) -> String {
         let mut text = match (&self.method, &self.base_model) {
@@ -150,8 +168,8 @@ impl Report {
             (Some(method), None) => format!("{}: {method}\n", self.kind),
             (None, _) => format!("{}\n", self.kind),
         };
-        for (name, shape) in &self.tensors {
-            text += &format!("  {name} {shape:?}\n");
+        for module in &self.modules {
+            text += &module.to_string();
         }
         let trainable = self.trainable_params;
         text += &match self.all_params {
