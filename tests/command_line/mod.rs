@@ -14,6 +14,7 @@ use crate::fixture;
 mod methods;
 mod refusals;
 mod runs;
+mod templates;
 
 fn burn_peft(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_burn-peft"));

@@ -145,3 +145,55 @@ pub fn left_padded<B: Ops>(prompts: &[Prompt], device: &B::Device) -> Inputs<B> 
         placement: Placement::from_rows(placement),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn_flex::Flex;
+    use burn_peft_data::parse_rows;
+
+    use super::*;
+
+    fn prompt(ids: &[u32], placement: Option<Vec<usize>>) -> Prompt {
+        Prompt {
+            input_ids: ids.to_vec(),
+            placement,
+        }
+    }
+
+    fn padded(prompts: &[Prompt]) -> Inputs<Flex> {
+        left_padded(prompts, &Default::default())
+    }
+
+    #[test]
+    fn virtual_tokens_move_with_the_ids_they_stand_beside() {
+        let inputs = padded(&[
+            prompt(&[1, 2, 3], Some(vec![0, 3])),
+            prompt(&[4], Some(vec![0, 1])),
+        ]);
+        let ids: Vec<i64> = inputs.input_ids.to_data().iter::<i64>().collect();
+        assert_eq!(ids, [1, 2, 3, 0, 0, 4]);
+        assert_eq!(inputs.attention_mask.row(1), [false, false, true]);
+        let cells = vec![vec![0, 3], vec![2, 3]];
+        assert_eq!(inputs.placement, Placement::Cells(cells));
+    }
+
+    #[test]
+    fn prompts_that_say_nothing_have_their_virtual_tokens_in_front() {
+        let inputs = padded(&[vec![1, 2].into(), vec![3].into()]);
+        assert_eq!(inputs.placement, Placement::Front);
+    }
+
+    #[test]
+    fn a_row_keeps_its_own_prompt_whatever_the_template_puts_around_it() {
+        let row = r#"{"instruction":"add","input":"1 2","output":"3"}"#;
+        let rows = parse_rows("train.jsonl", row).unwrap();
+        let template = Template::parse("Q{prompt:2}{instruction}{output}").unwrap();
+        for template in [None, Some(&template)] {
+            let rows = prompts_and_references(&rows, template).unwrap();
+            assert_eq!(rows[0].prompt, instruction_prompt("add", Some("1 2")));
+            assert_eq!(rows[0].reference, "3");
+        }
+        let texts = parse_rows("train.jsonl", r#"{"text":"a"}"#).unwrap();
+        assert!(prompts_and_references(&texts, None).is_none());
+    }
+}

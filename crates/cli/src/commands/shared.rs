@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use burn::tensor::DType;
 use burn_peft::{AnyAdapter, NoAdapter, PeftModel};
 use burn_peft_data::{Template, TextTokenizer};
@@ -118,11 +118,23 @@ impl ModelArgs {
     }
 }
 
+/// The template of an adapter folder, whose virtual tokens must be the adapter's.
 fn template_of((dir, folder): &(PathBuf, AdapterFolder)) -> Result<Option<Template>> {
-    let template = folder.config.template.as_deref().map(Template::parse);
-    template
-        .transpose()
-        .with_context(|| display(&dir.join(CONFIG_FILE)))
+    let path = dir.join(CONFIG_FILE);
+    let Some(template) = &folder.config.template else {
+        return Ok(None);
+    };
+    let template = Template::parse(template).with_context(|| display(&path))?;
+    let placed = template.num_virtual_tokens();
+    let tokens = folder.config.method.virtual_tokens();
+    let own = tokens.map_or(0, |tokens| tokens.num_virtual_tokens);
+    if placed != 0 && placed != own {
+        bail!(
+            "{}: `burn_peft_template` places {placed} virtual tokens, the adapter has {own}",
+            display(&path)
+        );
+    }
+    Ok(Some(template))
 }
 
 impl OpenModel {
