@@ -192,7 +192,7 @@ fn an_adapter_for_another_base_is_refused() {
 
 #[test]
 fn commands_of_later_versions_say_so() {
-    for command in ["chat", "doctor", "export", "bench"] {
+    for command in ["chat", "doctor", "bench"] {
         let line = refused(&mut burn_peft(&[command, "--model", "x"]));
         assert!(line.contains("not there yet"), "{line}");
     }

@@ -1,6 +1,8 @@
 //! The model and the task that are part of the program (`assets/`).
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Context, Result};
 use burn_peft_data::{Rows, TextTokenizer, parse_rows};
 use burn_qwen2::Checkpoint;
 
@@ -32,23 +34,46 @@ pub(crate) fn learning_rate(method: &str) -> Option<f64> {
 /// Stands for the path of the built-in model in messages and in adapter folders.
 pub(crate) const MODEL_NAME: &str = "built-in";
 
+const CONFIG: &str = include_str!(asset!("model/config.json"));
+const GENERATION_CONFIG: &str = include_str!(asset!("model/generation_config.json"));
+static WEIGHTS: &[u8] = include_bytes!(asset!("model/model.safetensors"));
+static TOKENIZER: &[u8] = include_bytes!(asset!("model/tokenizer.json"));
+const TOKENIZER_CONFIG: &str = include_str!(asset!("model/tokenizer_config.json"));
+const CHAT_TEMPLATE: &str = include_str!(asset!("model/chat_template.jinja"));
+
 /// The small Qwen2 of `assets/model`.
 pub(crate) fn checkpoint() -> Result<Checkpoint> {
     Ok(Checkpoint::embedded(
         MODEL_NAME,
-        include_str!(asset!("model/config.json")),
-        include_str!(asset!("model/generation_config.json")),
-        include_bytes!(asset!("model/model.safetensors")),
+        CONFIG,
+        GENERATION_CONFIG,
+        WEIGHTS,
     )?)
 }
 
 /// Its tokenizer.
 pub(crate) fn tokenizer() -> Result<TextTokenizer> {
     Ok(TextTokenizer::from_bytes(
-        include_bytes!(asset!("model/tokenizer.json")),
-        include_bytes!(asset!("model/tokenizer_config.json")),
-        Some(include_str!(asset!("model/chat_template.jinja"))),
+        TOKENIZER,
+        TOKENIZER_CONFIG.as_bytes(),
+        Some(CHAT_TEMPLATE),
     )?)
+}
+
+/// Writes its files to `folder`, as any other model lies in one.
+pub(crate) fn unpack(folder: &Path) -> Result<()> {
+    for (name, bytes) in [
+        ("config.json", CONFIG.as_bytes()),
+        ("generation_config.json", GENERATION_CONFIG.as_bytes()),
+        ("model.safetensors", WEIGHTS),
+        ("tokenizer.json", TOKENIZER),
+        ("tokenizer_config.json", TOKENIZER_CONFIG.as_bytes()),
+        ("chat_template.jinja", CHAT_TEMPLATE.as_bytes()),
+    ] {
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// The built-in task's rows.

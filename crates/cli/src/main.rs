@@ -32,13 +32,13 @@ enum Command {
     Generate(commands::generate::Args),
     /// Say what a model or adapter folder holds.
     Inspect(commands::inspect::Args),
+    /// Merge an adapter into a checkpoint, or write its prompt as a tensor.
+    Export(commands::export::Args),
     /// Hold a conversation (not there yet).
     #[command(hide_possible_values = true)]
     Chat(commands::planned::Args),
     /// Check a run before it starts (not there yet).
     Doctor(commands::planned::Args),
-    /// Merge an adapter, or write its prompt as a tensor (not there yet).
-    Export(commands::planned::Args),
     /// Time training steps on random weights (not there yet).
     Bench(commands::planned::Args),
 }
@@ -49,9 +49,9 @@ fn main() -> ExitCode {
         Command::Evaluate(args) => commands::evaluate::run(args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
+        Command::Export(args) => commands::export::run(args),
         Command::Chat(_) => commands::planned::refuse("chat"),
         Command::Doctor(_) => commands::planned::refuse("doctor"),
-        Command::Export(_) => commands::planned::refuse("export"),
         Command::Bench(_) => commands::planned::refuse("bench"),
     };
     match outcome {

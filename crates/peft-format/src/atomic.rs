@@ -12,6 +12,22 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(io("read", path))
 }
 
+/// Puts `bytes` into a file, in place of what was there, whole or not at all. Folders above it are
+/// created if need be.
+///
+/// # Errors
+/// If it cannot be written; the old file is then still there.
+pub fn write_whole(file: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let dir = match file.parent() {
+        Some(dir) if dir != Path::new("") => dir,
+        _ => Path::new("."),
+    };
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let mut staged = Staged::new(dir)?;
+    staged.add(&name, bytes)?;
+    staged.commit()
+}
+
 pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error {
     let path = path.to_path_buf();
     move |source| Error::Io {

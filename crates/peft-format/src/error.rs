@@ -116,6 +116,27 @@ pub enum Error {
         /// PEFT's name of the method.
         peft_type: &'static str,
     },
+    /// The adapter cannot become part of a checkpoint.
+    #[error("{path}: cannot be merged: {reason}")]
+    CannotMerge {
+        /// The adapter's folder.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The adapter has no virtual tokens among the embeddings.
+    #[error(
+        "{path}: an adapter of type {peft_type} has no prompt; PROMPT_TUNING and P_TUNING have"
+    )]
+    NoPrompt {
+        /// The adapter's folder.
+        path: PathBuf,
+        /// PEFT's name of the method.
+        peft_type: &'static str,
+    },
+    /// A checkpoint could not be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] burn_qwen2::Error),
     /// The adapter does not fit the base model. Every problem at once.
     #[error(
         "{path}: the adapter does not fit the base model: {}",

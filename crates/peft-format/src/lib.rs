@@ -60,6 +60,7 @@ mod card;
 mod config;
 mod convert;
 mod error;
+mod export;
 mod fields;
 mod fit;
 mod folder;
@@ -68,6 +69,7 @@ mod method;
 mod options;
 mod tensors;
 
+pub use atomic::write_whole;
 pub use beft::{
     BeftOptions, BiasMovement, TargetModules, beft_bias_name, parse_beft_bias_name, target_modules,
 };
@@ -75,6 +77,7 @@ pub use card::ModelCard;
 pub use config::{AdapterConfig, PEFT_VERSION, TaskType};
 pub use convert::{adapter_from_folder, folder_from_adapter};
 pub use error::{Error, Problem};
+pub use export::PROMPT_EMBEDS_FILE;
 pub use fit::{BaseDims, PrefixHeads};
 pub use folder::{AdapterFolder, CARD_FILE, CONFIG_FILE, WEIGHTS_FILE};
 pub use method::{MethodOptions, VirtualTokenOptions};

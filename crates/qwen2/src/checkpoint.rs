@@ -17,6 +17,15 @@ use serde::Deserialize;
 
 use crate::{Error, GenerationConfig, Qwen2, Qwen2Config, weights};
 
+mod copy;
+
+pub use copy::Copied;
+
+/// The weights of a checkpoint that is not sharded.
+const SINGLE_FILE: &str = "model.safetensors";
+/// Which shard each tensor is in.
+const INDEX_FILE: &str = "model.safetensors.index.json";
+
 /// A checkpoint whose configuration was read and whose tensors' names and shapes were checked; the
 /// weights themselves are read by [`load`](Self::load).
 #[derive(Debug)]
@@ -30,6 +39,8 @@ pub struct Checkpoint {
 /// One safetensors file: its bytes, and where in them the tensors are.
 #[derive(Debug)]
 struct WeightsFile {
+    /// Its name in the folder.
+    name: String,
     bytes: Bytes,
     metadata: Metadata,
     /// Where the tensors' bytes begin, behind the header.
@@ -279,7 +290,9 @@ impl WeightsFile {
                 slice.len()
             )));
         }
+        let name = path.file_name().unwrap_or_default();
         Ok(Self {
+            name: name.to_string_lossy().into_owned(),
             bytes,
             metadata,
             data_start,
@@ -334,11 +347,11 @@ fn read_text(path: &Path) -> Result<String, Error> {
 }
 
 fn weights_paths(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let single = folder.join("model.safetensors");
+    let single = folder.join(SINGLE_FILE);
     if single.exists() {
         return Ok(vec![single]);
     }
-    let index_path = folder.join("model.safetensors.index.json");
+    let index_path = folder.join(INDEX_FILE);
     if !index_path.exists() {
         return Err(Error::NoWeights {
             folder: folder.to_owned(),

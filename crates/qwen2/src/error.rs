@@ -8,7 +8,7 @@ use burn::tensor::DType;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file could not be read.
+    /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {
         /// The file.
@@ -64,5 +64,11 @@ pub enum Error {
         backend: String,
         /// The type asked for.
         dtype: DType,
+    },
+    /// A checkpoint is written to a folder of its own.
+    #[error("{folder}: the folder is not empty; give one that is, or a new one")]
+    NotEmpty {
+        /// The folder.
+        folder: PathBuf,
     },
 }

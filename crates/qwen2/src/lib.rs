@@ -37,7 +37,7 @@ mod rope;
 mod weights;
 
 pub use cache::{KvCache, LayerKv};
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, Copied};
 pub use config::Qwen2Config;
 pub use error::Error;
 pub use generation::{

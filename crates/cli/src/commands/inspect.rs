@@ -7,12 +7,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use burn_peft::{MethodConfig, ModuleListing};
-use burn_peft_format::{AdapterFolder, CONFIG_FILE};
+use burn_peft_format::{AdapterFolder, BiasMovement, CONFIG_FILE};
 use burn_peft_train::{Override, RunConfig};
 use burn_qwen2::{Checkpoint, Qwen2Config};
 use serde::Serialize;
 
-use super::shared::display;
+use super::{biases, shared::display};
 use crate::{output, source::ModelSource};
 
 /// Arguments of `inspect`.
@@ -32,6 +32,8 @@ pub(crate) struct Args {
     /// An option of the method, as in --set method.num_virtual_tokens=10.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+    #[command(flatten)]
+    biases: biases::Args,
     /// One JSON object on stdout.
     #[arg(long)]
     json: bool,
@@ -51,6 +53,8 @@ struct Report {
     /// The base's modules, where it is known, and the adapter's, where there is one.
     #[serde(skip)]
     modules: Vec<ModuleListing>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    biases: Option<Vec<BiasMovement>>,
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -86,6 +90,7 @@ fn model_config(folder: &Path) -> Result<Qwen2Config> {
 
 impl Args {
     fn model_report(&self, config: &Qwen2Config) -> Result<Report> {
+        self.biases.refuse_model(&self.path)?;
         let base = config.num_parameters();
         let method = self.method_config()?;
         let mut trainable = 0;
@@ -132,6 +137,7 @@ impl Args {
                 .map(|(name, tensor)| (name.to_owned(), tensor.shape().to_vec()))
                 .collect(),
             modules,
+            biases: self.biases.report(&folder, &self.path)?,
         })
     }
 
@@ -178,6 +184,9 @@ impl Report {
                 format!("trainable params: {trainable}; name the base with --model to count all\n")
             }
         };
+        if let Some(movement) = &self.biases {
+            text += &biases::to_text(movement);
+        }
         text
     }
 }

@@ -1,6 +1,8 @@
 //! One module a command: its arguments, and what it does.
 
+pub(crate) mod biases;
 pub(crate) mod evaluate;
+pub(crate) mod export;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 mod method_help;

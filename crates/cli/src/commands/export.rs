@@ -1,0 +1,99 @@
+//! `export`: an adapter in forms that need no adapter support.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use burn_peft_format::{AdapterFolder, PROMPT_EMBEDS_FILE};
+use burn_qwen2::Checkpoint;
+use clap::ValueEnum;
+
+use super::shared::display;
+use crate::{builtin, output, progress::Progress, source::ModelSource};
+
+/// Arguments of `export`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A folder in Hugging Face layout or a hub id [default: the built-in model].
+    #[arg(long)]
+    model: Option<String>,
+    /// Branch, tag or commit of a hub id.
+    #[arg(long)]
+    revision: Option<String>,
+    /// Folder of an adapter, as PEFT or `train` wrote it.
+    #[arg(long, value_name = "DIR")]
+    adapter: PathBuf,
+    /// What to make of it.
+    #[arg(long, value_name = "FORM")]
+    to: Form,
+    /// Where to. A merged checkpoint goes to a new or empty folder. A prompt goes to a file if the
+    /// name ends in .safetensors, else to prompt_embeds.safetensors in this folder.
+    #[arg(long, value_name = "DIR|FILE")]
+    output: PathBuf,
+}
+
+/// `--to`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// The model with BitFit's biases (q_proj, k_proj, v_proj) added to its own: a full checkpoint.
+    Merged,
+    /// The virtual tokens of Prompt Tuning or P-Tuning as one tensor, `[tokens, d_model]`.
+    PromptEmbeds,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let folder = AdapterFolder::load(&args.adapter)?;
+    match args.to {
+        Form::Merged => args.merge(&folder),
+        Form::PromptEmbeds => args.prompt_embeds(&folder),
+    }
+}
+
+impl Args {
+    fn merge(&self, folder: &AdapterFolder) -> Result<()> {
+        let source = ModelSource::resolve(self.model.as_deref(), self.revision.as_deref())?;
+        // The built-in model has no folder to copy.
+        let unpacked = tempfile::tempdir().context("no temporary folder could be made")?;
+        let checkpoint = match source {
+            ModelSource::BuiltIn => {
+                builtin::unpack(unpacked.path())?;
+                Checkpoint::open(unpacked.path())?
+            }
+            ModelSource::Folder { .. } => source.checkpoint()?,
+        };
+        let mut bar = Progress::bytes("writing");
+        let copied = folder.merge_into(
+            &checkpoint,
+            &self.output,
+            &self.adapter,
+            &mut |done, total| bar.set(done, total),
+        )?;
+        drop(bar);
+        let mut text = format!(
+            "{}: the model with {} biases changed\n",
+            display(&self.output),
+            folder.biases().len()
+        );
+        if !copied.widened.is_empty() {
+            text += &format!(
+                "{} of them are stored as F32 now, because the checkpoint's type cannot hold the sums \
+                 exactly\n",
+                copied.widened.len()
+            );
+        }
+        output::print(&text)
+    }
+
+    fn prompt_embeds(&self, folder: &AdapterFolder) -> Result<()> {
+        // A prompt needs no base. Where one is named, it must be the right one.
+        if let Some(name) = &self.model {
+            let source = ModelSource::resolve(Some(name), self.revision.as_deref())?;
+            folder.check(&source.checkpoint()?.config().into(), &self.adapter)?;
+        }
+        let file = match self.output.extension() {
+            Some(ending) if ending == "safetensors" => self.output.clone(),
+            _ => self.output.join(PROMPT_EMBEDS_FILE),
+        };
+        let shape = folder.save_prompt_embeds(&file, &self.adapter)?;
+        output::print(&format!("{}: prompt_embeds {shape:?}\n", display(&file)))
+    }
+}
