@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use burn_peft::{BiasKind, LayerWidths};
+use burn_peft::{BiasKind, LayerWidths, PrefixHeads};
 
 use crate::beft::{BeftOptions, TargetModules, beft_bias_name};
 use crate::folder::AdapterFolder;
@@ -30,16 +30,6 @@ pub struct BaseDims {
     pub vocab_size: usize,
 }
 
-/// How many heads a prefix's keys and values have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PrefixHeads {
-    /// As many as the base has key/value heads.
-    KeyValue,
-    /// As many as it has query heads: what PEFT wrote before it knew grouped queries.
-    /// PEFT 0.21 no longer loads it where the two numbers differ.
-    Attention,
-}
-
 impl From<&BaseDims> for LayerWidths {
     fn from(dims: &BaseDims) -> Self {
         Self {
@@ -55,7 +45,7 @@ impl BaseDims {
     /// Columns of a prefix: a key and a value of every layer.
     pub fn prefix_width(&self, heads: PrefixHeads) -> usize {
         let heads = match heads {
-            PrefixHeads::KeyValue => self.num_kv_heads,
+            PrefixHeads::Kv => self.num_kv_heads,
             PrefixHeads::Attention => self.num_heads,
         };
         self.num_layers * 2 * heads * self.head_dim
@@ -76,8 +66,8 @@ impl AdapterFolder {
                 self.prompt_shapes(&[(dims.hidden_size, dims.hidden_size)], dims, &mut problems)
             }
             MethodOptions::PrefixTuning(options) => {
-                let widths = [PrefixHeads::KeyValue, PrefixHeads::Attention]
-                    .map(|heads| dims.prefix_width(heads));
+                let widths =
+                    [PrefixHeads::Kv, PrefixHeads::Attention].map(|heads| dims.prefix_width(heads));
                 // The same for both where every query head has its own key: then one shape is enough.
                 let mut layouts = widths
                     .map(|width| (width / (2 * dims.num_layers).max(1), width))
@@ -111,7 +101,7 @@ impl AdapterFolder {
             return None;
         };
         let width = *self.tensors.get(PROMPT_EMBEDDINGS)?.shape().get(1)?;
-        [PrefixHeads::KeyValue, PrefixHeads::Attention]
+        [PrefixHeads::Kv, PrefixHeads::Attention]
             .into_iter()
             .find(|&heads| dims.prefix_width(heads) == width)
     }
@@ -348,7 +338,7 @@ mod tests {
     fn a_prefix_may_have_either_number_of_heads() {
         let grouped = prefix(VirtualTokenOptions::prefix(3, &DIMS), 48);
         assert!(problems(&grouped).is_empty());
-        assert_eq!(grouped.prefix_heads(&DIMS), Some(PrefixHeads::KeyValue));
+        assert_eq!(grouped.prefix_heads(&DIMS), Some(PrefixHeads::Kv));
         let full = prefix(VirtualTokenOptions::attention_prefix(3, &DIMS), 96);
         assert!(problems(&full).is_empty());
         assert_eq!(full.prefix_heads(&DIMS), Some(PrefixHeads::Attention));

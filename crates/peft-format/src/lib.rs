@@ -1,7 +1,7 @@
 //! Reads and writes the adapter folders of Hugging Face PEFT.
 //!
 //! A folder is `adapter_config.json`, `adapter_model.safetensors` and `README.md`. What this crate writes, PEFT
-//! loads (but for prefixes of [attention width](PrefixHeads::Attention) and biases of norms). What PEFT wrote for the methods below,
+//! loads (but for prefixes of [attention width](burn_peft::PrefixHeads::Attention) and biases of norms). What PEFT wrote for the methods below,
 //! this crate reads, and would write again byte for byte: its tests hold it to that, on folders PEFT made.
 //!
 //! | `peft_type` | tensors |
@@ -78,7 +78,7 @@ pub use config::{AdapterConfig, PEFT_VERSION, TaskType};
 pub use convert::{adapter_from_folder, folder_from_adapter};
 pub use error::{Error, Problem};
 pub use export::PROMPT_EMBEDS_FILE;
-pub use fit::{BaseDims, PrefixHeads};
+pub use fit::BaseDims;
 pub use folder::{AdapterFolder, CARD_FILE, CONFIG_FILE, WEIGHTS_FILE};
 pub use method::{MethodOptions, VirtualTokenOptions};
 pub use options::{

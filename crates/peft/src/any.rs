@@ -28,6 +28,10 @@ impl<B: Backend> Adapter<B> for NoAdapter<B> {
 
 /// Any of the methods of this crate, chosen at run time. (`Module` cannot be a trait object.)
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one of them, and a Box is no Module"
+)]
 pub enum AnyAdapter<B: Backend> {
     /// The base alone.
     None(NoAdapter<B>),

@@ -48,14 +48,14 @@ pub(crate) enum Init {
 /// Where the values of an adapter's parameters come from.
 pub(crate) enum Source<'a> {
     /// Drawn on the host, so that every backend starts from the same numbers.
-    Random(StdRng),
+    Random(Box<StdRng>),
     /// Given, by name.
     Given(&'a dyn Fn(&str) -> TensorData),
 }
 
 impl Source<'_> {
     pub(crate) fn seeded(seed: u64) -> Self {
-        Self::Random(StdRng::seed_from_u64(seed))
+        Self::Random(Box::new(StdRng::seed_from_u64(seed)))
     }
 
     /// The parameter called `name`.

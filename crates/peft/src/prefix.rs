@@ -1,7 +1,7 @@
 //! What Prefix Tuning and P-Tuning v2 share: a table of keys and values for every layer, its layout, and
 //! what it starts from.
 
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend, s};
 use burn_peft_ops::Ops;
 use burn_qwen2::{AttentionMask, KvCache, LayerKv, Qwen2, Qwen2Config};
 use serde::{Deserialize, Serialize};
@@ -72,7 +72,7 @@ impl PrefixShape {
             .reshape([self.tokens, 2 * self.layers, self.heads, self.head_dim])
             .permute([1, 2, 0, 3]); // [layers · 2, heads, tokens, head_dim]
         let block = |index: usize| {
-            let block = blocks.clone().slice([index..index + 1]);
+            let block = blocks.clone().slice(s![index..index + 1]);
             block.reshape([self.heads, self.tokens, self.head_dim])
         };
         (0..self.layers)

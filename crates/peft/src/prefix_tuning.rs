@@ -303,16 +303,16 @@ fn solve_gram(features: &[Vec<f64>], mut table: Vec<Vec<f64>>) -> Vec<Vec<f64>> 
         table[from] = source;
     };
     for row in 0..tokens {
-        for before in 0..row {
-            subtract(row, before, lower[row][before], &mut table);
+        for (before, factor) in lower[row][..row].iter().enumerate() {
+            subtract(row, before, *factor, &mut table);
         }
         table[row]
             .iter_mut()
             .for_each(|value| *value /= lower[row][row]);
     }
     for row in (0..tokens).rev() {
-        for after in row + 1..tokens {
-            subtract(row, after, lower[after][row], &mut table);
+        for (after, factors) in lower.iter().enumerate().skip(row + 1) {
+            subtract(row, after, factors[row], &mut table);
         }
         table[row]
             .iter_mut()

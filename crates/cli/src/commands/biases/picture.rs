@@ -51,7 +51,7 @@ pub(super) fn draw(grid: &Grid, base: Option<&str>) -> Result<String> {
         let area = SVGBackend::with_string(&mut svg, picture.size()).into_drawing_area();
         picture
             .draw(&area, base)
-            .and_then(|()| Ok(area.present()?))
+            .and_then(|()| area.present())
             // Its errors hold no `Sync` value, and a string cannot fail to be written to.
             .map_err(|error| anyhow!("the picture could not be drawn: {error}"))?;
     }
