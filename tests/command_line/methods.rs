@@ -355,3 +355,46 @@ fn a_template_settles_the_tokens_and_goes_with_the_adapter() {
     ]));
     assert!(line.contains("bitfit has no virtual tokens"), "{line}");
 }
+
+#[test]
+fn rows_and_virtual_tokens_share_the_models_positions() {
+    let folder = tempdir().unwrap();
+    // The model has 512 positions.
+    let path = folder.path().join("long.jsonl");
+    let long = "the cat sat on the mat ".repeat(60);
+    let row = serde_json::json!({"prompt": "say ", "completion": long});
+    fs::write(&path, row.to_string()).unwrap();
+    let (data, model) = (text(&path).to_owned(), model_path());
+    for method in ["prompt-tuning", "p-tuning-v2"] {
+        let output = folder.path().join(method);
+        train(method, &[], &data, &output, &["--max-steps", "1"]);
+        let evaluated = succeed(&mut burn_peft(&[
+            "evaluate",
+            "--json",
+            "--no-generate",
+            "--model",
+            &model,
+            "--data",
+            &data,
+            "--adapter",
+            text(&output),
+        ]));
+        let evaluated: Value = serde_json::from_slice(&evaluated.stdout).unwrap();
+        assert_eq!(evaluated["truncated"], 1);
+        let supervised = evaluated["label_tokens"].as_u64().unwrap();
+        assert!((480..492).contains(&supervised), "{evaluated}");
+    }
+    let output = folder.path().join("none");
+    let line = refused(&mut burn_peft(&[
+        "train",
+        "--model",
+        &model,
+        "--data",
+        &data,
+        "--output",
+        text(&output),
+        "--set",
+        "method.num_virtual_tokens=511",
+    ]));
+    assert!(line.contains("method.num_virtual_tokens"), "{line}");
+}

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AnyAdapter, BitFitConfig, Error, InitTokens, ModuleListing, PTuningConfig, PTuningV2Config,
     PrefixTuningConfig, PromptTuning, PromptTuningConfig, method::Method, param::Source,
+    virtual_tokens::DEFAULT_TOKENS,
 };
 
 /// A method and its options. In run.toml the key `type` selects the method.
@@ -125,7 +126,23 @@ impl MethodConfig {
     /// # Errors
     /// An option that does not fit it, by name.
     pub fn check_base(&self, base: &Qwen2Config) -> Result<(), Error> {
+        let (tokens, positions) = (self.num_virtual_tokens(), base.max_position_embeddings);
+        // A row of two tokens is the shortest that teaches anything.
+        if tokens + 2 > positions {
+            return Err(Error::option(
+                "num_virtual_tokens",
+                format!("{tokens} leave no room for rows; the base has {positions} positions"),
+            ));
+        }
         self.method().check_base(base)
+    }
+
+    /// Virtual tokens of an adapter of this kind, each of which takes a position of the base's; 0 for a
+    /// method without.
+    #[must_use]
+    pub fn num_virtual_tokens(&self) -> usize {
+        let tokens = self.method().num_virtual_tokens();
+        tokens.map_or(0, |tokens| tokens.unwrap_or(DEFAULT_TOKENS))
     }
 
     /// Settles the number of virtual tokens where the options leave it open: the template's, else the
@@ -135,7 +152,7 @@ impl MethodConfig {
     /// A template that places another number of tokens than the options say, or any for a method without.
     pub fn settle_tokens(&mut self, counts: TokenCounts) -> Result<(), Error> {
         let name = self.name();
-        let Some(own) = self.method_mut().num_virtual_tokens() else {
+        let Some(own) = self.method_mut().num_virtual_tokens_mut() else {
             return match counts.template {
                 None => Ok(()),
                 Some(tokens) => Err(Error::option(
@@ -286,7 +303,7 @@ mod tests {
                 ..PromptTuningConfig::default()
             });
             method.settle_tokens(counts)?;
-            Ok::<_, Error>(method.method_mut().num_virtual_tokens().copied().flatten())
+            Ok::<_, Error>(method.method().num_virtual_tokens().flatten())
         };
         assert_eq!(settled(Some(7), counts(None, Some(5))).unwrap(), Some(7));
         assert_eq!(settled(None, counts(Some(6), Some(5))).unwrap(), Some(6));

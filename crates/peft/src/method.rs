@@ -27,7 +27,12 @@ pub(crate) trait Method {
     fn modules(&self, base: &Qwen2Config) -> ModuleListing;
 
     /// The option `num_virtual_tokens`, where the method has virtual tokens.
-    fn num_virtual_tokens(&mut self) -> Option<&mut Option<usize>> {
+    fn num_virtual_tokens(&self) -> Option<Option<usize>> {
+        None
+    }
+
+    /// The same, to be settled.
+    fn num_virtual_tokens_mut(&mut self) -> Option<&mut Option<usize>> {
         None
     }
 

@@ -110,7 +110,11 @@ impl Method for PrefixTuningConfig {
             )
     }
 
-    fn num_virtual_tokens(&mut self) -> Option<&mut Option<usize>> {
+    fn num_virtual_tokens(&self) -> Option<Option<usize>> {
+        Some(self.num_virtual_tokens)
+    }
+
+    fn num_virtual_tokens_mut(&mut self) -> Option<&mut Option<usize>> {
         Some(&mut self.num_virtual_tokens)
     }
 

@@ -159,7 +159,9 @@ where
     files::replace_file(&output_dir.join(RUN_FILE), config.to_toml()?.as_bytes())?;
 
     let mut tokenise = |rows: &Rows| -> Result<Tokenized, Error> {
-        let limit = inputs.checkpoint.config().max_position_embeddings;
+        // Virtual tokens take positions too; `check_base` has seen that some are left.
+        let positions = inputs.checkpoint.config().max_position_embeddings;
+        let limit = positions - config.method.num_virtual_tokens();
         let tokenize = TokenizeOptions {
             max_length: Some(config.data.max_length.min(limit)),
             template: config.data.template.as_ref(),

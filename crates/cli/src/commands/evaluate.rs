@@ -68,7 +68,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         None => builtin::rows(builtin::Split::Test)?,
     };
     let open = args.model.open()?;
-    let longest = open.checkpoint.config().max_position_embeddings;
+    let longest = open.longest_row();
     let options = TokenizeOptions {
         max_length: Some(args.max_length.unwrap_or(longest).min(longest)),
         template: open.template.as_ref(),

@@ -80,10 +80,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if prompt.input_ids.is_empty() {
         bail!("--prompt: there is no token in it; give the model something to continue");
     }
-    let longest = open.checkpoint.config().max_position_embeddings;
+    let longest = open.longest_row();
     if prompt.input_ids.len() >= longest {
         bail!(
-            "--prompt: it has {} tokens, and the model's longest sequence is {longest}",
+            "--prompt: it has {} tokens, and the model has room for {longest}, new ones included",
             prompt.input_ids.len()
         );
     }

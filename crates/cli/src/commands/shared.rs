@@ -138,6 +138,18 @@ fn template_of((dir, folder): &(PathBuf, AdapterFolder)) -> Result<Option<Templa
 }
 
 impl OpenModel {
+    /// Tokens a row may have: the model's positions, less those that the adapter's virtual tokens take.
+    pub(crate) fn longest_row(&self) -> usize {
+        let method = self
+            .adapter
+            .as_ref()
+            .map(|(_, folder)| &folder.config.method);
+        let tokens = method.and_then(|method| method.virtual_tokens());
+        let tokens = tokens.map_or(0, |tokens| tokens.num_virtual_tokens);
+        let positions = self.checkpoint.config().max_position_embeddings;
+        positions.saturating_sub(tokens)
+    }
+
     /// Reads the weights.
     pub(crate) fn load<B: Ops>(
         &self,
