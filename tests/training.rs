@@ -404,6 +404,39 @@ fn an_mlp_started_from_a_text_gives_the_texts_keys_and_values() {
     }
 }
 
+/// Why a prefix does not start at zero by default.
+#[test]
+fn virtual_tokens_that_start_at_zero_stay_the_same_and_real_ones_do_not() {
+    type Inner = NdArray<f32>;
+    for (init_weights, stay_the_same) in
+        [(PrefixInit::Zero, true), (PrefixInit::SampleVocab, false)]
+    {
+        let method = MethodConfig::PTuningV2(PTuningV2Config {
+            num_virtual_tokens: Some(4),
+            init_weights,
+            ..PTuningV2Config::default()
+        });
+        let base = fixture::model::<Autodiff<Inner>>("tied_gqa");
+        let adapter = init(&method, &base);
+        let mut trainee = Trainee::new(PeftModel::new(base, adapter));
+        let mut optimizer = init_optimizer::<Autodiff<Inner>, _>(&TrainConfig::default());
+        for rows in rows() {
+            let output = TrainStep::step(&trainee, vec![rows.batch_on()]);
+            trainee = optimizer.step(0.05, trainee, output.grads);
+        }
+        let Injection::Prefix(prefix) = trainee.valid().into_model().adapter().inject() else {
+            panic!("a prefix is injected into the cache");
+        };
+        let table = prefix_table(prefix).into_data().to_vec::<f32>().unwrap();
+        assert!(table.iter().any(|value| *value != 0.0));
+        let [first, second] =
+            [0, 1].map(|row| &table[row * table.len() / 4..(row + 1) * table.len() / 4]);
+        // Sums over a row's keys may end in another last bit from cell to cell.
+        let same = first.iter().zip(second).all(|(a, b)| (a - b).abs() < 1e-3);
+        assert_eq!(same, stay_the_same, "{init_weights:?}");
+    }
+}
+
 #[test]
 fn dropout_acts_in_training_and_only_there() {
     type Inner = NdArray<f32>;

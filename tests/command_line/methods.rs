@@ -239,6 +239,7 @@ fn what_is_known_to_train_badly_is_said_and_trained() {
             &["method.init_weights=random"],
             "random prefix",
         ),
+        ("p-tuning-v2", &["method.init_weights=zero"], "act as one"),
         (
             "p-tuning",
             &["method.encoder_dropout=0.5"],

@@ -4,9 +4,14 @@
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend, s};
 use burn_peft_ops::Ops;
 use burn_qwen2::{AttentionMask, KvCache, LayerKv, Qwen2, Qwen2Config};
+use rand::{SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, InitTokens, virtual_tokens::cut_or_repeat};
+use crate::{
+    Error, InitTokens,
+    param::{Init, draw},
+    virtual_tokens::cut_or_repeat,
+};
 
 /// How many heads a prefix's keys and values have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,8 +26,11 @@ pub enum PrefixHeads {
 
 /// What the keys and values of a prefix start as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum PrefixInit {
+    /// The keys and values of random tokens. Real ones, of whatever words, do better than random numbers
+    /// (Li and Liang 2021, §7.4).
+    SampleVocab,
     /// All zero. A zero key takes part in the softmax: the start is near the bare base, not the base.
     Zero,
     /// As PyTorch starts the modules: a table of N(0, 1), and with an MLP what its random layers give.
@@ -83,19 +91,39 @@ impl PrefixShape {
             .collect()
     }
 
-    /// The table of a real text: the keys and values that the base has for its first tokens, repeated if
-    /// there are too few. Row-major `[tokens, columns]`, f32, on the host.
-    ///
-    /// As PEFT's `initialize_kv_prefix_from_text` without a chat template, which refuses a short text.
+    /// What a prefix starts as, where that does not follow from the parameters of an MLP: row-major
+    /// `[tokens, columns]`, f32, on the host.
     ///
     /// # Errors
     /// A text without tokens.
-    pub(crate) fn of_text<B: Ops>(
+    pub(crate) fn start<B: Ops>(
         &self,
+        init: PrefixInit,
         base: &Qwen2<B>,
         tokens: &InitTokens,
+        seed: u64,
     ) -> Result<Vec<f32>, Error> {
-        let ids = cut_or_repeat(&tokens.text_ids, self.tokens, "prefix_init_text")?;
+        let random = &mut StdRng::seed_from_u64(seed);
+        let count = self.tokens * self.columns();
+        Ok(match init {
+            PrefixInit::SampleVocab => {
+                let ids = tokens.sample(self.tokens, base.config().vocab_size, random);
+                self.of_tokens(base, ids)
+            }
+            PrefixInit::Zero => draw(count, Init::Zeros, random),
+            // PyTorch's start of an embedding, which is what PEFT holds the table in.
+            PrefixInit::Random => draw(count, Init::Normal(1.0), random),
+            // As PEFT's `initialize_kv_prefix_from_text` without a chat template, which refuses a text that
+            // is too short.
+            PrefixInit::Text => {
+                let ids = cut_or_repeat(&tokens.text_ids, self.tokens, "prefix_init_text")?;
+                self.of_tokens(base, ids)
+            }
+        })
+    }
+
+    /// The keys and values that the base has for so many tokens at the start of a row.
+    fn of_tokens<B: Ops>(&self, base: &Qwen2<B>, ids: Vec<u32>) -> Vec<f32> {
         let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
         let ids = TensorData::new(ids, [1, self.tokens]);
         let ids = Tensor::<B, 2, Int>::from_data(ids, &base.device());
@@ -111,7 +139,7 @@ impl PrefixShape {
             })
             .collect();
         let table = prefix_table(layers).into_data();
-        Ok(table.iter::<f32>().collect())
+        table.iter::<f32>().collect()
     }
 }
 
@@ -146,11 +174,21 @@ pub(crate) fn check_init(init: PrefixInit, text: Option<&str>) -> Result<(), Err
     Ok(())
 }
 
-/// What is known to train badly.
-pub(crate) fn init_warning(init: PrefixInit) -> Option<String> {
-    // PEFT's comparison on MetaMathQA: 18.6 % from random, 35.8 % from zero, 41.6 % from a text.
-    (init == PrefixInit::Random).then(|| {
-        "a random prefix is known to train badly; `init_weights = \"zero\"` or `\"text\"` does better"
-            .into()
-    })
+/// What is known to train badly, of a prefix without an MLP.
+pub(crate) fn init_warning(init: PrefixInit, dropout: f64) -> Option<String> {
+    match init {
+        // PEFT's comparison on MetaMathQA: 18.6 % from random, 35.8 % from zero, 41.6 % from a text.
+        PrefixInit::Random => Some(
+            "a random prefix is known to train badly; `init_weights = \"sample_vocab\"` or `\"text\"` \
+             starts from real keys and values"
+                .into(),
+        ),
+        // Equal tokens get equal gradients. Only dropout tells them apart.
+        PrefixInit::Zero if dropout == 0.0 => Some(
+            "virtual tokens that all start at zero stay the same as each other, and act as one; \
+             `init_weights = \"sample_vocab\"` or some `prefix_dropout` sets them apart"
+                .into(),
+        ),
+        _ => None,
+    }
 }

@@ -5,7 +5,7 @@ use burn::{
     tensor::{Tensor, TensorData, backend::Backend},
 };
 use burn_qwen2::{Qwen2, Qwen2Config};
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -178,10 +178,7 @@ impl PromptTuningConfig {
     ) -> Result<PromptTuning<B>, Error> {
         let mut random = StdRng::seed_from_u64(seed);
         let (count, width) = (self.count(), base.config().hidden_size);
-        let known = tokens.known_ids.min(base.config().vocab_size) as u32;
-        let mut sample = |count: usize| -> Vec<u32> {
-            (0..count).map(|_| random.random_range(0..known)).collect()
-        };
+        let vocab = base.config().vocab_size;
         let values = match self.prompt_tuning_init {
             PromptTuningInit::Random => {
                 let deviation = match self.random_init {
@@ -190,7 +187,9 @@ impl PromptTuningConfig {
                 };
                 draw(count * width, Init::Normal(deviation), &mut random)
             }
-            PromptTuningInit::SampleVocab => embeddings_of(base, &sample(count)),
+            PromptTuningInit::SampleVocab => {
+                embeddings_of(base, &tokens.sample(count, vocab, &mut random))
+            }
             PromptTuningInit::Text => {
                 let option = "prompt_tuning_init_text";
                 embeddings_of(base, &cut_or_repeat(&tokens.text_ids, count, option)?)
@@ -200,7 +199,11 @@ impl PromptTuningConfig {
                 for ids in &tokens.label_ids {
                     values.extend(mean_embedding(base, ids)?);
                 }
-                values.extend(embeddings_of(base, &sample(count - tokens.label_ids.len())));
+                let rest = count - tokens.label_ids.len();
+                values.extend(embeddings_of(
+                    base,
+                    &tokens.sample(rest, vocab, &mut random),
+                ));
                 values
             }
         };

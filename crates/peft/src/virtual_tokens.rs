@@ -2,6 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use burn_qwen2::Qwen2;
+use rand::{Rng, rngs::StdRng};
 
 use crate::Error;
 
@@ -16,8 +17,21 @@ pub struct InitTokens {
     pub text_ids: Vec<u32>,
     /// Ids of each label that the options name, where they name some.
     pub label_ids: Vec<Vec<u32>>,
-    /// Ids that the tokenizer has. Embedding tables are padded beyond them.
+    /// Ids that the tokenizer has. Embedding tables are padded beyond them. 0: all of the table's.
     pub known_ids: usize,
+}
+
+impl InitTokens {
+    /// `count` random tokens of a vocabulary, of which those beyond the tokenizer's are none.
+    pub(crate) fn sample(&self, count: usize, vocab: usize, random: &mut StdRng) -> Vec<u32> {
+        let known = match self.known_ids {
+            0 => vocab,
+            known => known.min(vocab),
+        };
+        (0..count)
+            .map(|_| random.random_range(0..known as u32))
+            .collect()
+    }
 }
 
 /// Refuses a prompt without tokens.

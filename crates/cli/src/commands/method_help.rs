@@ -23,7 +23,7 @@ Options of the methods, as --set method.KEY=VALUE or in [method] of run.toml:
     prefix_projection          false: keys and values without the MLP
     encoder_hidden_size        width of the MLP [default: that of a layer's keys]
     prefix_heads               kv (default), or attention: a prefix for every query head
-    init_weights               zero (default), random or text
+    init_weights               sample_vocab (default), text, zero or random
     prefix_init_text           the text of init_weights=text
     prefix_dropout             on keys and values in training [default: 0]
   p-tuning-v2
