@@ -39,7 +39,7 @@ impl AdapterFolder {
         };
         let MethodOptions::Beft(_) = self.config.method else {
             return Err(cannot(format!(
-                "{} adds to the input of the model, not to its weights",
+                "what {} trains is no part of the model's weights",
                 self.config.method.peft_type()
             )));
         };

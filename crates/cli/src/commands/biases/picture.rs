@@ -9,12 +9,16 @@ use plotters::{
 
 use super::Grid;
 
-/// Space for the modules' names, to the left of the cells.
-const LEFT: i32 = 200;
+/// Height of the letters of the heading, of names and of numbers, in pixels.
+const HEADING: f64 = 20.0;
+const NAME: f64 = 13.0;
+const NUMBER: f64 = 12.0;
+/// Width of a letter of a module's name, rather more than less.
+const LETTER: i32 = 8;
 /// Space for the headings, above the cells.
 const TOP: i32 = 84;
 /// Space for the colour scale, to the right of the cells.
-const RIGHT: i32 = 130;
+const RIGHT: i32 = 140;
 /// Space for the layers' numbers, below the cells.
 const BOTTOM: i32 = 56;
 /// Height of a cell.
@@ -40,8 +44,10 @@ pub(super) fn draw(grid: &Grid, base: Option<&str>) -> Result<String> {
     let mut svg = String::new();
     let layers = grid.layers.max(1) as i32;
     let (narrow, wide, all) = CELL_WIDTHS;
+    let longest = grid.kinds.iter().map(|kind| kind.name().len()).max();
     let picture = Picture {
         grid,
+        left: 30 + LETTER * longest.unwrap_or(0) as i32,
         cell_width: (all / layers).clamp(narrow, wide),
         columns: layers,
         rows: grid.kinds.len().max(1) as i32,
@@ -60,6 +66,8 @@ pub(super) fn draw(grid: &Grid, base: Option<&str>) -> Result<String> {
 
 struct Picture<'a> {
     grid: &'a Grid,
+    /// Where the cells begin, to the right of the modules' names.
+    left: i32,
     cell_width: i32,
     columns: i32,
     rows: i32,
@@ -69,12 +77,12 @@ struct Picture<'a> {
 impl Picture<'_> {
     fn size(&self) -> (u32, u32) {
         // Room for the headings where there are few layers.
-        let width = (LEFT + self.columns * self.cell_width + RIGHT).max(560);
+        let width = (self.right() + RIGHT).max(560);
         (width as u32, (self.bottom() + BOTTOM) as u32)
     }
 
     fn right(&self) -> i32 {
-        LEFT + self.columns * self.cell_width
+        self.left + self.columns * self.cell_width
     }
 
     /// The lower edge of the cells, and of the colour scale, which has a least height.
@@ -84,13 +92,19 @@ impl Picture<'_> {
 
     fn draw(&self, area: &Area<'_>, base: Option<&str>) -> Drawn {
         area.fill(&WHITE)?;
-        text(area, "How far each bias moved", (20, 18), 20, HPos::Left)?;
+        text(
+            area,
+            "How far each bias moved",
+            (20, 26),
+            HEADING,
+            HPos::Left,
+        )?;
         let mut caption = String::from("BitFit");
         if let Some(base) = base {
             caption += &format!(" on {}", shortened(base, 48));
         }
         caption += ": mean absolute change";
-        text(area, &caption, (20, 46), 13, HPos::Left)?;
+        text(area, &caption, (20, 52), NAME, HPos::Left)?;
         self.draw_cells(area)?;
         self.draw_axes(area)?;
         self.draw_scale(area)
@@ -100,7 +114,7 @@ impl Picture<'_> {
         for (row, kind) in self.grid.kinds.iter().enumerate() {
             for layer in 0..self.grid.layers {
                 let corner = (
-                    LEFT + layer as i32 * self.cell_width,
+                    self.left + layer as i32 * self.cell_width,
                     TOP + row as i32 * CELL_HEIGHT,
                 );
                 let color = match self.grid.cell(layer, *kind) {
@@ -118,23 +132,29 @@ impl Picture<'_> {
     fn draw_axes(&self, area: &Area<'_>) -> Drawn {
         for (row, kind) in self.grid.kinds.iter().enumerate() {
             let middle = TOP + row as i32 * CELL_HEIGHT + CELL_HEIGHT / 2;
-            text(area, kind.name(), (LEFT - 10, middle - 7), 13, HPos::Right)?;
+            text(
+                area,
+                kind.name(),
+                (self.left - 10, middle),
+                NAME,
+                HPos::Right,
+            )?;
         }
         let bottom = TOP + self.rows * CELL_HEIGHT;
         // Every layer's number where there is room for it, else every fifth.
         let step = if self.cell_width >= 20 { 1 } else { 5 };
         for layer in (0..self.grid.layers).step_by(step) {
-            let middle = LEFT + layer as i32 * self.cell_width + self.cell_width / 2;
+            let middle = self.left + layer as i32 * self.cell_width + self.cell_width / 2;
             text(
                 area,
                 &layer.to_string(),
-                (middle, bottom + 7),
-                12,
+                (middle, bottom + 13),
+                NUMBER,
                 HPos::Center,
             )?;
         }
-        let middle = (LEFT + self.right()) / 2;
-        text(area, "layer", (middle, bottom + 28), 13, HPos::Center)
+        let middle = (self.left + self.right()) / 2;
+        text(area, "layer", (middle, bottom + 36), NAME, HPos::Center)
     }
 
     fn draw_scale(&self, area: &Area<'_>) -> Drawn {
@@ -149,14 +169,14 @@ impl Picture<'_> {
             let y = TOP + height - (f64::from(height) * tick / self.scale.top) as i32;
             let line = vec![(left + 16, y), (left + 20, y)];
             area.draw(&PathElement::new(line, TEXT))?;
-            text(area, &number(*tick), (left + 24, y - 6), 12, HPos::Left)?;
+            text(area, &number(*tick), (left + 24, y), NUMBER, HPos::Left)?;
         }
         let grid = self.grid;
         if grid.cells.len() < grid.layers * grid.kinds.len() {
             let y = self.bottom() + 28;
             let corners = [(left, y), (left + 16, y + 14)];
             area.draw(&Rectangle::new(corners, MISSING.filled()))?;
-            text(area, "not trained", (left + 24, y), 12, HPos::Left)?;
+            text(area, "not trained", (left + 24, y + 7), NUMBER, HPos::Left)?;
         }
         Ok(())
     }
@@ -164,11 +184,13 @@ impl Picture<'_> {
 
 type Drawn = Result<(), DrawingAreaErrorKind<<SVGBackend<'static> as DrawingBackend>::ErrorType>>;
 
-/// Writes below `at`, and from it to the left or to the right.
-fn text(area: &Area<'_>, text: &str, at: (i32, i32), size: i32, side: HPos) -> Drawn {
+/// Writes at the height of `at`, and from it to the left or to the right.
+fn text(area: &Area<'_>, text: &str, at: (i32, i32), pixels: f64, side: HPos) -> Drawn {
+    // Its SVG backend makes letters smaller by this factor.
+    let size = pixels * 1.24;
     let style = TextStyle::from(("sans-serif", size).into_font())
         .color(&TEXT)
-        .pos(Pos::new(side, VPos::Top));
+        .pos(Pos::new(side, VPos::Center));
     area.draw(&Text::new(text.to_owned(), at, style))
 }
 
