@@ -20,8 +20,8 @@ pub(crate) const RUN_TOML: &str = include_str!(asset!("run.toml"));
 const LEARNING_RATES: [(&str, f64); 5] = [
     ("prompt-tuning", 3e-1),
     ("p-tuning", 3e-3),
-    ("prefix-tuning", 3e-3),
-    ("p-tuning-v2", 3e-2),
+    ("prefix-tuning", 1e-2),
+    ("p-tuning-v2", 1e-1),
     ("bitfit", 1e-2),
 ];
 
