@@ -68,8 +68,8 @@ impl Method for PTuningConfig {
     }
 
     fn default_learning_rate(&self) -> f64 {
-        // Ten times Liu et al. 2021's 1e-4, which is for many thousands of steps; the built-in task trains best
-        // at 3e-3.
+        // Ten times Liu et al. 2021's 1e-4, which is for many thousands of steps; the built-in task
+        // is trained at 3e-3.
         1e-3
     }
 

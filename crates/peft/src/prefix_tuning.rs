@@ -63,7 +63,7 @@ impl Method for PrefixTuningConfig {
     fn default_learning_rate(&self) -> f64 {
         match self.prefix_projection {
             // Li and Liang 2021 have 5e-5, over many epochs; PEFT's comparison trains prefixes at 5e-3. Between
-            // them; the built-in task trains best at 1e-2.
+            // them; the built-in task is trained at 1e-2.
             true => 1e-3,
             false => self.without_projection().default_learning_rate(),
         }
