@@ -182,6 +182,26 @@ fn an_adapter_starts_from_another_ones_folder_where_the_method_is_the_same() {
         line.contains("method.init_from") && line.contains("prefix-tuning"),
         "{line}"
     );
+    let template = "data.template={prompt:4}{prompt}{completion}";
+    let line = refused(&mut burn_peft(&[
+        "train",
+        "--model",
+        &model,
+        "--method",
+        "p-tuning-v2",
+        "--data",
+        &data,
+        "--set",
+        &option,
+        "--set",
+        template,
+        "--output",
+        text(&wrong_dir),
+    ]));
+    assert!(
+        line.contains("it has 3 virtual tokens, and this run 4"),
+        "{line}"
+    );
 }
 
 #[test]

@@ -262,12 +262,14 @@ fn describe(rows: &Rows, tokenized: &Tokenized) -> String {
     text
 }
 
-/// The configuration with the number of virtual tokens that template and text settle.
+/// The configuration with the number of virtual tokens that template, and text or folder to start from,
+/// settle.
 fn settled(config: &RunConfig, tokenizer: &TextTokenizer) -> Result<RunConfig, Error> {
     let mut config = config.clone();
-    let text = match config.method.init_text() {
-        Some(text) => Some(tokenizer.encode(text)?.len()),
-        None => None,
+    let text = match (config.method.init_text(), config.method.init_from()) {
+        (Some(text), _) => Some(tokenizer.encode(text)?.len()),
+        (None, Some(dir)) => virtual_tokens_of(&AdapterFolder::load(Path::new(dir))?),
+        (None, None) => None,
     };
     config.method.settle_tokens(TokenCounts {
         template: config
@@ -279,6 +281,11 @@ fn settled(config: &RunConfig, tokenizer: &TextTokenizer) -> Result<RunConfig, E
         text,
     })?;
     Ok(config)
+}
+
+fn virtual_tokens_of(folder: &AdapterFolder) -> Option<usize> {
+    let tokens = folder.config.method.virtual_tokens()?;
+    Some(tokens.num_virtual_tokens)
 }
 
 /// What trains, before the first step: new, or from an adapter folder.
@@ -318,7 +325,13 @@ fn init_adapter<B: Ops>(
             config.method.name()
         )));
     }
-    Ok(found)
+    let asked = config.method.num_virtual_tokens();
+    match virtual_tokens_of(&folder) {
+        Some(own) if own != asked => Err(mismatch(format!(
+            "it has {own} virtual tokens, and this run {asked}"
+        ))),
+        _ => Ok(found),
+    }
 }
 
 fn step_loader<B: AutodiffBackend>(
