@@ -14,4 +14,5 @@ mod fixture;
 #[cfg(target_os = "linux")]
 mod memory;
 mod peft_parity;
+mod placement;
 mod training;

@@ -46,38 +46,33 @@ const METHODS: [(&str, &[&str]); 7] = [
     ),
 ];
 
-fn train(method: &str, options: &[&str], data: &str, output: &Path, rest: &[&str]) -> Vec<Value> {
-    let options: Vec<String> = options
-        .iter()
-        .map(|option| format!("method.{option}"))
-        .collect();
+fn train_command(method: &str, data: &str, output: &Path) -> Command {
     let model = model_path();
-    let mut args = vec![
-        "train",
-        "--json",
-        "--model",
-        &model,
-        "--method",
-        method,
-        "--data",
-        data,
-        "--output",
-        text(output),
-        "--set",
-        "train.learning_rate=0.01",
-    ];
-    for option in &options {
-        args.extend(["--set", option]);
+    let mut command = burn_peft(&["train", "--no-tui", "--model", &model, "--method", method]);
+    command.args(["--data", data, "--output", text(output)]);
+    command
+}
+
+fn train(method: &str, options: &[&str], data: &str, output: &Path, rest: &[&str]) -> Vec<Value> {
+    let mut command = train_command(method, data, output);
+    command.args(["--json", "--set", "train.learning_rate=0.01"]);
+    for option in options {
+        command.args(["--set", &format!("method.{option}")]);
     }
-    args.extend(rest);
-    lines(&succeed(&mut burn_peft(&args)))
+    lines(&succeed(command.args(rest)))
+}
+
+fn evaluate(data: &str, adapter: &Path) -> Value {
+    let model = model_path();
+    let mut command = burn_peft(&["evaluate", "--json", "--no-generate", "--model", &model]);
+    command.args(["--data", data, "--adapter", text(adapter)]);
+    lines(&succeed(&mut command)).remove(0)
 }
 
 #[test]
 fn every_method_resumes_bit_for_bit_and_evaluates_as_the_run_said() {
     let folder = tempdir().unwrap();
     let data = rows_file(folder.path(), 40);
-    let model = model_path();
     for (index, (method, options)) in METHODS.into_iter().enumerate() {
         let [whole, parts] =
             ["whole", "parts"].map(|name| folder.path().join(format!("{name}-{index}")));
@@ -100,18 +95,7 @@ fn every_method_resumes_bit_for_bit_and_evaluates_as_the_run_said() {
         let done = done.last().unwrap();
         let [before, after] = ["before", "after"].map(|when| done[when]["loss"].as_f64().unwrap());
         assert_ne!(before, after);
-        let evaluated = succeed(&mut burn_peft(&[
-            "evaluate",
-            "--json",
-            "--no-generate",
-            "--model",
-            &model,
-            "--data",
-            &data,
-            "--adapter",
-            text(&whole),
-        ]));
-        let evaluated: Value = serde_json::from_slice(&evaluated.stdout).unwrap();
+        let evaluated = evaluate(&data, &whole);
         let found = evaluated["loss"].as_f64().unwrap();
         // The encoder's output in place of the encoder: the same numbers.
         assert!(
@@ -137,67 +121,32 @@ fn an_adapter_starts_from_another_ones_folder_where_the_method_is_the_same() {
     let after = prefix.last().unwrap()["after"]["loss"].as_f64().unwrap();
     // What is saved of a projected prefix is a prefix: P-Tuning v2 goes on from there.
     let init_from = format!("init_from={}", path("prefix").display());
-    let further = [
+    let (option, further_dir) = (format!("method.{init_from}"), path("further"));
+    let mut further = train_command("p-tuning-v2", &data, &further_dir);
+    further.args([
+        "--json",
         "--max-steps",
         "1",
-        "--set",
-        "train.learning_rate=1e-12",
         "--valid",
         &data,
-    ];
-    let model = model_path();
-    let mut args = vec![
-        "train",
-        "--json",
-        "--model",
-        &model,
-        "--method",
-        "p-tuning-v2",
-        "--data",
-        &data,
         "--set",
-    ];
-    let (option, further_dir) = (format!("method.{init_from}"), path("further"));
-    args.extend([option.as_str(), "--output", text(&further_dir)]);
-    args.extend(further);
-    let further = lines(&succeed(&mut burn_peft(&args)));
+        &option,
+    ]);
+    further.args(["--set", "train.learning_rate=1e-12"]);
+    let further = lines(&succeed(&mut further));
     let found = further.last().unwrap()["after"]["loss"].as_f64().unwrap();
     assert!((found / after - 1.0).abs() < 1e-5, "{found} for {after}");
 
     let wrong_dir = path("wrong");
-    let line = refused(&mut burn_peft(&[
-        "train",
-        "--model",
-        &model,
-        "--method",
-        "bitfit",
-        "--data",
-        &data,
-        "--set",
-        &option,
-        "--output",
-        text(&wrong_dir),
-    ]));
+    let line = refused(train_command("bitfit", &data, &wrong_dir).args(["--set", &option]));
     assert!(
         line.contains("method.init_from") && line.contains("prefix-tuning"),
         "{line}"
     );
     let template = "data.template={prompt:4}{prompt}{completion}";
-    let line = refused(&mut burn_peft(&[
-        "train",
-        "--model",
-        &model,
-        "--method",
-        "p-tuning-v2",
-        "--data",
-        &data,
-        "--set",
-        &option,
-        "--set",
-        template,
-        "--output",
-        text(&wrong_dir),
-    ]));
+    let line = refused(
+        train_command("p-tuning-v2", &data, &wrong_dir).args(["--set", &option, "--set", template]),
+    );
     assert!(
         line.contains("it has 3 virtual tokens, and this run 4"),
         "{line}"
@@ -243,7 +192,6 @@ fn a_text_settles_the_number_of_virtual_tokens() {
 fn what_is_known_to_train_badly_is_said_and_trained() {
     let folder = tempdir().unwrap();
     let data = rows_file(folder.path(), 8);
-    let model = model_path();
     for (index, (method, options, warning)) in [
         (
             "prompt-tuning",
@@ -270,24 +218,12 @@ fn what_is_known_to_train_badly_is_said_and_trained() {
     .enumerate()
     {
         let output = folder.path().join(index.to_string());
-        let mut args = vec![
-            "train",
-            "--no-tui",
-            "--model",
-            &model,
-            "--method",
-            method,
-            "--data",
-            &data,
-            "--output",
-            text(&output),
-            "--max-steps",
-            "1",
-        ];
+        let mut command = train_command(method, &data, &output);
+        command.args(["--max-steps", "1"]);
         for option in options {
-            args.extend(["--set", option]);
+            command.args(["--set", option]);
         }
-        let run = succeed(&mut burn_peft(&args));
+        let run = succeed(&mut command);
         let stderr = String::from_utf8(run.stderr).unwrap();
         let said = stderr
             .lines()
@@ -300,20 +236,9 @@ fn what_is_known_to_train_badly_is_said_and_trained() {
 fn layers_that_the_base_does_not_have_are_refused() {
     let folder = tempdir().unwrap();
     let data = rows_file(folder.path(), 8);
-    let (model, output) = (model_path(), folder.path().join("out"));
-    let line = refused(&mut burn_peft(&[
-        "train",
-        "--model",
-        &model,
-        "--method",
-        "bitfit",
-        "--data",
-        &data,
-        "--output",
-        text(&output),
-        "--set",
-        "method.layers=[1, 3]",
-    ]));
+    let output = folder.path().join("out");
+    let line =
+        refused(train_command("bitfit", &data, &output).args(["--set", "method.layers=[1, 3]"]));
     assert!(
         line.contains("method.layers") && line.contains("0 to 2"),
         "{line}"
@@ -325,7 +250,6 @@ fn layers_that_the_base_does_not_have_are_refused() {
 fn a_template_settles_the_tokens_and_goes_with_the_adapter() {
     let folder = tempdir().unwrap();
     let data = rows_file(folder.path(), 16);
-    let model = model_path();
     for (method, template, tokens) in [
         ("p-tuning", "{prompt:2} {input} {prompt:3} {completion}", 5),
         ("prefix-tuning", "{input}{prompt:3}\n{completion}", 3),
@@ -339,11 +263,7 @@ fn a_template_settles_the_tokens_and_goes_with_the_adapter() {
         let config: Value = serde_json::from_str(&config).unwrap();
         assert_eq!(config["burn_peft_template"], template);
         assert_eq!(config["num_virtual_tokens"], tokens);
-        let with_adapter = ["--json", "--model", &model, "--adapter", text(&output)];
-        let evaluated =
-            succeed(burn_peft(&["evaluate", "--no-generate", "--data", &data]).args(with_adapter));
-        let evaluated: Value = serde_json::from_slice(&evaluated.stdout).unwrap();
-        let found = evaluated["loss"].as_f64().unwrap();
+        let found = evaluate(&data, &output)["loss"].as_f64().unwrap();
         assert!(
             (found / after - 1.0).abs() < 1e-5,
             "{method}: {found} for {after}"
@@ -355,25 +275,14 @@ fn a_template_settles_the_tokens_and_goes_with_the_adapter() {
             .unwrap()
             .remove("burn_peft_template");
         fs::write(output.join("adapter_config.json"), in_front.to_string()).unwrap();
-        let evaluated =
-            succeed(burn_peft(&["evaluate", "--no-generate", "--data", &data]).args(with_adapter));
-        let evaluated: Value = serde_json::from_slice(&evaluated.stdout).unwrap();
-        assert!((evaluated["loss"].as_f64().unwrap() / after - 1.0).abs() > 1e-3);
+        let found = evaluate(&data, &output)["loss"].as_f64().unwrap();
+        assert!((found / after - 1.0).abs() > 1e-3);
     }
     let output = folder.path().join("bitfit");
-    let line = refused(&mut burn_peft(&[
-        "train",
-        "--model",
-        &model,
-        "--method",
-        "bitfit",
-        "--data",
-        &data,
-        "--output",
-        text(&output),
-        "--set",
-        "data.template={prompt:2}{prompt}{completion}",
-    ]));
+    let line = refused(
+        train_command("bitfit", &data, &output)
+            .args(["--set", "data.template={prompt:2}{prompt}{completion}"]),
+    );
     assert!(line.contains("bitfit has no virtual tokens"), "{line}");
 }
 
@@ -385,37 +294,19 @@ fn rows_and_virtual_tokens_share_the_models_positions() {
     let long = "the cat sat on the mat ".repeat(60);
     let row = serde_json::json!({"prompt": "say ", "completion": long});
     fs::write(&path, row.to_string()).unwrap();
-    let (data, model) = (text(&path).to_owned(), model_path());
+    let data = text(&path).to_owned();
     for method in ["prompt-tuning", "p-tuning-v2"] {
         let output = folder.path().join(method);
         train(method, &[], &data, &output, &["--max-steps", "1"]);
-        let evaluated = succeed(&mut burn_peft(&[
-            "evaluate",
-            "--json",
-            "--no-generate",
-            "--model",
-            &model,
-            "--data",
-            &data,
-            "--adapter",
-            text(&output),
-        ]));
-        let evaluated: Value = serde_json::from_slice(&evaluated.stdout).unwrap();
+        let evaluated = evaluate(&data, &output);
         assert_eq!(evaluated["truncated"], 1);
         let supervised = evaluated["label_tokens"].as_u64().unwrap();
         assert!((480..492).contains(&supervised), "{evaluated}");
     }
     let output = folder.path().join("none");
-    let line = refused(&mut burn_peft(&[
-        "train",
-        "--model",
-        &model,
-        "--data",
-        &data,
-        "--output",
-        text(&output),
-        "--set",
-        "method.num_virtual_tokens=511",
-    ]));
+    let line = refused(
+        train_command("prompt-tuning", &data, &output)
+            .args(["--set", "method.num_virtual_tokens=511"]),
+    );
     assert!(line.contains("method.num_virtual_tokens"), "{line}");
 }

@@ -50,6 +50,7 @@ mod render;
 mod run;
 mod schedule;
 mod scoring;
+mod start;
 mod step;
 mod strategy;
 

@@ -1,23 +1,18 @@
 //! A whole run: from a checkpoint and rows to an adapter folder, with scores before and after.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use burn::{
     data::dataset::InMemDataset,
     module::AutodiffModule,
     tensor::{DType, backend::AutodiffBackend},
 };
-use burn_peft::{
-    Adapter, AnyAdapter, InitTokens, NoAdapter, PeftModel, TokenCounts, parameter_line,
-};
+use burn_peft::{Adapter, AnyAdapter, NoAdapter, PeftModel, parameter_line};
 use burn_peft_data::{
     BatchOrder, EvalLoader, Example, Padding, Rows, RunLength, StepLoader, Template, TextTokenizer,
     TokenizeOptions, Tokenized, tokenize_rows,
 };
-use burn_peft_format::{AdapterFolder, ModelCard, adapter_from_folder, folder_from_adapter};
+use burn_peft_format::{ModelCard, folder_from_adapter};
 use burn_peft_ops::Ops;
 use burn_qwen2::{Checkpoint as ModelCheckpoint, Qwen2};
 use serde::Serialize;
@@ -25,7 +20,9 @@ use serde::Serialize;
 use crate::{
     Checkpoint, Error, Evaluation, FitOptions, FitSummary, Interrupter, Observer, Plan,
     RendererChoice, RunConfig, Scored, TextScores, Trainee, complete, evaluate, files, fit,
-    prompts_and_references, stop_ids,
+    prompts_and_references,
+    start::{init_adapter, settled},
+    stop_ids,
 };
 
 /// Name of the resolved configuration in a run's folder.
@@ -198,7 +195,7 @@ where
     };
 
     let base = Qwen2::<B>::from_inner(base);
-    let adapter = init_adapter(config, inputs, &base)?;
+    let adapter = init_adapter(config, &inputs.tokenizer, &base)?;
     let trainable_params = burn::module::Module::num_params(&adapter);
     let all_params = inputs.checkpoint.config().num_parameters() + trainable_params;
     notes(&parameter_line(trainable_params, all_params));
@@ -260,78 +257,6 @@ fn describe(rows: &Rows, tokenized: &Tokenized) -> String {
         );
     }
     text
-}
-
-/// The configuration with the number of virtual tokens that template, and text or folder to start from,
-/// settle.
-fn settled(config: &RunConfig, tokenizer: &TextTokenizer) -> Result<RunConfig, Error> {
-    let mut config = config.clone();
-    let text = match (config.method.init_text(), config.method.init_from()) {
-        (Some(text), _) => Some(tokenizer.encode(text)?.len()),
-        (None, Some(dir)) => virtual_tokens_of(&AdapterFolder::load(Path::new(dir))?),
-        (None, None) => None,
-    };
-    config.method.settle_tokens(TokenCounts {
-        template: config
-            .data
-            .template
-            .as_ref()
-            .map(Template::num_virtual_tokens)
-            .filter(|tokens| *tokens > 0),
-        text,
-    })?;
-    Ok(config)
-}
-
-fn virtual_tokens_of(folder: &AdapterFolder) -> Option<usize> {
-    let tokens = folder.config.method.virtual_tokens()?;
-    Some(tokens.num_virtual_tokens)
-}
-
-/// What trains, before the first step: new, or from an adapter folder.
-fn init_adapter<B: Ops>(
-    config: &RunConfig,
-    inputs: &RunInputs,
-    base: &Qwen2<B>,
-) -> Result<AnyAdapter<B>, Error> {
-    let encode = |text: &String| inputs.tokenizer.encode(text);
-    let tokens = InitTokens {
-        text_ids: match config.method.init_text() {
-            Some(text) => inputs.tokenizer.encode(text)?,
-            None => Vec::new(),
-        },
-        label_ids: config
-            .method
-            .init_labels()
-            .iter()
-            .map(encode)
-            .collect::<Result<_, _>>()?,
-        known_ids: inputs.tokenizer.vocab_size(),
-    };
-    let new = config.method.init(base, &tokens, config.train.seed)?;
-    let Some(dir) = config.method.init_from().map(Path::new) else {
-        return Ok(new);
-    };
-    let folder = AdapterFolder::load(dir)?;
-    let found = adapter_from_folder(&folder, base.config(), dir, &base.device())?;
-    let mismatch = |reason| Error::InitFrom {
-        path: dir.to_owned(),
-        reason,
-    };
-    if std::mem::discriminant(&found) != std::mem::discriminant(&new) {
-        return Err(mismatch(format!(
-            "it holds an adapter of {}, and this run trains {}",
-            folder.config.method.name(),
-            config.method.name()
-        )));
-    }
-    let asked = config.method.num_virtual_tokens();
-    match virtual_tokens_of(&folder) {
-        Some(own) if own != asked => Err(mismatch(format!(
-            "it has {own} virtual tokens, and this run {asked}"
-        ))),
-        _ => Ok(found),
-    }
 }
 
 fn step_loader<B: AutodiffBackend>(
