@@ -6,6 +6,7 @@ mod backend;
 mod builtin;
 mod commands;
 mod hub;
+mod memory;
 mod output;
 mod progress;
 mod source;
@@ -39,8 +40,8 @@ enum Command {
     Chat(commands::planned::Args),
     /// Check a run before it starts (not there yet).
     Doctor(commands::planned::Args),
-    /// Time training steps on random weights (not there yet).
-    Bench(commands::planned::Args),
+    /// Time training steps, or decoding, on random weights of a model's shape.
+    Bench(commands::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
         Command::Export(args) => commands::export::run(args),
         Command::Chat(_) => commands::planned::refuse("chat"),
         Command::Doctor(_) => commands::planned::refuse("doctor"),
-        Command::Bench(_) => commands::planned::refuse("bench"),
+        Command::Bench(args) => commands::bench::run(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

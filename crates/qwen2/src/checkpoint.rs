@@ -15,7 +15,7 @@ use safetensors::{
 };
 use serde::Deserialize;
 
-use crate::{Error, GenerationConfig, Qwen2, Qwen2Config, weights};
+use crate::{Error, GenerationConfig, Qwen2, Qwen2Config, weights, weights::TensorSource};
 
 mod copy;
 
@@ -68,8 +68,7 @@ impl Checkpoint {
     /// all missing, unexpected or misshapen tensors at once.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
         let folder = folder.as_ref();
-        let config_path = folder.join("config.json");
-        let config = Qwen2Config::parse(&read_text(&config_path)?, config_path)?;
+        let config = Self::read_config(folder)?;
         let generation_path = folder.join("generation_config.json");
         let generation = if generation_path.exists() {
             GenerationConfig::parse(&read_text(&generation_path)?, generation_path)?
@@ -81,6 +80,15 @@ impl Checkpoint {
             .map(WeightsFile::map)
             .collect::<Result<_, _>>()?;
         Self::checked(folder.to_owned(), config, generation, files)
+    }
+
+    /// The architecture of a folder in Hugging Face layout; nothing else in it is looked at.
+    ///
+    /// # Errors
+    /// A missing or unreadable `config.json`, or an unsupported architecture.
+    pub fn read_config(folder: impl AsRef<Path>) -> Result<Qwen2Config, Error> {
+        let path = folder.as_ref().join("config.json");
+        Qwen2Config::parse(&read_text(&path)?, path)
     }
 
     /// Opens a checkpoint that is part of the program: the texts of `config.json` and
@@ -180,7 +188,7 @@ impl Checkpoint {
             progress,
             read: 0,
         };
-        Ok(Qwen2::from_reader(self.config.clone(), &mut reader))
+        Ok(Qwen2::assemble(self.config.clone(), &mut reader))
     }
 
     /// Every way in which the tensors differ from what the configuration asks, a sentence each.
@@ -229,7 +237,7 @@ impl Checkpoint {
 }
 
 /// Hands out the tensors of a checkpoint by name.
-pub(crate) struct TensorReader<'a, B: Backend> {
+struct TensorReader<'a, B: Backend> {
     checkpoint: &'a Checkpoint,
     dtype: DType,
     device: B::Device,
@@ -237,12 +245,12 @@ pub(crate) struct TensorReader<'a, B: Backend> {
     read: u64,
 }
 
-impl<B: Backend> TensorReader<'_, B> {
-    pub(crate) fn device(&self) -> &B::Device {
+impl<B: Backend> TensorSource<B> for TensorReader<'_, B> {
+    fn device(&self) -> &B::Device {
         &self.device
     }
 
-    pub(crate) fn tensor<const D: usize>(&mut self, name: &str) -> Tensor<B, D> {
+    fn tensor<const D: usize>(&mut self, name: &str) -> Tensor<B, D> {
         let (file, info) = self.checkpoint.find(name);
         let data = file.read(info, self.dtype);
         let options = (&self.device, self.dtype);

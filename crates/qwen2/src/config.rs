@@ -113,6 +113,37 @@ impl Qwen2Config {
         Ok(config)
     }
 
+    /// The names that [`named`](Self::named) knows.
+    pub const NAMES: [&'static str; 4] =
+        ["qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-3b", "qwen2.5-7b"];
+
+    /// The architecture of a published Qwen2.5 base model, by its name in lower case.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        // hidden, intermediate, layers, query heads, key/value heads, vocabulary, tied head, positions
+        let (hidden, inner, layers, heads, kv_heads, vocab, tied, positions) = match name {
+            "qwen2.5-0.5b" => (896, 4864, 24, 14, 2, 151_936, true, 32_768),
+            "qwen2.5-1.5b" => (1536, 8960, 28, 12, 2, 151_936, true, 131_072),
+            "qwen2.5-3b" => (2048, 11_008, 36, 16, 2, 151_936, true, 32_768),
+            "qwen2.5-7b" => (3584, 18_944, 28, 28, 4, 152_064, false, 131_072),
+            _ => return None,
+        };
+        Some(Self {
+            vocab_size: vocab,
+            hidden_size: hidden,
+            intermediate_size: inner,
+            num_hidden_layers: layers,
+            num_attention_heads: heads,
+            num_key_value_heads: kv_heads,
+            head_dim: hidden / heads,
+            rms_norm_eps: 1e-6,
+            rope_theta: 1e6,
+            max_position_embeddings: positions,
+            tie_word_embeddings: tied,
+            dtype: Some(DType::BF16),
+        })
+    }
+
     /// Rows of `q_proj`: `num_attention_heads · head_dim`.
     #[must_use]
     pub fn query_width(&self) -> usize {
@@ -274,26 +305,21 @@ mod tests {
         assert_eq!(v4.head_dim, 128);
     }
 
+    /// As the model cards give them.
     #[test]
     fn parameters_of_the_published_sizes() {
+        let parameters = Qwen2Config::NAMES.map(|name| {
+            Qwen2Config::named(name)
+                .expect("a known name")
+                .num_parameters()
+        });
         assert_eq!(
-            parse(&v4()).expect("parses").num_parameters(),
-            1_543_714_304
+            parameters,
+            [494_032_768, 1_543_714_304, 3_085_938_688, 7_615_616_512]
         );
-        let mut seven = v4();
-        for (key, value) in [
-            ("hidden_size", json!(3584)),
-            ("intermediate_size", json!(18944)),
-            ("num_attention_heads", json!(28)),
-            ("num_key_value_heads", json!(4)),
-            ("tie_word_embeddings", json!(false)),
-            ("vocab_size", json!(152064)),
-        ] {
-            seven = with(seven, key, value);
-        }
         assert_eq!(
-            parse(&seven).expect("parses").num_parameters(),
-            7_615_616_512
+            parse(&v4()).expect("parses"),
+            Qwen2Config::named("qwen2.5-1.5b").expect("a known name")
         );
     }
 

@@ -6,7 +6,10 @@ use burn::{
 };
 use burn_peft_ops::Ops;
 
-use crate::{KvCache, Qwen2Config, checkpoint::TensorReader, weights};
+use crate::{
+    KvCache, Qwen2Config,
+    weights::{self, TensorSource},
+};
 
 /// A linear layer whose weight is a constant.
 #[derive(Module, Debug)]
@@ -67,23 +70,23 @@ pub(crate) struct Pass<B: Backend> {
 }
 
 impl<B: Backend> DecoderLayer<B> {
-    pub(crate) fn read(
+    pub(crate) fn assemble(
         config: &Qwen2Config,
         layer: usize,
-        reader: &mut TensorReader<'_, B>,
+        source: &mut impl TensorSource<B>,
     ) -> Self {
         let prefix = weights::layer_prefix(layer);
         let mut norm = |name: &str| {
             FrozenRmsNorm::new(
-                reader.tensor(&format!("{prefix}.{name}.weight")),
+                source.tensor(&format!("{prefix}.{name}.weight")),
                 config.rms_norm_eps,
             )
         };
         let (input_layernorm, post_attention_layernorm) =
             (norm("input_layernorm"), norm("post_attention_layernorm"));
         let mut linear = |name: &str, biased: bool| FrozenLinear {
-            weight: reader.tensor(&format!("{prefix}.{name}.weight")),
-            bias: biased.then(|| reader.tensor(&format!("{prefix}.{name}.bias"))),
+            weight: source.tensor(&format!("{prefix}.{name}.weight")),
+            bias: biased.then(|| source.tensor(&format!("{prefix}.{name}.bias"))),
         };
         Self {
             self_attn: Attention {

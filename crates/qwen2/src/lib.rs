@@ -33,6 +33,7 @@ mod error;
 mod generation;
 mod mask;
 mod model;
+mod random;
 mod rope;
 mod weights;
 

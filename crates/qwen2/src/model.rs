@@ -8,10 +8,9 @@ use burn_peft_ops::{Ops, accumulation_dtype};
 
 use crate::{
     AttentionMask, KvCache, Qwen2Config,
-    checkpoint::TensorReader,
     decoder::{DecoderLayer, FrozenRmsNorm, Pass},
     rope::RotaryTable,
-    weights,
+    weights::{self, TensorSource},
 };
 
 /// Qwen2 or Qwen2.5, frozen.
@@ -74,16 +73,16 @@ impl<B: Backend> Default for LayerBiases<B> {
 }
 
 impl<B: Backend> Qwen2<B> {
-    pub(crate) fn from_reader(config: Qwen2Config, reader: &mut TensorReader<'_, B>) -> Self {
-        let embed_tokens: Tensor<B, 2> = reader.tensor(weights::EMBED_TOKENS);
-        let rotary = RotaryTable::init(&config, embed_tokens.dtype(), reader.device());
+    pub(crate) fn assemble(config: Qwen2Config, source: &mut impl TensorSource<B>) -> Self {
+        let embed_tokens: Tensor<B, 2> = source.tensor(weights::EMBED_TOKENS);
+        let rotary = RotaryTable::init(&config, embed_tokens.dtype(), source.device());
         Self {
             embed_tokens,
             layers: (0..config.num_hidden_layers)
-                .map(|layer| DecoderLayer::read(&config, layer, reader))
+                .map(|layer| DecoderLayer::assemble(&config, layer, source))
                 .collect(),
-            norm: FrozenRmsNorm::new(reader.tensor(weights::NORM), config.rms_norm_eps),
-            lm_head: (!config.tie_word_embeddings).then(|| reader.tensor(weights::LM_HEAD)),
+            norm: FrozenRmsNorm::new(source.tensor(weights::NORM), config.rms_norm_eps),
+            lm_head: (!config.tie_word_embeddings).then(|| source.tensor(weights::LM_HEAD)),
             rotary,
             config,
         }

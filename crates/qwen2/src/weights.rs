@@ -1,6 +1,17 @@
-//! The names and shapes a checkpoint must have.
+//! The names and shapes a checkpoint must have, and where its tensors come from.
+
+use burn::tensor::{Tensor, backend::Backend};
 
 use crate::Qwen2Config;
+
+/// Gives a model its tensors, by the names they have in a checkpoint.
+pub(crate) trait TensorSource<B: Backend> {
+    /// Where they are made.
+    fn device(&self) -> &B::Device;
+
+    /// The tensor of this name; each is asked for once.
+    fn tensor<const D: usize>(&mut self, name: &str) -> Tensor<B, D>;
+}
 
 /// Name of the embedding table in a checkpoint.
 pub(crate) const EMBED_TOKENS: &str = "model.embed_tokens.weight";

@@ -34,6 +34,7 @@
 //! # }
 //! ```
 
+mod bench;
 mod checkpoint;
 mod complete;
 mod config;
@@ -54,6 +55,7 @@ mod start;
 mod step;
 mod strategy;
 
+pub use bench::{SyntheticBatch, time_decoding, time_steps};
 pub use burn_train::Interrupter;
 pub use checkpoint::{BestEval, Checkpoint, TrainerState};
 pub use complete::{PromptRow, complete, left_padded, prompts_and_references, stop_ids};

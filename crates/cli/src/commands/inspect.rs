@@ -8,11 +8,13 @@ use std::{
 use anyhow::{Context, Result, bail};
 use burn_peft::{MethodConfig, ModuleListing};
 use burn_peft_format::{AdapterFolder, BiasMovement, CONFIG_FILE};
-use burn_peft_train::{Override, RunConfig};
 use burn_qwen2::{Checkpoint, Qwen2Config};
 use serde::Serialize;
 
-use super::{biases, shared::display};
+use super::{
+    biases,
+    shared::{display, method_config},
+};
 use crate::{output, source::ModelSource};
 
 /// Arguments of `inspect`.
@@ -143,22 +145,11 @@ impl Args {
 
     /// The method asked about, where one is.
     fn method_config(&self) -> Result<Option<MethodConfig>> {
-        let mut overrides = Vec::new();
-        if let Some(method) = &self.method {
-            overrides.push(Override::new("method", "type", method.as_str(), "--method"));
-        }
-        if let Some(tokens) = self.num_virtual_tokens {
-            let tokens = i64::try_from(tokens).context("--num-virtual-tokens is too large")?;
-            let place = "--num-virtual-tokens";
-            overrides.push(Override::new("method", "num_virtual_tokens", tokens, place));
-        }
-        for text in &self.set {
-            overrides.push(Override::parse(text)?);
-        }
-        if overrides.is_empty() {
+        if self.method.is_none() && self.num_virtual_tokens.is_none() && self.set.is_empty() {
             return Ok(None);
         }
-        Ok(Some(RunConfig::load(None, &overrides)?.method))
+        let tokens = self.num_virtual_tokens.map(|n| (n, "--num-virtual-tokens"));
+        method_config(self.method.as_deref(), tokens, &self.set).map(Some)
     }
 }
 

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::DType;
-use burn_peft::{AnyAdapter, NoAdapter, PeftModel};
+use burn_peft::{AnyAdapter, MethodConfig, NoAdapter, PeftModel};
 use burn_peft_data::{Template, TextTokenizer};
 use burn_peft_format::{AdapterFolder, CONFIG_FILE, adapter_from_folder};
 use burn_peft_ops::Ops;
+use burn_peft_train::{Override, RunConfig};
 use burn_qwen2::Checkpoint;
 use clap::ValueEnum;
 
@@ -57,6 +58,12 @@ impl From<BaseDtype> for DType {
 }
 
 impl ComputeArgs {
+    /// The type's name as it is given.
+    pub(crate) fn dtype_name(&self) -> String {
+        let dtype = self.dtype.unwrap_or(BaseDtype::F32).to_possible_value();
+        dtype.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
     /// The type of the base.
     pub(crate) fn dtype(&self) -> DType {
         self.dtype.map_or(DType::F32, DType::from)
@@ -168,6 +175,26 @@ impl OpenModel {
     pub(crate) fn stop_ids(&self) -> Vec<u32> {
         burn_peft_train::stop_ids(&self.checkpoint, &self.tokenizer)
     }
+}
+
+/// The method that flags describe: its name, its virtual tokens with the flag's own name, and `--set`.
+pub(crate) fn method_config(
+    method: Option<&str>,
+    tokens: Option<(usize, &'static str)>,
+    set: &[String],
+) -> Result<MethodConfig> {
+    let mut overrides = Vec::new();
+    if let Some(method) = method {
+        overrides.push(Override::new("method", "type", method, "--method"));
+    }
+    if let Some((tokens, flag)) = tokens {
+        let tokens = i64::try_from(tokens).with_context(|| format!("{flag} is too large"))?;
+        overrides.push(Override::new("method", "num_virtual_tokens", tokens, flag));
+    }
+    for text in set {
+        overrides.push(Override::parse(text)?);
+    }
+    Ok(RunConfig::load(None, &overrides)?.method)
 }
 
 /// A path for messages.

@@ -1,0 +1,315 @@
+//! `bench`: what a training step, or a generated token, costs on random weights.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use burn::tensor::backend::AutodiffBackend;
+use burn_peft::{InitTokens, MethodConfig, PeftModel};
+use burn_peft_ops::Ops;
+use burn_peft_train::{SyntheticBatch, time_decoding, time_steps};
+use burn_qwen2::{Checkpoint, Qwen2, Qwen2Config};
+use serde::Serialize;
+
+use super::shared::{ComputeArgs, method_config};
+use crate::{backend::Job, memory, output, progress::Progress};
+
+/// Arguments of `bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-3b, qwen2.5-7b, or a model folder, of which only config.json counts.
+    #[arg(long, value_name = "SHAPE")]
+    shape: String,
+    /// The method: bitfit, prompt-tuning, p-tuning, prefix-tuning or p-tuning-v2 [default: prompt-tuning].
+    #[arg(long, value_name = "M")]
+    method: Option<String>,
+    /// Rows of a step.
+    #[arg(long, value_name = "B", default_value_t = 4)]
+    batch: usize,
+    /// Tokens a row, virtual ones not counted.
+    #[arg(long, value_name = "S", default_value_t = 256)]
+    seq: usize,
+    /// Supervised tokens a row: its last ones.
+    #[arg(long, value_name = "L", default_value_t = 64)]
+    labels: usize,
+    /// The method's virtual tokens; BitFit has none.
+    #[arg(long, value_name = "P", default_value_t = 20)]
+    virtual_tokens: usize,
+    /// Steps to time, behind one that warms up.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    steps: usize,
+    /// Time this many greedy tokens behind a prompt of --seq, instead of training steps.
+    #[arg(long, value_name = "N")]
+    new_tokens: Option<usize>,
+    /// An option of the method, as in --set method.prefix_projection=false.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// One JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    compute: ComputeArgs,
+}
+
+/// A training step, measured.
+#[derive(Serialize)]
+struct StepReport {
+    shape: String,
+    method: String,
+    backend: String,
+    dtype: String,
+    batch: usize,
+    seq: usize,
+    labels: usize,
+    virtual_tokens: usize,
+    steps: usize,
+    /// The median, as everything derived from it.
+    step_s: f64,
+    step_min_s: f64,
+    step_max_s: f64,
+    tokens_per_s: f64,
+    peak_gib: Option<f64>,
+    trainable: usize,
+}
+
+/// Decoding, measured.
+#[derive(Serialize)]
+struct DecodingReport {
+    shape: String,
+    backend: String,
+    dtype: String,
+    batch: usize,
+    seq: usize,
+    new_tokens: usize,
+    /// Seconds a step of all rows, the median.
+    token_s: f64,
+    token_min_s: f64,
+    token_max_s: f64,
+    tokens_per_s: f64,
+    peak_gib: Option<f64>,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    args.compute.start_threads()?;
+    let config = args.config()?;
+    let method = args.method()?;
+    args.check(&config, &method)?;
+    args.compute.backend.run(Bench {
+        args: &args,
+        config,
+        method,
+    })
+}
+
+impl Args {
+    fn config(&self) -> Result<Qwen2Config> {
+        if let Some(config) = Qwen2Config::named(&self.shape) {
+            return Ok(config);
+        }
+        let folder = Path::new(&self.shape);
+        if !folder.is_dir() {
+            bail!(
+                "--shape {}: no such model folder; the shapes with a name are {}",
+                self.shape,
+                Qwen2Config::NAMES.join(", ")
+            );
+        }
+        Ok(Checkpoint::read_config(folder)?)
+    }
+
+    fn method(&self) -> Result<MethodConfig> {
+        let named = method_config(self.method.as_deref(), None, &[])?;
+        let tokens = (named.num_virtual_tokens() > 0).then_some(self.virtual_tokens);
+        let tokens = tokens.map(|tokens| (tokens, "--virtual-tokens"));
+        method_config(self.method.as_deref(), tokens, &self.set)
+    }
+
+    fn check(&self, config: &Qwen2Config, method: &MethodConfig) -> Result<()> {
+        for (flag, value) in [
+            ("--batch", Some(self.batch)),
+            ("--seq", Some(self.seq)),
+            ("--labels", Some(self.labels)),
+            ("--steps", Some(self.steps)),
+            ("--new-tokens", self.new_tokens),
+        ] {
+            if value == Some(0) {
+                bail!("{flag} 0: it must be at least 1");
+            }
+        }
+        if self.labels > self.seq {
+            bail!("--labels {}: a row has {} tokens", self.labels, self.seq);
+        }
+        let (more, what) = match self.new_tokens {
+            Some(tokens) => (tokens, "new"),
+            None => (method.num_virtual_tokens(), "virtual"),
+        };
+        let positions = config.max_position_embeddings;
+        if self.seq + more > positions {
+            bail!(
+                "--seq {}: with {more} {what} tokens it exceeds the {positions} positions of {}",
+                self.seq,
+                self.shape
+            );
+        }
+        Ok(())
+    }
+}
+
+struct Bench<'a> {
+    args: &'a Args,
+    config: Qwen2Config,
+    method: MethodConfig,
+}
+
+impl Job for Bench<'_> {
+    fn run<B>(self, device: B::Device) -> Result<()>
+    where
+        B: AutodiffBackend<InnerBackend: Ops> + Ops,
+    {
+        let Self {
+            args,
+            config,
+            method,
+        } = self;
+        if let Some(tokens) = args.new_tokens {
+            let dtype = args.compute.dtype();
+            let base = Qwen2::<B::InnerBackend>::random(config, dtype, &device)?;
+            let seconds = time_decoding(base, args.batch, args.seq, tokens);
+            return args.report_decoding(tokens, seconds);
+        }
+        let base = Qwen2::<B>::random(config, args.compute.dtype(), &device)?;
+        let known_ids = base.config().vocab_size;
+        let tokens = InitTokens {
+            known_ids,
+            ..InitTokens::default()
+        };
+        let adapter = method.init(&base, &tokens, 0)?;
+        let trainable = method.num_trainable(base.config());
+        let shape = SyntheticBatch {
+            batch: args.batch,
+            seq: args.seq,
+            labels: args.labels,
+        };
+        let mut bar = Progress::counting("timing");
+        let (seconds, _) = time_steps(
+            PeftModel::new(base, adapter),
+            shape,
+            args.steps,
+            &mut |step| bar.set(step as u64, args.steps as u64),
+        );
+        drop(bar);
+        args.report_steps(&method, trainable, seconds)
+    }
+}
+
+impl Args {
+    fn report_steps(
+        &self,
+        method: &MethodConfig,
+        trainable: usize,
+        seconds: Vec<f64>,
+    ) -> Result<()> {
+        let spread = Spread::of(seconds);
+        let report = StepReport {
+            shape: self.shape.clone(),
+            method: method.name().to_owned(),
+            backend: self.compute.backend.to_string(),
+            dtype: self.compute.dtype_name(),
+            batch: self.batch,
+            seq: self.seq,
+            labels: self.labels,
+            virtual_tokens: method.num_virtual_tokens(),
+            steps: self.steps,
+            step_s: spread.median,
+            step_min_s: spread.min,
+            step_max_s: spread.max,
+            tokens_per_s: (self.batch * self.seq) as f64 / spread.median,
+            peak_gib: peak_gib(),
+            trainable,
+        };
+        if self.json {
+            return output::print_json(&report);
+        }
+        output::print(&format!(
+            "{} {} on {} in {}: {:.3} s a step ({:.3} to {:.3}), {:.1} tokens/s{}\n",
+            report.shape,
+            report.method,
+            report.backend,
+            report.dtype,
+            report.step_s,
+            report.step_min_s,
+            report.step_max_s,
+            report.tokens_per_s,
+            peak_text(report.peak_gib),
+        ))
+    }
+
+    fn report_decoding(&self, tokens: usize, seconds: Vec<f64>) -> Result<()> {
+        let spread = Spread::of(seconds);
+        let report = DecodingReport {
+            shape: self.shape.clone(),
+            backend: self.compute.backend.to_string(),
+            dtype: self.compute.dtype_name(),
+            batch: self.batch,
+            seq: self.seq,
+            new_tokens: tokens,
+            token_s: spread.median,
+            token_min_s: spread.min,
+            token_max_s: spread.max,
+            tokens_per_s: self.batch as f64 / spread.median,
+            peak_gib: peak_gib(),
+        };
+        if self.json {
+            return output::print_json(&report);
+        }
+        output::print(&format!(
+            "{} decoding on {} in {}: {:.1} ms a token ({:.1} to {:.1}), {:.1} tokens/s{}\n",
+            report.shape,
+            report.backend,
+            report.dtype,
+            1e3 * report.token_s,
+            1e3 * report.token_min_s,
+            1e3 * report.token_max_s,
+            report.tokens_per_s,
+            peak_text(report.peak_gib),
+        ))
+    }
+}
+
+fn peak_gib() -> Option<f64> {
+    memory::peak_resident().map(|bytes| bytes as f64 / (1_u64 << 30) as f64)
+}
+
+fn peak_text(peak: Option<f64>) -> String {
+    peak.map_or_else(String::new, |peak| format!(", peak {peak:.2} GiB"))
+}
+
+/// Of several timings.
+struct Spread {
+    min: f64,
+    median: f64,
+    max: f64,
+}
+
+impl Spread {
+    fn of(mut seconds: Vec<f64>) -> Self {
+        seconds.sort_by(f64::total_cmp);
+        let count = seconds.len();
+        Self {
+            min: seconds[0],
+            median: (seconds[(count - 1) / 2] + seconds[count / 2]) / 2.0,
+            max: seconds[count - 1],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_is_between_two() {
+        let spread = Spread::of(vec![4.0, 1.0, 3.0, 2.0]);
+        assert_eq!((spread.min, spread.median, spread.max), (1.0, 2.5, 4.0));
+        assert_eq!(Spread::of(vec![2.0, 9.0, 1.0]).median, 2.0);
+    }
+}

@@ -1,0 +1,58 @@
+//! A model of random weights, for measurements: made in memory, nothing is read.
+
+use std::collections::HashMap;
+
+use burn::tensor::{DType, Distribution, Shape, Tensor, backend::Backend};
+
+use crate::{
+    Error, Qwen2, Qwen2Config,
+    weights::{self, TensorSource},
+};
+
+/// transformers' `initializer_range` of Qwen2.
+const STANDARD_DEVIATION: f64 = 0.02;
+
+impl<B: Backend> Qwen2<B> {
+    /// A model of this architecture whose norms are 1 and whose other weights are N(0, 0.02²), from the
+    /// backend's generator (`Backend::seed`).
+    ///
+    /// # Errors
+    /// A type that the backend cannot hold.
+    pub fn random(config: Qwen2Config, dtype: DType, device: &B::Device) -> Result<Self, Error> {
+        if !B::supports_dtype(device, dtype) {
+            return Err(Error::Dtype {
+                backend: B::name(device),
+                dtype,
+            });
+        }
+        let mut source = RandomTensors {
+            shapes: weights::expected_tensors(&config).into_iter().collect(),
+            dtype,
+            device,
+        };
+        Ok(Self::assemble(config, &mut source))
+    }
+}
+
+struct RandomTensors<'a, B: Backend> {
+    shapes: HashMap<String, Vec<usize>>,
+    dtype: DType,
+    device: &'a B::Device,
+}
+
+impl<B: Backend> TensorSource<B> for RandomTensors<'_, B> {
+    fn device(&self) -> &B::Device {
+        self.device
+    }
+
+    fn tensor<const D: usize>(&mut self, name: &str) -> Tensor<B, D> {
+        let shape = Shape::from(self.shapes[name].clone());
+        if name.ends_with("norm.weight") {
+            return Tensor::ones(shape, (self.device, self.dtype));
+        }
+        // Drawn as f32, which every generator can, one tensor at a time.
+        let normal = Distribution::Normal(0.0, STANDARD_DEVIATION);
+        let drawn = Tensor::<B, D>::random(shape, normal, (self.device, DType::F32));
+        drawn.cast(self.dtype)
+    }
+}
