@@ -2,10 +2,10 @@
 
 use burn::{
     backend::{Autodiff, autodiff::checkpoint::strategy::CheckpointStrategy},
-    tensor::{Int, Tensor, backend::Backend},
+    tensor::{DType, Int, Tensor, backend::Backend},
 };
 
-use crate::{composed, cross_entropy, rms_norm, softmax, swiglu};
+use crate::{ScoreMask, Visibility, composed, dtype::accumulation_dtype, tracked};
 
 /// The operations of a frozen decoder layer and its loss.
 ///
@@ -28,6 +28,16 @@ pub trait Ops: Backend {
         composed::linear(input, weight, bias)
     }
 
+    /// The gradient of [`frozen_linear`](Self::frozen_linear)'s input: `above · weight`.
+    ///
+    /// # Shapes
+    /// - above: `[tokens, d_out]`
+    /// - weight: `[d_out, d_in]`
+    /// - output: `[tokens, d_in]`
+    fn frozen_linear_backward(above: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        composed::linear_backward(above, weight)
+    }
+
     /// Root-mean-square normalisation (Zhang and Sennrich 2019), in f32 whatever the input's type.
     /// Under autodiff the weight is a constant: it gets no gradient.
     ///
@@ -35,7 +45,21 @@ pub trait Ops: Backend {
     /// - hidden, output: `[tokens, d_model]`
     /// - weight: `[d_model]`
     fn rms_norm(hidden: Tensor<Self, 2>, weight: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
-        rms_norm::forward(hidden, weight, epsilon)
+        composed::rms_norm(hidden, weight, epsilon)
+    }
+
+    /// The gradient of [`rms_norm`](Self::rms_norm)'s input.
+    ///
+    /// # Shapes
+    /// - hidden, above, output: `[tokens, d_model]`
+    /// - weight: `[d_model]`
+    fn rms_norm_backward(
+        hidden: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        epsilon: f64,
+        above: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        composed::rms_norm_backward(hidden, weight, epsilon, above)
     }
 
     /// The logistic function. (Burn's own default goes through a logarithm, and through f32 for
@@ -52,7 +76,19 @@ pub trait Ops: Backend {
     /// # Shapes
     /// - gate, up, output: `[tokens, d_ff]`
     fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        swiglu::forward(gate, up)
+        composed::swiglu(gate, up)
+    }
+
+    /// The gradients of [`swiglu`](Self::swiglu)'s gate and up.
+    ///
+    /// # Shapes
+    /// - all: `[tokens, d_ff]`
+    fn swiglu_backward(
+        gate: Tensor<Self, 2>,
+        up: Tensor<Self, 2>,
+        above: Tensor<Self, 2>,
+    ) -> [Tensor<Self, 2>; 2] {
+        composed::swiglu_backward(gate, up, above)
     }
 
     /// Rotary position embedding (Su et al. 2021) in the half-split layout of Qwen2: dimension `i`
@@ -69,28 +105,41 @@ pub trait Ops: Backend {
         composed::rotary(states, cos, sin)
     }
 
+    /// The form in which this backend's attention wants to be told what is hidden. Made once a pass; all
+    /// layers share it. `dtype` is that of the states.
+    fn score_mask(visibility: Visibility, dtype: DType, device: &Self::Device) -> ScoreMask<Self> {
+        ScoreMask::to_device(&visibility, accumulation_dtype(dtype), device)
+    }
+
     /// Scaled dot-product attention over grouped heads: query head `h` reads key/value head
-    /// `h / (n_heads / n_kv_heads)`. Scores and softmax are f32.
+    /// `h / (n_heads / n_kv_heads)`. Scores and softmax are f32. Under autodiff the inputs are saved, and
+    /// the scores computed again.
     ///
     /// # Shapes
     /// - query, output: `[batch, n_heads, seq, head_dim]`
     /// - key, value: `[batch, n_kv_heads, kv_len, head_dim]`
-    /// - mask: `[batch or 1, 1, seq, kv_len]`, f32, added to the scores
     fn grouped_attention(
         query: Tensor<Self, 4>,
         key: Tensor<Self, 4>,
         value: Tensor<Self, 4>,
-        mask: Option<Tensor<Self, 4>>,
+        mask: &ScoreMask<Self>,
     ) -> Tensor<Self, 4> {
         composed::attention(query, key, value, mask)
     }
 
-    /// Softmax over the keys. Under autodiff only the probabilities are saved.
+    /// The gradients of [`grouped_attention`](Self::grouped_attention)'s query, key and value.
     ///
     /// # Shapes
-    /// - scores, output: `[batch, n_heads, seq, kv_len]`
-    fn score_softmax(scores: Tensor<Self, 4>) -> Tensor<Self, 4> {
-        softmax::forward(scores)
+    /// - query, above: `[batch, n_heads, seq, head_dim]`
+    /// - key, value: `[batch, n_kv_heads, kv_len, head_dim]`
+    fn grouped_attention_backward(
+        query: Tensor<Self, 4>,
+        key: Tensor<Self, 4>,
+        value: Tensor<Self, 4>,
+        mask: &ScoreMask<Self>,
+        above: Tensor<Self, 4>,
+    ) -> [Tensor<Self, 4>; 3] {
+        composed::attention_backward(query, key, value, mask, above)
     }
 
     /// Negative log-likelihood of `targets` under a frozen head, one number per token, in f32.
@@ -110,16 +159,26 @@ pub trait Ops: Backend {
         weight: Tensor<Self, 2>,
         targets: Tensor<Self, 1, Int>,
     ) -> Tensor<Self, 1> {
-        cross_entropy::forward(hidden, weight, targets)
+        composed::cross_entropy(hidden, weight, targets)
+    }
+
+    /// What [`linear_cross_entropy`](Self::linear_cross_entropy) computes, and the gradient of each
+    /// token's loss with respect to its own hidden state.
+    ///
+    /// # Shapes
+    /// - hidden: `[tokens, d_model]`
+    /// - weight: `[vocab, d_model]`
+    /// - targets: `[tokens]`
+    /// - output: `[tokens]` and `[tokens, d_model]`
+    fn linear_cross_entropy_gradient(
+        hidden: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        targets: Tensor<Self, 1, Int>,
+    ) -> (Tensor<Self, 1>, Tensor<Self, 2>) {
+        composed::cross_entropy_gradient(hidden, weight, targets)
     }
 }
 
-impl Ops for burn_flex::Flex {
-    fn logistic(input: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        // One pass, and exact: flex has a function of its own.
-        burn::tensor::activation::sigmoid(input)
-    }
-}
 impl Ops for burn_ndarray::NdArray<f32> {}
 impl Ops for burn_ndarray::NdArray<f64> {}
 #[cfg(feature = "wgpu")]
@@ -130,16 +189,41 @@ impl Ops for burn_wgpu::Wgpu<f32, i32, u8> {}
 impl Ops for burn_cuda::Cuda<f32, i32> {}
 
 impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
-    fn rms_norm(hidden: Tensor<Self, 2>, weight: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
-        rms_norm::tracked(hidden, weight, epsilon)
+    fn frozen_linear(
+        input: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        bias: Option<Tensor<Self, 1>>,
+    ) -> Tensor<Self, 2> {
+        tracked::linear(input, weight, bias)
     }
 
-    fn score_softmax(scores: Tensor<Self, 4>) -> Tensor<Self, 4> {
-        softmax::tracked(scores)
+    fn rms_norm(hidden: Tensor<Self, 2>, weight: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
+        tracked::rms_norm(hidden, weight, epsilon)
     }
 
     fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        swiglu::tracked(gate, up)
+        tracked::swiglu(gate, up)
+    }
+
+    fn rotary(
+        states: Tensor<Self, 4>,
+        cos: Tensor<Self, 4>,
+        sin: Tensor<Self, 4>,
+    ) -> Tensor<Self, 4> {
+        tracked::rotary(states, cos, sin)
+    }
+
+    fn score_mask(visibility: Visibility, dtype: DType, device: &Self::Device) -> ScoreMask<Self> {
+        B::score_mask(visibility, dtype, device).map(Tensor::from_inner)
+    }
+
+    fn grouped_attention(
+        query: Tensor<Self, 4>,
+        key: Tensor<Self, 4>,
+        value: Tensor<Self, 4>,
+        mask: &ScoreMask<Self>,
+    ) -> Tensor<Self, 4> {
+        tracked::attention(query, key, value, mask)
     }
 
     fn linear_cross_entropy(
@@ -147,6 +231,6 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         weight: Tensor<Self, 2>,
         targets: Tensor<Self, 1, Int>,
     ) -> Tensor<Self, 1> {
-        cross_entropy::tracked(hidden, weight, targets)
+        tracked::cross_entropy(hidden, weight, targets)
     }
 }

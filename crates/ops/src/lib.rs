@@ -30,14 +30,13 @@
 
 mod backend;
 mod composed;
-mod cross_entropy;
 mod dtype;
-mod primitive;
-mod rms_norm;
-mod softmax;
-mod swiglu;
+mod flex;
+mod mask;
 #[cfg(test)]
 mod tests;
+mod tracked;
 
 pub use backend::Ops;
 pub use dtype::accumulation_dtype;
+pub use mask::{NO_TOKEN, ScoreMask, Visibility};

@@ -4,7 +4,7 @@ use burn::{
     module::Module,
     tensor::{Tensor, backend::Backend},
 };
-use burn_peft_ops::Ops;
+use burn_peft_ops::{Ops, ScoreMask};
 
 use crate::{
     KvCache, Qwen2Config,
@@ -65,8 +65,7 @@ pub(crate) struct Pass<B: Backend> {
     pub(crate) cos: Tensor<B, 4>,
     /// `[batch or 1, 1, seq, head_dim / 2]`.
     pub(crate) sin: Tensor<B, 4>,
-    /// `[batch or 1, 1, seq, kv_len]`.
-    pub(crate) mask: Option<Tensor<B, 4>>,
+    pub(crate) mask: ScoreMask<B>,
 }
 
 impl<B: Backend> DecoderLayer<B> {
@@ -169,7 +168,7 @@ impl<B: Ops> Attention<B> {
         let key = rotate(heads(self.k_proj.forward(hidden.clone())));
         let value = heads(self.v_proj.forward(hidden));
         let [key, value] = cache.append(layer, key, value);
-        let attended = B::grouped_attention(query, key, value, pass.mask.clone())
+        let attended = B::grouped_attention(query, key, value, &pass.mask)
             .swap_dims(1, 2) // [batch, seq, n_heads, head_dim]
             .reshape([pass.batch * pass.seq, self.o_proj.weight.dims()[1]]);
         self.o_proj.forward(attended)

@@ -1,10 +1,6 @@
 //! Which cells of a padded batch hold tokens, and in which order they stand.
 
-use burn::tensor::{Bool, DType, Tensor, TensorData, backend::Backend};
-
-/// Added to the score of a key that must not be seen. Finite: a row that may see nothing (left
-/// padding) then averages over everything instead of dividing zero by zero.
-const HIDDEN_SCORE: f64 = -1e9;
+use burn_peft_ops::{NO_TOKEN, Visibility};
 
 /// The attention mask of a batch, on the host: masks for the device, rotary positions and cache
 /// lengths are all derived from it.
@@ -172,60 +168,24 @@ impl AttentionMask {
         }
     }
 
-    /// The mask added to the scores of the last `seq` cells over all cells: causal, and blind to
-    /// padding. `[batch or 1, 1, seq, self.seq]`; `None` where everything may be seen.
-    pub(crate) fn additive<B: Backend>(
-        &self,
-        seq: usize,
-        dtype: DType,
-        device: &B::Device,
-    ) -> Option<Tensor<B, 4>> {
-        let padded = self.cells.contains(&false);
-        if seq == 1 && !padded {
-            return None;
-        }
-        let past = self.seq - seq;
-        if self.places.is_some() {
-            return Some(self.additive_by_place(seq, dtype, device));
-        }
-        let zeros = Tensor::<B, 4>::zeros([1, 1, seq, self.seq], (device, dtype));
-        // `tril_mask` is true above the diagonal.
-        let later = Tensor::<B, 2, Bool>::tril_mask([seq, self.seq], past as i64, device);
-        let causal = zeros.mask_fill(later.unsqueeze(), HIDDEN_SCORE);
-        if !padded {
-            return Some(causal);
-        }
-        let hidden: Vec<f32> = self
-            .cells
-            .iter()
-            .map(|cell| if *cell { 0.0 } else { HIDDEN_SCORE as f32 })
+    /// What the last `seq` cells may see of all cells: tokens, up to their own place.
+    pub(crate) fn visibility(&self, seq: usize) -> Visibility {
+        let place = |place: usize| i32::try_from(place).expect("a sequence of 32 bits");
+        let rows: Vec<(Vec<i32>, Vec<i32>)> = (0..self.batch)
+            .map(|row| {
+                let places = self.places(row);
+                let queries = places[self.seq - seq..].iter().map(|p| place(*p));
+                let keys = places
+                    .iter()
+                    .zip(self.row(row))
+                    .map(|(p, is_token)| if *is_token { place(*p) } else { NO_TOKEN });
+                (queries.collect(), keys.collect())
+            })
             .collect();
-        let hidden = TensorData::new(hidden, [self.batch, 1, 1, self.seq]);
-        let hidden = Tensor::<B, 4>::from_data(hidden.convert_dtype(dtype), (device, dtype));
-        Some(causal + hidden)
-    }
-
-    /// [`additive`](Self::additive) where a cell's index is not its place: `[batch, 1, seq, self.seq]`.
-    fn additive_by_place<B: Backend>(
-        &self,
-        seq: usize,
-        dtype: DType,
-        device: &B::Device,
-    ) -> Tensor<B, 4> {
-        let mut scores = Vec::with_capacity(self.batch * seq * self.seq);
-        for row in 0..self.batch {
-            let (cells, places) = (self.row(row), self.places(row));
-            for query in &places[self.seq - seq..] {
-                scores.extend(places.iter().zip(cells).map(|(key, is_token)| {
-                    match *is_token && key <= query {
-                        true => 0.0,
-                        false => HIDDEN_SCORE as f32,
-                    }
-                }));
-            }
-        }
-        let scores = TensorData::new(scores, [self.batch, 1, seq, self.seq]);
-        Tensor::from_data(scores.convert_dtype(dtype), (device, dtype))
+        let alike = rows.iter().all(|row| *row == rows[0]);
+        let count = if alike { 1 } else { self.batch };
+        let (queries, keys): (Vec<_>, Vec<_>) = rows.into_iter().take(count).unzip();
+        Visibility::new(count, queries.concat(), keys.concat())
     }
 }
 
@@ -284,13 +244,11 @@ mod tests {
             Positions::PerRow(vec![vec![0, 3, 4], vec![0, 0, 1]])
         );
         let seen = |mask: &AttentionMask, seq| -> Vec<u8> {
-            let scores = mask
-                .additive::<burn_flex::Flex>(seq, DType::F32, &Default::default())
-                .unwrap();
-            scores
-                .into_data()
-                .iter::<f32>()
-                .map(|s| u8::from(s == 0.0))
+            let visibility = mask.visibility(seq);
+            let pairs = (0..2).flat_map(|row| (0..seq).map(move |query| (row, query)));
+            pairs
+                .flat_map(|(row, query)| (0..mask.seq()).map(move |key| (row, query, key)))
+                .map(|(row, query, key)| u8::from(visibility.sees(row, query, key)))
                 .collect()
         };
         assert_eq!(

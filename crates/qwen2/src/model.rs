@@ -202,7 +202,7 @@ impl<B: Ops> Qwen2<B> {
         let device = hidden.device();
         let all = cache.extend(mask);
         let [cos, sin] = self.rotary.at(&all.positions(seq), seq);
-        let mask = all.additive(seq, accumulation_dtype(self.dtype()), &device);
+        let mask = B::score_mask(all.visibility(seq), self.dtype(), &device);
         let pass = Pass {
             batch,
             seq,

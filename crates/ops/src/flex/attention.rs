@@ -1,0 +1,325 @@
+//! Attention a block of queries and a head at a time, over the keys that the block can see.
+
+use std::borrow::Cow;
+
+use burn::tensor::Tensor;
+use burn_flex::{Flex, FlexTensor};
+use rayon::prelude::*;
+
+use super::{
+    cross_entropy::largest,
+    element::Element,
+    exp::exp,
+    gemm::{Before, Cores, Matrix, multiply},
+    linear::{narrow, wide},
+    storage::{heads_tensor, rows_in_order, sum, tensor, zeros},
+    vector::vectorised,
+};
+use crate::Visibility;
+
+/// Queries whose scores are held together.
+const BLOCK: usize = 64;
+
+/// States `[batch, heads, seq, head_dim]` as f32, wherever they stand in memory.
+struct States<'a> {
+    data: Cow<'a, [f32]>,
+    dims: [usize; 4],
+    offset: usize,
+    strides: [usize; 3],
+}
+
+impl<'a> States<'a> {
+    fn new<E: Element>(primitive: &'a FlexTensor, dims: [usize; 4]) -> Self {
+        let layout = primitive.layout();
+        let strides = layout.strides();
+        Self {
+            data: wide(primitive.storage::<E>()),
+            dims,
+            offset: layout.start_offset(),
+            strides: [
+                strides[0] as usize,
+                strides[1] as usize,
+                strides[2] as usize,
+            ],
+        }
+    }
+
+    /// The first `len` positions from `start` on of a head, `[len, head_dim]`.
+    fn head(&self, row: usize, head: usize, start: usize, len: usize) -> Matrix<'_> {
+        let [by_row, by_head, by_place] = self.strides;
+        let at = self.offset + row * by_row + head * by_head + start * by_place;
+        Matrix::new(&self.data[at..], [len, self.dims[3]], [by_place, 1])
+    }
+}
+
+/// The probabilities of a block of queries, `[queries, keys]`.
+struct Block {
+    keys: usize,
+    probabilities: Vec<f32>,
+}
+
+/// What all blocks share.
+struct Inputs<'a> {
+    query: States<'a>,
+    key: States<'a>,
+    value: States<'a>,
+    places: &'a Visibility,
+    scale: f32,
+    /// Query heads that share a key.
+    group: usize,
+}
+
+impl Inputs<'_> {
+    /// The softmax of the scores of `len` queries from `start` on.
+    fn block(&self, row: usize, head: usize, start: usize, len: usize) -> Block {
+        let queries = &self.places.queries(row)[start..start + len];
+        let places = self.places.keys(row);
+        let last = queries.iter().max();
+        // Behind the last key that one of them sees there is nothing to compute.
+        let keys = places
+            .iter()
+            .rposition(|key| Some(key) <= last)
+            .map_or(0, |key| key + 1);
+        let mut probabilities = zeros::<f32>(len * keys);
+        if keys > 0 {
+            let query = self.query.head(row, head, start, len);
+            let key = self.key.head(row, head / self.group, 0, keys).transposed();
+            multiply(
+                &mut probabilities,
+                keys,
+                query,
+                key,
+                self.scale,
+                Before::Ignored,
+                Cores::One,
+            );
+            let places = &places[..keys];
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (scores, query) in probabilities.chunks_exact_mut(keys).zip(queries) {
+                        softmax(scores, places, *query);
+                    }
+                },
+            );
+        }
+        Block {
+            keys,
+            probabilities,
+        }
+    }
+}
+
+/// Over the keys whose place is not behind `query`; all zero where there is none.
+#[inline(always)]
+fn softmax(scores: &mut [f32], places: &[i32], query: i32) {
+    for (score, place) in scores.iter_mut().zip(places) {
+        *score = if *place <= query {
+            *score
+        } else {
+            f32::NEG_INFINITY
+        };
+    }
+    let largest = largest(scores);
+    if largest == f32::NEG_INFINITY {
+        return scores.fill(0.0);
+    }
+    for score in scores.iter_mut() {
+        *score = exp(*score - largest);
+    }
+    let scale = 1.0 / sum(scores.len(), |i| scores[i]);
+    for score in scores.iter_mut() {
+        *score *= scale;
+    }
+}
+
+/// See [`Ops::grouped_attention`](crate::Ops::grouped_attention). The output stands in memory as `[batch,
+/// seq, heads, head_dim]`.
+pub(super) fn forward<E: Element>(
+    query: Tensor<Flex, 4>,
+    key: Tensor<Flex, 4>,
+    value: Tensor<Flex, 4>,
+    places: &Visibility,
+) -> Tensor<Flex, 4> {
+    let shape @ [batch, heads, seq, head_dim] = query.dims();
+    let (key_dims, value_dims) = (key.dims(), value.dims());
+    let [query, key, value] = [query, key, value].map(rows_in_order);
+    let inputs = Inputs {
+        query: States::new::<E>(&query, shape),
+        key: States::new::<E>(&key, key_dims),
+        value: States::new::<E>(&value, value_dims),
+        places,
+        scale: (head_dim as f32).powf(-0.5),
+        group: heads / key_dims[1],
+    };
+    let width = heads * head_dim;
+    let mut output = zeros::<f32>(batch * seq * width);
+    let rows = output.chunks_exact_mut((seq * width).max(1)).enumerate();
+    let blocks: Vec<_> = rows
+        .flat_map(|(row, output)| {
+            let blocks = output.chunks_mut(BLOCK * width).enumerate();
+            blocks.map(move |(index, output)| (row, index * BLOCK, output))
+        })
+        .collect();
+    blocks.into_par_iter().for_each(|(row, start, output)| {
+        let len = output.len() / width;
+        for head in 0..heads {
+            let Block {
+                keys,
+                probabilities,
+            } = inputs.block(row, head, start, len);
+            let value = inputs.value.head(row, head / inputs.group, 0, keys);
+            let probabilities = Matrix::dense(&probabilities, [len, keys]);
+            let output = &mut output[head * head_dim..];
+            multiply(
+                output,
+                width,
+                probabilities,
+                value,
+                1.0,
+                Before::Ignored,
+                Cores::One,
+            );
+        }
+    });
+    heads_tensor(narrow::<E>(output), shape)
+}
+
+/// See [`Ops::grouped_attention_backward`](crate::Ops::grouped_attention_backward).
+pub(super) fn backward<E: Element>(
+    query: Tensor<Flex, 4>,
+    key: Tensor<Flex, 4>,
+    value: Tensor<Flex, 4>,
+    places: &Visibility,
+    above: Tensor<Flex, 4>,
+) -> [Tensor<Flex, 4>; 3] {
+    let shape @ [batch, heads, seq, head_dim] = query.dims();
+    let kv_shape @ [_, kv_heads, kv_len, _] = key.dims();
+    let [query, key, value, above] = [query, key, value, above].map(rows_in_order);
+    let inputs = Inputs {
+        query: States::new::<E>(&query, shape),
+        key: States::new::<E>(&key, kv_shape),
+        value: States::new::<E>(&value, kv_shape),
+        places,
+        scale: (head_dim as f32).powf(-0.5),
+        group: heads / kv_heads,
+    };
+    let above = States::new::<E>(&above, shape);
+    let (query_len, kv_len_all) = (seq * head_dim, kv_len * head_dim);
+    // A head of the batch is a task, with keys' and values' gradients of its own.
+    let mut query_gradients = zeros::<f32>(batch * heads * query_len);
+    let mut key_gradients = zeros::<f32>(batch * heads * kv_len_all);
+    let mut value_gradients = zeros::<f32>(batch * heads * kv_len_all);
+    query_gradients
+        .par_chunks_exact_mut(query_len.max(1))
+        .zip(key_gradients.par_chunks_exact_mut(kv_len_all.max(1)))
+        .zip(value_gradients.par_chunks_exact_mut(kv_len_all.max(1)))
+        .enumerate()
+        .for_each(|(task, ((query, key), value))| {
+            let (row, head) = (task / heads, task % heads);
+            for start in (0..seq).step_by(BLOCK) {
+                let len = BLOCK.min(seq - start);
+                let query = &mut query[start * head_dim..][..len * head_dim];
+                inputs.block_backward(&above, [row, head, start, len], query, key, value);
+            }
+        });
+    let query_gradients = tensor(narrow::<E>(query_gradients), shape);
+    let sum_group = |gradients: Vec<f32>| {
+        let mut output = zeros::<f32>(batch * kv_heads * kv_len_all);
+        let group = inputs.group;
+        output
+            .par_chunks_exact_mut(kv_len_all.max(1))
+            .zip(gradients.par_chunks_exact((group * kv_len_all).max(1)))
+            .for_each(|(output, heads)| {
+                for head in heads.chunks_exact(kv_len_all) {
+                    for (output, gradient) in output.iter_mut().zip(head) {
+                        *output += gradient;
+                    }
+                }
+            });
+        tensor(narrow::<E>(output), kv_shape)
+    };
+    [
+        query_gradients,
+        sum_group(key_gradients),
+        sum_group(value_gradients),
+    ]
+}
+
+impl Inputs<'_> {
+    /// Writes the gradient of a block of queries, and adds those of a head's keys and values.
+    fn block_backward(
+        &self,
+        above: &States<'_>,
+        [row, head, start, len]: [usize; 4],
+        query_gradient: &mut [f32],
+        key_gradient: &mut [f32],
+        value_gradient: &mut [f32],
+    ) {
+        let head_dim = self.query.dims[3];
+        let Block {
+            keys,
+            probabilities,
+        } = self.block(row, head, start, len);
+        if keys == 0 {
+            return;
+        }
+        let above = above.head(row, head, start, len);
+        let query = self.query.head(row, head, start, len);
+        let key = self.key.head(row, head / self.group, 0, keys);
+        let value = self.value.head(row, head / self.group, 0, keys);
+        let one = Cores::One;
+        let weights = Matrix::dense(&probabilities, [len, keys]);
+        multiply(
+            value_gradient,
+            head_dim,
+            weights.transposed(),
+            above,
+            1.0,
+            Before::Kept,
+            one,
+        );
+        let mut scores = zeros::<f32>(len * keys);
+        multiply(
+            &mut scores,
+            keys,
+            above,
+            value.transposed(),
+            1.0,
+            Before::Ignored,
+            one,
+        );
+        vectorised(
+            #[inline(always)]
+            || {
+                let rows = scores.chunks_exact_mut(keys);
+                for (scores, weights) in rows.zip(probabilities.chunks_exact(keys)) {
+                    // p = softmax(s), so ds = p · (dp − Σ p · dp).
+                    let along = sum(keys, |i| scores[i] * weights[i]);
+                    for (score, weight) in scores.iter_mut().zip(weights) {
+                        *score = weight * (*score - along);
+                    }
+                }
+            },
+        );
+        let scores = Matrix::dense(&scores, [len, keys]);
+        multiply(
+            query_gradient,
+            head_dim,
+            scores,
+            key,
+            self.scale,
+            Before::Ignored,
+            one,
+        );
+        multiply(
+            key_gradient,
+            head_dim,
+            scores.transposed(),
+            query,
+            self.scale,
+            Before::Kept,
+            one,
+        );
+    }
+}

@@ -1,0 +1,224 @@
+//! A linear layer whose weight is a constant.
+
+use std::{borrow::Cow, ops::Range};
+
+use burn::tensor::Tensor;
+use burn_flex::Flex;
+use rayon::prelude::*;
+
+use super::{
+    element::Element,
+    gemm::{Before, Cores, Matrix, multiply},
+    storage::{contiguous, for_rows, tensor, zeros},
+    vector::vectorised,
+};
+
+/// Up to so many tokens the weight's way from memory is the cost, and each of its rows is read once.
+const MATVEC_TOKENS: usize = 4;
+
+/// Numbers of a narrow weight that are made wide at a time: they stay in the cache between the two.
+const BLOCK: usize = 1 << 19;
+
+/// See [`Ops::frozen_linear`](crate::Ops::frozen_linear).
+pub(super) fn forward<E: Element>(
+    input: Tensor<Flex, 2>,
+    weight: Tensor<Flex, 2>,
+    bias: Option<Tensor<Flex, 1>>,
+) -> Tensor<Flex, 2> {
+    let ([tokens, d_in], d_out) = (input.dims(), weight.dims()[0]);
+    let (input, weight, bias) = (contiguous(input), contiguous(weight), bias.map(contiguous));
+    let (input, weight) = (wide(input.storage::<E>()), weight.storage::<E>());
+    let bias = bias.as_ref().map(|bias| bias.storage::<E>());
+    let output = match tokens {
+        0..=MATVEC_TOKENS => matvec(&input, weight, bias, [tokens, d_in, d_out]),
+        _ => matmul(&input, weight, bias, [tokens, d_in, d_out]),
+    };
+    tensor(output, [tokens, d_out])
+}
+
+/// See [`Ops::frozen_linear_backward`](crate::Ops::frozen_linear_backward).
+pub(super) fn backward<E: Element>(
+    above: Tensor<Flex, 2>,
+    weight: Tensor<Flex, 2>,
+) -> Tensor<Flex, 2> {
+    let ([tokens, d_out], d_in) = (above.dims(), weight.dims()[1]);
+    let (above, weight) = (contiguous(above), contiguous(weight));
+    let above = wide(above.storage::<E>());
+    let mut output = zeros(tokens * d_in);
+    times_weight(
+        &mut output,
+        &above,
+        weight.storage::<E>(),
+        [tokens, d_out, d_in],
+    );
+    tensor(narrow::<E>(output), [tokens, d_in])
+}
+
+/// `output += rows · weight`, where the output was zero. `rows` is `[tokens, d_out]`.
+pub(super) fn times_weight<E: Element>(
+    output: &mut [f32],
+    rows: &[f32],
+    weight: &[E],
+    [tokens, d_out, d_in]: [usize; 3],
+) {
+    for_blocks(weight, d_in, |block, weight| {
+        let part = Matrix::new(&rows[block.start..], [tokens, block.len()], [d_out, 1]);
+        let weight = Matrix::dense(weight, [block.len(), d_in]);
+        multiply(output, d_in, part, weight, 1.0, Before::Kept, Cores::All);
+    });
+}
+
+/// Calls `body` with parts of the weight's rows as f32.
+pub(super) fn for_blocks<E: Element>(
+    weight: &[E],
+    d_in: usize,
+    mut body: impl FnMut(Range<usize>, &[f32]),
+) {
+    let d_out = weight.len() / d_in;
+    if let Some(weight) = E::as_f32(weight) {
+        return body(0..d_out, weight);
+    }
+    let rows = (BLOCK / d_in).max(1);
+    let mut block = zeros(rows.min(d_out) * d_in);
+    for (index, narrow) in weight.chunks(rows * d_in).enumerate() {
+        let block = &mut block[..narrow.len()];
+        widen(block, narrow);
+        let start = index * rows;
+        body(start..start + narrow.len() / d_in, block);
+    }
+}
+
+fn matmul<E: Element>(
+    input: &[f32],
+    weight: &[E],
+    bias: Option<&[E]>,
+    [tokens, d_in, d_out]: [usize; 3],
+) -> Vec<E> {
+    let input = Matrix::dense(input, [tokens, d_in]);
+    let mut output = zeros::<f32>(tokens * d_out);
+    let before = match bias {
+        None => Before::Ignored,
+        Some(bias) => {
+            for_rows(
+                &mut output,
+                d_out,
+                #[inline(always)]
+                |_, part| {
+                    for row in part.chunks_exact_mut(d_out) {
+                        for (output, bias) in row.iter_mut().zip(bias) {
+                            *output = bias.load();
+                        }
+                    }
+                },
+            );
+            Before::Kept
+        }
+    };
+    for_blocks(weight, d_in, |block, weight| {
+        let weight = Matrix::dense(weight, [block.len(), d_in]).transposed();
+        let output = &mut output[block.start..];
+        multiply(output, d_out, input, weight, 1.0, before, Cores::All);
+    });
+    narrow(output)
+}
+
+/// Few tokens: a row of the weight is multiplied with all of them while it is at hand.
+fn matvec<E: Element>(
+    input: &[f32],
+    weight: &[E],
+    bias: Option<&[E]>,
+    [tokens, d_in, d_out]: [usize; 3],
+) -> Vec<E> {
+    // [d_out, tokens]
+    let mut columns = zeros::<E>(d_out * tokens);
+    let rows = (BLOCK / 8 / d_in).max(1);
+    columns
+        .par_chunks_mut((rows * tokens).max(1))
+        .zip(weight.par_chunks(rows * d_in))
+        .enumerate()
+        .for_each(|(index, (columns, weight))| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    let outputs = columns.chunks_exact_mut(tokens);
+                    for (row, (outputs, weight)) in
+                        outputs.zip(weight.chunks_exact(d_in)).enumerate()
+                    {
+                        let bias = bias.map_or(0.0, |bias| bias[index * rows + row].load());
+                        for (output, input) in outputs.iter_mut().zip(input.chunks_exact(d_in)) {
+                            *output = E::store(dot(input, weight) + bias);
+                        }
+                    }
+                },
+            );
+        });
+    if tokens == 1 {
+        return columns;
+    }
+    let mut output = zeros::<E>(tokens * d_out);
+    for (token, row) in output.chunks_exact_mut(d_out).enumerate() {
+        for (output, column) in row.iter_mut().zip(columns.chunks_exact(tokens)) {
+            *output = column[token];
+        }
+    }
+    output
+}
+
+/// In 32 lanes, so that the additions do not wait for each other.
+#[inline(always)]
+fn dot<E: Element>(lhs: &[f32], rhs: &[E]) -> f32 {
+    const LANES: usize = 32;
+    let mut lanes = [0.0_f32; LANES];
+    let (lhs, lhs_rest) = lhs.as_chunks::<LANES>();
+    let (rhs, rhs_rest) = rhs.as_chunks::<LANES>();
+    for (lhs, rhs) in lhs.iter().zip(rhs) {
+        for ((lane, lhs), rhs) in lanes.iter_mut().zip(lhs).zip(rhs) {
+            *lane = lhs.mul_add(rhs.load(), *lane);
+        }
+    }
+    let rest = lhs_rest.iter().zip(rhs_rest);
+    lanes.iter().sum::<f32>() + rest.map(|(lhs, rhs)| lhs * rhs.load()).sum::<f32>()
+}
+
+/// As f32; a copy only where they are not.
+pub(super) fn wide<E: Element>(numbers: &[E]) -> Cow<'_, [f32]> {
+    match E::as_f32(numbers) {
+        Some(numbers) => Cow::Borrowed(numbers),
+        None => {
+            let mut wide = zeros(numbers.len());
+            widen(&mut wide, numbers);
+            Cow::Owned(wide)
+        }
+    }
+}
+
+fn widen<E: Element>(wide: &mut [f32], narrow: &[E]) {
+    for_rows(
+        wide,
+        1,
+        #[inline(always)]
+        |start, part| {
+            for (wide, narrow) in part.iter_mut().zip(&narrow[start..]) {
+                *wide = narrow.load();
+            }
+        },
+    );
+}
+
+/// From f32, rounded where they are narrower.
+pub(super) fn narrow<E: Element>(wide: Vec<f32>) -> Vec<E> {
+    E::from_f32s(wide).unwrap_or_else(|wide| {
+        let mut narrow = zeros::<E>(wide.len());
+        for_rows(
+            &mut narrow,
+            1,
+            #[inline(always)]
+            |start, part| {
+                for (narrow, wide) in part.iter_mut().zip(&wide[start..]) {
+                    *narrow = E::store(*wide);
+                }
+            },
+        );
+        narrow
+    })
+}

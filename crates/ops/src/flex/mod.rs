@@ -1,0 +1,183 @@
+//! The operations on flex, the CPU backend: all cores through rayon, all lanes through loops that the
+//! compiler vectorises for the processor it finds at run time (pulp's dispatch), and f32 and bf16 states;
+//! other types take the composed form.
+
+mod attention;
+mod cross_entropy;
+mod element;
+mod exp;
+mod gemm;
+mod linear;
+mod rms_norm;
+mod rotary;
+mod storage;
+mod swiglu;
+mod vector;
+
+use burn::tensor::{DType, Int, Tensor};
+use burn_flex::{Flex, FlexDevice};
+use half::bf16;
+
+use crate::{Ops, ScoreMask, Visibility, composed, dtype::accumulation_dtype};
+
+/// `$fast` with `$element` standing for the type of the states, where there is a fast form of it.
+macro_rules! by_element {
+    ($dtype:expr, $element:ident => $fast:expr, $composed:expr) => {
+        match $dtype {
+            DType::F32 => {
+                type $element = f32;
+                $fast
+            }
+            DType::BF16 => {
+                type $element = bf16;
+                $fast
+            }
+            _ => $composed,
+        }
+    };
+}
+
+impl Ops for Flex {
+    fn frozen_linear(
+        input: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        bias: Option<Tensor<Self, 1>>,
+    ) -> Tensor<Self, 2> {
+        debug_assert_eq!(input.dtype(), weight.dtype(), "a linear layer mixes dtypes");
+        by_element!(
+            input.dtype(),
+            E => linear::forward::<E>(input, weight, bias),
+            composed::linear(input, weight, bias)
+        )
+    }
+
+    fn frozen_linear_backward(above: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        by_element!(
+            above.dtype(),
+            E => linear::backward::<E>(above, weight),
+            composed::linear_backward(above, weight)
+        )
+    }
+
+    fn rms_norm(hidden: Tensor<Self, 2>, weight: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
+        by_element!(
+            hidden.dtype(),
+            E => rms_norm::forward::<E>(hidden, weight, epsilon),
+            composed::rms_norm(hidden, weight, epsilon)
+        )
+    }
+
+    fn rms_norm_backward(
+        hidden: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        epsilon: f64,
+        above: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        by_element!(
+            hidden.dtype(),
+            E => rms_norm::backward::<E>(hidden, weight, epsilon, above),
+            composed::rms_norm_backward(hidden, weight, epsilon, above)
+        )
+    }
+
+    fn logistic(input: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        // One pass, and exact: flex has a function of its own.
+        burn::tensor::activation::sigmoid(input)
+    }
+
+    fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        by_element!(
+            gate.dtype(),
+            E => swiglu::forward::<E>(gate, up),
+            composed::swiglu(gate, up)
+        )
+    }
+
+    fn swiglu_backward(
+        gate: Tensor<Self, 2>,
+        up: Tensor<Self, 2>,
+        above: Tensor<Self, 2>,
+    ) -> [Tensor<Self, 2>; 2] {
+        by_element!(
+            gate.dtype(),
+            E => swiglu::backward::<E>(gate, up, above),
+            composed::swiglu_backward(gate, up, above)
+        )
+    }
+
+    fn rotary(
+        states: Tensor<Self, 4>,
+        cos: Tensor<Self, 4>,
+        sin: Tensor<Self, 4>,
+    ) -> Tensor<Self, 4> {
+        by_element!(
+            states.dtype(),
+            E => rotary::rotate::<E>(states, cos, sin),
+            composed::rotary(states, cos, sin)
+        )
+    }
+
+    fn score_mask(visibility: Visibility, dtype: DType, device: &FlexDevice) -> ScoreMask<Self> {
+        match dtype {
+            DType::F32 | DType::BF16 => ScoreMask::on_host(visibility),
+            _ => ScoreMask::to_device(&visibility, accumulation_dtype(dtype), device),
+        }
+    }
+
+    fn grouped_attention(
+        query: Tensor<Self, 4>,
+        key: Tensor<Self, 4>,
+        value: Tensor<Self, 4>,
+        mask: &ScoreMask<Self>,
+    ) -> Tensor<Self, 4> {
+        let Some(places) = mask.places() else {
+            return composed::attention(query, key, value, mask);
+        };
+        by_element!(
+            query.dtype(),
+            E => attention::forward::<E>(query, key, value, places),
+            composed::attention(query, key, value, mask)
+        )
+    }
+
+    fn grouped_attention_backward(
+        query: Tensor<Self, 4>,
+        key: Tensor<Self, 4>,
+        value: Tensor<Self, 4>,
+        mask: &ScoreMask<Self>,
+        above: Tensor<Self, 4>,
+    ) -> [Tensor<Self, 4>; 3] {
+        let Some(places) = mask.places() else {
+            return composed::attention_backward(query, key, value, mask, above);
+        };
+        by_element!(
+            query.dtype(),
+            E => attention::backward::<E>(query, key, value, places, above),
+            composed::attention_backward(query, key, value, mask, above)
+        )
+    }
+
+    fn linear_cross_entropy(
+        hidden: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        targets: Tensor<Self, 1, Int>,
+    ) -> Tensor<Self, 1> {
+        by_element!(
+            hidden.dtype(),
+            E => cross_entropy::losses::<E>(hidden, weight, targets),
+            composed::cross_entropy(hidden, weight, targets)
+        )
+    }
+
+    fn linear_cross_entropy_gradient(
+        hidden: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+        targets: Tensor<Self, 1, Int>,
+    ) -> (Tensor<Self, 1>, Tensor<Self, 2>) {
+        by_element!(
+            hidden.dtype(),
+            E => cross_entropy::losses_and_gradients::<E>(hidden, weight, targets),
+            composed::cross_entropy_gradient(hidden, weight, targets)
+        )
+    }
+}

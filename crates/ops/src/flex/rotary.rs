@@ -1,0 +1,59 @@
+//! Rotary position embedding.
+
+use burn::tensor::Tensor;
+use burn_flex::Flex;
+
+use super::{
+    element::Element,
+    storage::{contiguous, for_rows, heads_tensor, rows_in_order, zeros},
+};
+
+/// See [`Ops::rotary`](crate::Ops::rotary). The output stands in memory as `[batch, seq, heads,
+/// head_dim]`, so that the projections around it need no copy.
+pub(super) fn rotate<E: Element>(
+    states: Tensor<Flex, 4>,
+    cos: Tensor<Flex, 4>,
+    sin: Tensor<Flex, 4>,
+) -> Tensor<Flex, 4> {
+    let shape @ [batch, heads, seq, head_dim] = states.dims();
+    let half = head_dim / 2;
+    let angles_differ = cos.dims()[0] > 1;
+    let states = rows_in_order(states);
+    let strides: Vec<usize> = states
+        .layout()
+        .strides()
+        .iter()
+        .map(|s| *s as usize)
+        .collect();
+    let offset = states.layout().start_offset();
+    let states = states.storage::<E>();
+    let (cos, sin) = (contiguous(cos), contiguous(sin));
+    let (cos, sin) = (cos.storage::<E>(), sin.storage::<E>());
+    let width = heads * head_dim;
+    let mut output = zeros::<E>(batch * seq * width);
+    for_rows(
+        &mut output,
+        width,
+        #[inline(always)]
+        |start, part| {
+            for (index, token) in part.chunks_exact_mut(width).enumerate() {
+                let cell = start / width + index;
+                let (row, place) = (cell / seq, cell % seq);
+                let angle = half * if angles_differ { cell } else { place };
+                let (cos, sin) = (&cos[angle..][..half], &sin[angle..][..half]);
+                for (head, output) in token.chunks_exact_mut(head_dim).enumerate() {
+                    let at = offset + row * strides[0] + head * strides[1] + place * strides[2];
+                    let (first, second) = states[at..][..head_dim].split_at(half);
+                    let (low, high) = output.split_at_mut(half);
+                    for i in 0..half {
+                        let (x, y) = (first[i].load(), second[i].load());
+                        let (cos, sin) = (cos[i].load(), sin[i].load());
+                        low[i] = E::store(x * cos - y * sin);
+                        high[i] = E::store(y * cos + x * sin);
+                    }
+                }
+            }
+        },
+    );
+    heads_tensor(output, shape)
+}

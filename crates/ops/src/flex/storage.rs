@@ -1,0 +1,106 @@
+//! Between tensors and slices.
+
+use burn::tensor::{Bytes, Shape, Tensor, TensorPrimitive};
+use burn_flex::{Flex, FlexTensor, Layout};
+use rayon::prelude::*;
+
+use super::{element::Element, vector::vectorised};
+
+/// Numbers a task works on at least; less is not worth waking another core.
+const GRAIN: usize = 1 << 14;
+
+/// The primitive, its elements in order and nothing else in its buffer. Unless it was shared or a view,
+/// this costs nothing, and the buffer may be written to in place.
+pub(super) fn contiguous<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
+    let primitive = tensor.into_primitive().tensor();
+    let whole = primitive.bytes().len() == primitive.layout().num_elements() * size(&primitive);
+    match whole && primitive.is_contiguous() && primitive.layout().start_offset() == 0 {
+        true => primitive,
+        false => primitive.to_contiguous(),
+    }
+}
+
+fn size(primitive: &FlexTensor) -> usize {
+    primitive.dtype().size()
+}
+
+/// The primitive, its elements in any order as long as the last axis is one after the other.
+pub(super) fn rows_in_order<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
+    let primitive = tensor.into_primitive().tensor();
+    let strides = primitive.layout().strides();
+    let forward = strides.iter().all(|stride| *stride >= 0);
+    match forward && strides[D - 1] == 1 {
+        true => primitive,
+        false => primitive.to_contiguous(),
+    }
+}
+
+/// A tensor of these elements.
+pub(super) fn tensor<E: Element, const D: usize>(
+    elements: Vec<E>,
+    shape: [usize; D],
+) -> Tensor<Flex, D> {
+    let layout = Layout::contiguous(Shape::from(shape));
+    from_layout(elements, layout)
+}
+
+/// A tensor `[batch, heads, seq, head_dim]` of elements that stand as `[batch, seq, heads, head_dim]`.
+pub(super) fn heads_tensor<E: Element>(elements: Vec<E>, shape: [usize; 4]) -> Tensor<Flex, 4> {
+    let [batch, heads, seq, head_dim] = shape;
+    let stored = Layout::contiguous(Shape::from([batch, seq, heads, head_dim]));
+    from_layout(elements, stored.transpose(1, 2))
+}
+
+fn from_layout<E: Element, const D: usize>(elements: Vec<E>, layout: Layout) -> Tensor<Flex, D> {
+    let primitive = FlexTensor::new(Bytes::from_elems(elements), layout, E::dtype());
+    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+}
+
+/// A tensor again.
+pub(super) fn from_primitive<const D: usize>(primitive: FlexTensor) -> Tensor<Flex, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+}
+
+/// Room for `len` elements, at zero; memory fresh from the system is zero already.
+pub(super) fn zeros<E: Element>(len: usize) -> Vec<E> {
+    bytemuck::zeroed_vec(len)
+}
+
+/// Elements of a whole number of rows for a task.
+pub(super) fn rows_a_task(width: usize) -> usize {
+    GRAIN.div_ceil(width.max(1)).max(1) * width.max(1)
+}
+
+/// Calls `body` with equal parts of `output`, `rows_a_task(width)` elements each, on all cores and with
+/// the processor's vectors; the number is where the part begins.
+pub(super) fn for_rows<E: Element>(
+    output: &mut [E],
+    width: usize,
+    body: impl Fn(usize, &mut [E]) + Sync,
+) {
+    let len = rows_a_task(width);
+    output
+        .par_chunks_mut(len)
+        .enumerate()
+        .for_each(|(index, part)| {
+            vectorised(
+                #[inline(always)]
+                || body(index * len, part),
+            )
+        });
+}
+
+/// A sum in sixteen lanes, so that it vectorises.
+#[inline(always)]
+pub(super) fn sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
+    const LANES: usize = 16;
+    let mut lanes = [0.0_f32; LANES];
+    let whole = len - len % LANES;
+    for start in (0..whole).step_by(LANES) {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += term(start + lane);
+        }
+    }
+    let rest: f32 = (whole..len).map(&term).sum();
+    lanes.iter().sum::<f32>() + rest
+}

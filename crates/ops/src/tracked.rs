@@ -1,0 +1,267 @@
+//! The operations under autodiff. Forward and backward are the inner backend's; what is kept between the
+//! two is decided here: inputs that exist anyway, and nothing else.
+
+use burn::{
+    backend::{
+        Autodiff,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+            grads::Gradients,
+            ops::{Backward, Ops as Step, OpsKind, unary},
+        },
+    },
+    tensor::{Int, Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor},
+};
+
+use crate::{Ops, ScoreMask, dtype::accumulation_dtype};
+
+fn from_primitive<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+}
+
+fn to_primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
+    tensor.into_primitive().tensor()
+}
+
+/// Puts the output of `step` with the parents `$parent` into the graph, and `$state` with it if anything
+/// is tracked.
+macro_rules! record {
+    ($step:expr, [$($parent:expr),+], $output:expr, $state:expr) => {{
+        let output = to_primitive($output);
+        let nodes = [$($parent.node.clone()),+];
+        from_primitive(match $step.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish($state, output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        })
+    }};
+}
+
+/// With one parent, the input; or with two, the bias behind it.
+#[derive(Debug)]
+struct LinearBackward;
+
+impl<B: Ops> Backward<B, 1> for LinearBackward {
+    /// The weight.
+    type State = FloatTensor<B>;
+
+    fn backward(self, step: Step<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        unary::<B, _>(step.parents, step.node, grads, |above| {
+            let (above, weight) = (from_primitive(above), from_primitive(step.state));
+            to_primitive(B::frozen_linear_backward(above, weight))
+        });
+    }
+}
+
+impl<B: Ops> Backward<B, 2> for LinearBackward {
+    /// The weight.
+    type State = FloatTensor<B>;
+
+    fn backward(self, step: Step<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let above = from_primitive::<B, 2>(grads.consume::<B>(&step.node));
+        let [input, bias] = step.parents;
+        if let Some(bias) = bias {
+            let dtype = above.dtype();
+            let sum = above.clone().cast(accumulation_dtype(dtype)).sum_dim(0);
+            let gradient = sum.cast(dtype).squeeze_dim::<1>(0);
+            grads.register::<B>(bias.id, to_primitive(gradient));
+        }
+        if let Some(input) = input {
+            let gradient = B::frozen_linear_backward(above, from_primitive(step.state));
+            grads.register::<B>(input.id, to_primitive(gradient));
+        }
+    }
+}
+
+pub(crate) fn linear<B: Ops, C: CheckpointStrategy>(
+    input: Tensor<Autodiff<B, C>, 2>,
+    weight: Tensor<Autodiff<B, C>, 2>,
+    bias: Option<Tensor<Autodiff<B, C>, 1>>,
+) -> Tensor<Autodiff<B, C>, 2> {
+    let weight = weight.inner();
+    let output = B::frozen_linear(
+        input.clone().inner(),
+        weight.clone(),
+        bias.clone().map(Tensor::inner),
+    );
+    let (input, weight) = (to_primitive(input), to_primitive(weight));
+    match bias.map(to_primitive) {
+        Some(bias) => record!(LinearBackward, [input, bias], output, weight),
+        None => record!(LinearBackward, [input], output, weight),
+    }
+}
+
+#[derive(Debug)]
+struct RmsNormBackward {
+    epsilon: f64,
+}
+
+impl<B: Ops> Backward<B, 1> for RmsNormBackward {
+    /// Input and weight.
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, step: Step<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (hidden, weight) = step.state;
+        unary::<B, _>(step.parents, step.node, grads, |above| {
+            to_primitive(B::rms_norm_backward(
+                from_primitive(hidden),
+                from_primitive(weight),
+                self.epsilon,
+                from_primitive(above),
+            ))
+        });
+    }
+}
+
+pub(crate) fn rms_norm<B: Ops, C: CheckpointStrategy>(
+    hidden: Tensor<Autodiff<B, C>, 2>,
+    weight: Tensor<Autodiff<B, C>, 1>,
+    epsilon: f64,
+) -> Tensor<Autodiff<B, C>, 2> {
+    let weight = weight.inner();
+    let output = B::rms_norm(hidden.clone().inner(), weight.clone(), epsilon);
+    let hidden = to_primitive(hidden);
+    let state = (hidden.primitive, to_primitive(weight));
+    record!(RmsNormBackward { epsilon }, [hidden], output, state)
+}
+
+#[derive(Debug)]
+struct SwigluBackward;
+
+impl<B: Ops> Backward<B, 2> for SwigluBackward {
+    /// Gate and up.
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, step: Step<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (gate, up) = step.state;
+        let above = from_primitive(grads.consume::<B>(&step.node));
+        let gradients = B::swiglu_backward(from_primitive(gate), from_primitive(up), above);
+        for (parent, gradient) in step.parents.into_iter().zip(gradients) {
+            if let Some(parent) = parent {
+                grads.register::<B>(parent.id, to_primitive(gradient));
+            }
+        }
+    }
+}
+
+pub(crate) fn swiglu<B: Ops, C: CheckpointStrategy>(
+    gate: Tensor<Autodiff<B, C>, 2>,
+    up: Tensor<Autodiff<B, C>, 2>,
+) -> Tensor<Autodiff<B, C>, 2> {
+    let output = B::swiglu(gate.clone().inner(), up.clone().inner());
+    let (gate, up) = (to_primitive(gate), to_primitive(up));
+    record!(
+        SwigluBackward,
+        [gate, up],
+        output,
+        (gate.primitive, up.primitive)
+    )
+}
+
+#[derive(Debug)]
+struct RotaryBackward;
+
+impl<B: Ops> Backward<B, 1> for RotaryBackward {
+    /// Cosines and sines.
+    type State = (FloatTensor<B>, FloatTensor<B>);
+
+    fn backward(self, step: Step<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (cos, sin) = step.state;
+        unary::<B, _>(step.parents, step.node, grads, |above| {
+            // A rotation's transpose turns the other way.
+            let back = -from_primitive::<B, 4>(sin);
+            to_primitive(B::rotary(from_primitive(above), from_primitive(cos), back))
+        });
+    }
+}
+
+pub(crate) fn rotary<B: Ops, C: CheckpointStrategy>(
+    states: Tensor<Autodiff<B, C>, 4>,
+    cos: Tensor<Autodiff<B, C>, 4>,
+    sin: Tensor<Autodiff<B, C>, 4>,
+) -> Tensor<Autodiff<B, C>, 4> {
+    let (cos, sin) = (cos.inner(), sin.inner());
+    let output = B::rotary(states.clone().inner(), cos.clone(), sin.clone());
+    let states = to_primitive(states);
+    let state = (to_primitive(cos), to_primitive(sin));
+    record!(RotaryBackward, [states], output, state)
+}
+
+#[derive(Debug)]
+struct AttentionBackward<B: Backend> {
+    mask: ScoreMask<B>,
+}
+
+impl<B: Ops> Backward<B, 3> for AttentionBackward<B> {
+    /// Query, key and value.
+    type State = [FloatTensor<B>; 3];
+
+    fn backward(self, step: Step<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let [query, key, value] = step.state.map(from_primitive);
+        let above = from_primitive(grads.consume::<B>(&step.node));
+        let gradients = B::grouped_attention_backward(query, key, value, &self.mask, above);
+        for (parent, gradient) in step.parents.into_iter().zip(gradients) {
+            if let Some(parent) = parent {
+                grads.register::<B>(parent.id, to_primitive(gradient));
+            }
+        }
+    }
+}
+
+pub(crate) fn attention<B: Ops, C: CheckpointStrategy>(
+    query: Tensor<Autodiff<B, C>, 4>,
+    key: Tensor<Autodiff<B, C>, 4>,
+    value: Tensor<Autodiff<B, C>, 4>,
+    mask: &ScoreMask<Autodiff<B, C>>,
+) -> Tensor<Autodiff<B, C>, 4> {
+    let mask = mask.clone().map(Tensor::inner);
+    let inner = |states: &Tensor<_, 4>| states.clone().inner();
+    let output = B::grouped_attention(inner(&query), inner(&key), inner(&value), &mask);
+    let [query, key, value] = [query, key, value].map(to_primitive);
+    let state = [&query, &key, &value].map(|states| states.primitive.clone());
+    record!(
+        AttentionBackward { mask },
+        [query, key, value],
+        output,
+        state
+    )
+}
+
+/// Scales the gradient found in the forward pass by what arrives from above.
+#[derive(Debug)]
+struct CrossEntropyBackward;
+
+impl<B: Backend> Backward<B, 1> for CrossEntropyBackward {
+    /// `d loss_i / d hidden_i`, `[tokens, d_model]`.
+    type State = FloatTensor<B>;
+
+    fn backward(self, step: Step<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let gradient = from_primitive::<B, 2>(step.state);
+        unary::<B, _>(step.parents, step.node, grads, |above| {
+            let above = from_primitive::<B, 1>(above)
+                .cast(gradient.dtype())
+                .unsqueeze_dim(1);
+            to_primitive(gradient * above)
+        });
+    }
+}
+
+pub(crate) fn cross_entropy<B: Ops, C: CheckpointStrategy>(
+    hidden: Tensor<Autodiff<B, C>, 2>,
+    weight: Tensor<Autodiff<B, C>, 2>,
+    targets: Tensor<Autodiff<B, C>, 1, Int>,
+) -> Tensor<Autodiff<B, C>, 1> {
+    let (weight, targets) = (weight.inner(), targets.inner());
+    let inner = hidden.clone().inner();
+    let node = to_primitive(hidden).node;
+    let step = CrossEntropyBackward.prepare::<C>([node]);
+    from_primitive(match step.compute_bound().stateful() {
+        OpsKind::Tracked(prepared) => {
+            let (loss, gradient) = B::linear_cross_entropy_gradient(inner, weight, targets);
+            prepared.finish(to_primitive(gradient), to_primitive(loss))
+        }
+        OpsKind::UnTracked(prepared) => {
+            let loss = B::linear_cross_entropy(inner, weight, targets);
+            prepared.finish(to_primitive(loss))
+        }
+    })
+}
