@@ -2,11 +2,11 @@
 
 use burn::{
     backend::Autodiff,
-    tensor::{Distribution, Int, Tensor, TensorData, Tolerance, activation::log_softmax, s},
+    tensor::{DType, Distribution, Int, Tensor, TensorData, Tolerance, activation::log_softmax, s},
 };
 use burn_ndarray::NdArray;
 
-use crate::Ops;
+use crate::{Ops, Visibility};
 
 type B = Autodiff<NdArray<f64>>;
 
@@ -138,7 +138,13 @@ fn grouped_attention_equals_repeating_each_key_for_its_group() {
         random([2, 2, 5, 3]),
     );
     let inputs = (query.clone(), key.clone(), value.clone());
-    let mask = random([1, 1, 4, 5]).detach();
+    // A key that all see, and behind it one for each query.
+    let visibility = Visibility::new(1, vec![1, 2, 3, 4], vec![0, 1, 2, 3, 4]);
+    let hidden = |query: usize, key: usize| if key > query + 1 { -1e9 } else { 0.0 };
+    let scores = (0..20).map(|i| hidden(i / 5, i % 5)).collect();
+    let added = TensorData::new(scores, [1, 1, 4, 5]);
+    let added = Tensor::<B, 4>::from_data(added, &Default::default());
+    let mask = B::score_mask(visibility, DType::F64, &Default::default());
     let repeat = |states: &Tensor<B, 4>| {
         let head = |h: usize| states.clone().slice(s![.., h..h + 1, .., ..]);
         Tensor::cat(
@@ -146,18 +152,13 @@ fn grouped_attention_equals_repeating_each_key_for_its_group() {
             1,
         )
     };
-    let found = B::grouped_attention(
-        query.clone(),
-        key.clone(),
-        value.clone(),
-        Some(mask.clone()),
-    );
+    let found = B::grouped_attention(query.clone(), key.clone(), value.clone(), &mask);
     let scale = random([2, 6, 4, 3]).detach();
     // Before the second graph is built: a backward pass consumes all that hangs on the same leaves.
     let found_grads = (found.clone() * scale.clone()).sum().backward();
     // Not a division: the gradient of Burn's division by a number goes through f32.
     let scores = query.matmul(repeat(&key).swap_dims(2, 3));
-    let scores = scores.mul_scalar(3.0_f64.powf(-0.5)) + mask;
+    let scores = scores.mul_scalar(3.0_f64.powf(-0.5)) + added;
     let expected = log_softmax(scores, 3).exp().matmul(repeat(&value));
     let expected_grads = (expected.clone() * scale).sum().backward();
     assert_close(found.into_data(), expected.into_data());
@@ -167,6 +168,47 @@ fn grouped_attention_equals_repeating_each_key_for_its_group() {
             input.grad(&expected_grads).expect("a gradient").into_data(),
         );
     }
+}
+
+#[test]
+fn a_linear_layer_and_its_gradients_equal_the_formula() {
+    let (input, bias) = (random([4, 3]), random([5]));
+    let weight = random([5, 3]).detach();
+    let scale = random([4, 5]).detach();
+    for with_bias in [false, true] {
+        let added = with_bias.then(|| bias.clone());
+        let found = B::frozen_linear(input.clone(), weight.clone(), added);
+        let found_grads = (found.clone() * scale.clone()).sum().backward();
+        let product = input.clone().matmul(weight.clone().transpose());
+        let expected = match with_bias {
+            true => product + bias.clone().unsqueeze(),
+            false => product,
+        };
+        let expected_grads = (expected.clone() * scale.clone()).sum().backward();
+        assert_close(found.into_data(), expected.into_data());
+        assert_close(
+            input.grad(&found_grads).expect("a gradient").into_data(),
+            input.grad(&expected_grads).expect("a gradient").into_data(),
+        );
+        let [found, expected] = [found_grads, expected_grads].map(|grads| bias.grad(&grads));
+        assert_eq!(found.is_some(), with_bias);
+        if let (Some(found), Some(expected)) = (found, expected) {
+            assert_close(found.into_data(), expected.into_data());
+        }
+    }
+}
+
+#[test]
+fn the_gradient_of_a_rotation_turns_back() {
+    let states = random([2, 3, 4, 6]);
+    let angles = random([2, 1, 4, 3]).detach();
+    let (cos, sin) = (angles.clone().cos(), angles.sin());
+    let scale = random([2, 3, 4, 6]).detach();
+    let output = B::rotary(states.clone(), cos.clone(), sin.clone());
+    let grads = (output * scale.clone()).sum().backward();
+    let expected = B::rotary(scale, cos, -sin);
+    let found = states.grad(&grads).expect("a gradient");
+    assert_close(found.into_data(), expected.into_data());
 }
 
 #[test]

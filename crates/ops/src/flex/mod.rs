@@ -12,6 +12,8 @@ mod rms_norm;
 mod rotary;
 mod storage;
 mod swiglu;
+#[cfg(test)]
+mod tests;
 mod vector;
 
 use burn::tensor::{DType, Int, Tensor};

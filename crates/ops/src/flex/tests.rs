@@ -1,0 +1,263 @@
+//! The fast forms against the composed ones, computed in f64.
+
+use burn::tensor::{DType, Distribution, Int, Tensor, TensorData};
+use burn_flex::Flex;
+use burn_ndarray::NdArray;
+
+use crate::{NO_TOKEN, Ops, ScoreMask, Visibility, composed};
+
+type F64 = NdArray<f64>;
+
+/// The same numbers on both backends, rounded to `dtype` before.
+fn pair<const D: usize>(shape: [usize; D], dtype: DType) -> (Tensor<Flex, D>, Tensor<F64, D>) {
+    let device = Default::default();
+    let normal = Distribution::Normal(0.0, 1.0);
+    let fast = Tensor::<Flex, D>::random(shape, normal, &device).cast(dtype);
+    let exact = Tensor::from_data(fast.to_data().convert::<f64>(), &Default::default());
+    (fast, exact)
+}
+
+/// Largest difference over the largest number.
+fn error<const D: usize>(fast: Tensor<Flex, D>, exact: Tensor<F64, D>) -> f64 {
+    assert_eq!(fast.dims(), exact.dims());
+    let fast: Vec<f64> = fast.into_data().iter().collect();
+    let exact: Vec<f64> = exact.into_data().iter().collect();
+    assert!(fast.iter().all(|x| x.is_finite()), "{fast:?}");
+    let largest = exact
+        .iter()
+        .fold(0.0_f64, |largest, x| largest.max(x.abs()));
+    let pairs = fast.iter().zip(&exact);
+    pairs.fold(0.0_f64, |worst, (a, b)| worst.max((a - b).abs())) / largest
+}
+
+/// Sums of up to `terms` numbers in f32 err by about a unit (2⁻²³) for each doubling, and a few for the
+/// functions on the way; a result in bf16 by half a unit (2⁻⁹), and one more where two roundings meet.
+fn tolerance(dtype: DType, terms: usize) -> f64 {
+    match dtype {
+        DType::BF16 => 2.0_f64.powi(-8),
+        _ => 2.0_f64.powi(-23) * (6.0 + (terms as f64).log2()),
+    }
+}
+
+#[track_caller]
+fn assert_close<const D: usize>(
+    fast: Tensor<Flex, D>,
+    exact: Tensor<F64, D>,
+    terms: usize,
+    what: &str,
+) {
+    let dtype = fast.dtype();
+    let (error, tolerance) = (error(fast, exact), tolerance(dtype, terms));
+    assert!(
+        error <= tolerance,
+        "{what} in {dtype:?}: {error:e} > {tolerance:e}"
+    );
+}
+
+const DTYPES: [DType; 2] = [DType::F32, DType::BF16];
+
+#[test]
+fn linear_layers_of_few_and_of_many_tokens() {
+    for dtype in DTYPES {
+        // Matrix-vector, and matrix-matrix with odd rests; 700 rows of 1500 are several blocks of bf16.
+        for (tokens, d_in, d_out) in [(1, 67, 45), (3, 130, 33), (9, 65, 70), (70, 1500, 700)] {
+            let (input, exact_input) = pair([tokens, d_in], dtype);
+            let (weight, exact_weight) = pair([d_out, d_in], dtype);
+            let (bias, exact_bias) = pair([d_out], dtype);
+            for with_bias in [false, true] {
+                let fast = Flex::frozen_linear(
+                    input.clone(),
+                    weight.clone(),
+                    with_bias.then(|| bias.clone()),
+                );
+                let exact = composed::linear(
+                    exact_input.clone(),
+                    exact_weight.clone(),
+                    with_bias.then(|| exact_bias.clone()),
+                );
+                assert_close(fast, exact, d_in, "a linear layer");
+            }
+            let (above, exact_above) = pair([tokens, d_out], dtype);
+            assert_close(
+                Flex::frozen_linear_backward(above, weight),
+                composed::linear_backward(exact_above, exact_weight),
+                d_out,
+                "its gradient",
+            );
+        }
+    }
+}
+
+#[test]
+fn norms() {
+    for dtype in DTYPES {
+        // More rows than a task has.
+        let (hidden, exact_hidden) = pair([600, 67], dtype);
+        let (weight, exact_weight) = pair([67], dtype);
+        let (above, exact_above) = pair([600, 67], dtype);
+        assert_close(
+            Flex::rms_norm(hidden.clone(), weight.clone(), 1e-6),
+            composed::rms_norm(exact_hidden.clone(), exact_weight.clone(), 1e-6),
+            67,
+            "RMSNorm",
+        );
+        assert_close(
+            Flex::rms_norm_backward(hidden, weight, 1e-6, above),
+            composed::rms_norm_backward(exact_hidden, exact_weight, 1e-6, exact_above),
+            67,
+            "its gradient",
+        );
+    }
+}
+
+#[test]
+fn swiglu_and_its_gradients_leave_shared_inputs_alone() {
+    for dtype in DTYPES {
+        let (gate, exact_gate) = pair([130, 257], dtype);
+        let (up, exact_up) = pair([130, 257], dtype);
+        let (above, exact_above) = pair([130, 257], dtype);
+        assert_close(
+            Flex::swiglu(gate.clone(), up.clone()),
+            composed::swiglu(exact_gate.clone(), exact_up.clone()),
+            1,
+            "SwiGLU",
+        );
+        let before = (gate.to_data(), above.to_data());
+        let fast = Flex::swiglu_backward(gate.clone(), up, above.clone());
+        let exact = composed::swiglu_backward(exact_gate, exact_up, exact_above);
+        for (fast, exact) in fast.into_iter().zip(exact) {
+            assert_close(fast, exact, 1, "its gradient");
+        }
+        assert_eq!(before, (gate.into_data(), above.into_data()));
+    }
+}
+
+#[test]
+fn rotations_of_states_in_either_order() {
+    for dtype in DTYPES {
+        let (states, exact_states) = pair([2, 5, 3, 8], dtype);
+        for rows in [1, 2] {
+            let (cos, exact_cos) = pair([rows, 1, 5, 4], dtype);
+            let (sin, exact_sin) = pair([rows, 1, 5, 4], dtype);
+            let (view, exact_view) = (
+                states.clone().swap_dims(1, 2),
+                exact_states.clone().swap_dims(1, 2),
+            );
+            let exact = composed::rotary(exact_view, exact_cos, exact_sin);
+            // As the projection leaves them, and as attention's gradient does.
+            let dense = Tensor::from_data(view.clone().into_data(), (&Default::default(), dtype));
+            for states in [view, dense] {
+                assert_close(
+                    Flex::rotary(states, cos.clone(), sin.clone()),
+                    exact.clone(),
+                    2,
+                    "a rotation",
+                );
+            }
+        }
+    }
+}
+
+/// Five cells of a prefix, then two rows of `seq`, the second with padding on the left.
+fn visibility(seq: usize) -> Visibility {
+    let (prefix, len) = (5, seq as i32);
+    let queries = (0..2).flat_map(|_| prefix..prefix + len).collect();
+    let keys = (0..2).flat_map(|row| {
+        (0..prefix + len).map(
+            move |key| match row == 1 && (prefix..prefix + 3).contains(&key) {
+                true => NO_TOKEN,
+                false => key,
+            },
+        )
+    });
+    Visibility::new(2, queries, keys.collect())
+}
+
+#[test]
+fn attention_with_prefix_padding_and_grouped_heads() {
+    for dtype in DTYPES {
+        // One query, as in generation; several blocks and a rest; heads with a key each.
+        for (seq, kv_heads) in [(1, 2), (3, 1), (150, 2), (70, 6)] {
+            let kv_len = seq + 5;
+            let (query, exact_query) = pair([2, 6, seq, 16], dtype);
+            let (key, exact_key) = pair([2, kv_heads, kv_len, 16], dtype);
+            let (value, exact_value) = pair([2, kv_heads, kv_len, 16], dtype);
+            let (above, exact_above) = pair([2, 6, seq, 16], dtype);
+            let fast_mask = Flex::score_mask(visibility(seq), dtype, &Default::default());
+            assert!(fast_mask.places().is_some(), "the fast form is taken");
+            let exact_mask: ScoreMask<F64> =
+                F64::score_mask(visibility(seq), DType::F64, &Default::default());
+            assert_close(
+                Flex::grouped_attention(query.clone(), key.clone(), value.clone(), &fast_mask),
+                composed::attention(
+                    exact_query.clone(),
+                    exact_key.clone(),
+                    exact_value.clone(),
+                    &exact_mask,
+                ),
+                kv_len,
+                "attention",
+            );
+            let fast = Flex::grouped_attention_backward(query, key, value, &fast_mask, above);
+            let exact = composed::attention_backward(
+                exact_query,
+                exact_key,
+                exact_value,
+                &exact_mask,
+                exact_above,
+            );
+            for (fast, exact) in fast.into_iter().zip(exact) {
+                assert_close(fast, exact, kv_len * seq, "its gradient");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_query_that_sees_nothing_gives_nothing() {
+    let device = Default::default();
+    let states = |heads| Tensor::<Flex, 4>::ones([1, heads, 2, 4], &device);
+    let mask = Flex::score_mask(
+        Visibility::new(1, vec![0, 1], vec![NO_TOKEN, 1]),
+        DType::F32,
+        &device,
+    );
+    let output = Flex::grouped_attention(states(2), states(1), states(1), &mask);
+    let expected = [[0.0; 4], [1.0; 4], [0.0; 4], [1.0; 4]].concat();
+    assert_eq!(
+        output.into_data(),
+        TensorData::new(expected, [1, 2, 2, 4]).convert::<f32>()
+    );
+    let gradients =
+        Flex::grouped_attention_backward(states(2), states(1), states(1), &mask, states(2));
+    for gradient in gradients {
+        let data = gradient.into_data();
+        assert!(data.iter::<f32>().all(f32::is_finite), "{data}");
+    }
+}
+
+#[test]
+fn cross_entropy_of_several_chunks() {
+    // 2^24 logits are 335 rows of 50,001.
+    for (dtype, tokens, vocab) in [
+        (DType::F32, 340, 50_001),
+        (DType::F32, 3, 11),
+        (DType::BF16, 40, 3001),
+    ] {
+        // Logits of a few units: an error of theirs is a relative error of the probabilities.
+        let (hidden, exact_hidden) = pair([tokens, 24], dtype);
+        let (hidden, exact_hidden) = (hidden * 0.125, exact_hidden * 0.125);
+        let (weight, exact_weight) = pair([vocab, 24], dtype);
+        let ids: Vec<i64> = (0..tokens).map(|i| (i * 7919 % vocab) as i64).collect();
+        let ids = TensorData::new(ids, [tokens]);
+        let targets = Tensor::<Flex, 1, Int>::from_data(ids.clone(), &Default::default());
+        let exact_targets = Tensor::<F64, 1, Int>::from_data(ids, &Default::default());
+        let alone = Flex::linear_cross_entropy(hidden.clone(), weight.clone(), targets.clone());
+        let (losses, gradients) = Flex::linear_cross_entropy_gradient(hidden, weight, targets);
+        assert_eq!(alone.to_data(), losses.to_data());
+        let (exact_losses, exact_gradients) =
+            composed::cross_entropy_gradient(exact_hidden, exact_weight, exact_targets);
+        assert_close(losses, exact_losses, vocab, "cross-entropy");
+        assert_close(gradients, exact_gradients, vocab, "its gradient");
+    }
+}
