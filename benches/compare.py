@@ -294,7 +294,7 @@ def table(options, heading, measured):
 
 def failures(kept, host, rows, measured):
     """What the dashes stand for."""
-    for (label, settings), (_, found) in zip(rows, measured):
+    for (label, settings), (_, found) in zip(rows, measured, strict=True):
         for run in kept:
             same = run["machine"] == host and run["settings"] == settings
             if same and "failed" in run and run["side"] not in found:
@@ -319,21 +319,24 @@ def plot(options, tables):
     plain = FuncFormatter(lambda value, _: f"{value:g}")
     figure = Figure(figsize=(4 * len(tables), 6.5), layout="constrained")
     panels = figure.subplots(len(PANELS), len(tables), squeeze=False)
-    for column, (caption, heading, measured) in enumerate(tables):
+    for column, (_, heading, measured) in enumerate(tables):
         for row, (key, label) in enumerate(PANELS):
             panel, seen = panels[row][column], []
             for side, (name, style, color) in STYLES.items():
                 points = [(value, median(found, side, key)) for value, found in measured]
-                points = [point for point in points if point[1] is not None]
-                seen += [y for _, y in points]
-                panel.plot(*(zip(*points) if points else ([], [])), style, color=color, label=name, markersize=4)
-            values = [value for value, _ in measured]
-            panel.set_xscale("log", base=2)
-            panel.xaxis.set(major_locator=FixedLocator(values), minor_locator=NullLocator(), major_formatter=plain)
-            # A logarithmic axis for what grows much; from zero for what does not, lest a small change look large.
+                xs = [x for x, y in points if y is not None]
+                ys = [y for _, y in points if y is not None]
+                seen += ys
+                panel.plot(xs, ys, style, color=color, label=name, markersize=4)
+            # Both axes are logarithmic or neither, so that a straight line is steady growth; and from zero for what
+            # grows little, lest a small change look large.
             if seen and max(seen) >= 8 * min(seen):
+                panel.set_xscale("log", base=2)
                 panel.set_yscale("log", base=2)
-                panel.yaxis.set(major_locator=LogLocator(2), minor_locator=NullLocator(), major_formatter=plain)
+                panel.xaxis.set(major_locator=FixedLocator([value for value, _ in measured]))
+                panel.yaxis.set(major_locator=LogLocator(2))
+                for axis in (panel.xaxis, panel.yaxis):
+                    axis.set(minor_locator=NullLocator(), major_formatter=plain)
             else:
                 panel.set_ylim(0, 1.15 * max(seen, default=1))
             panel.grid(alpha=0.3)
@@ -363,7 +366,7 @@ def main():
             measured.append((label, found))
         tables.append((caption, heading, measured))
     print(f"{dates(tables)}; {host}")
-    for (caption, heading, measured), (*_, rows) in zip(tables, asked):
+    for (caption, heading, measured), (*_, rows) in zip(tables, asked, strict=True):
         print("", caption, "", *table(options, heading, measured), sep="\n")
         failed = list(failures(kept, host, rows, measured))
         if failed:

@@ -208,6 +208,25 @@ fn gradients_of_every_method_equal_finite_differences() {
         let inner = adapter.valid();
         let trainee = Trainee::new(PeftModel::new(tracked, adapter));
         let output = TrainStep::step(&trainee, vec![rows.batch_on()]);
+        let again = trainee.clone().recomputing(true);
+        let again = TrainStep::step(&again, vec![rows.batch_on()]);
+        assert!(
+            (again.item.loss - output.item.loss).abs() < 1e-13,
+            "{method:?}"
+        );
+        let pairs = gradients(&trainee, &output.grads).into_iter();
+        for ((_, plain), (_, again)) in pairs.zip(gradients(&trainee, &again.grads)) {
+            let largest = plain
+                .iter()
+                .fold(0.0_f64, |largest, x| largest.max(x.abs()));
+            for (plain, again) in plain.iter().zip(&again) {
+                // The same operations; only sums over parts of the graph are taken in another order.
+                assert!(
+                    (plain - again).abs() < 1e-12 * largest,
+                    "{method:?}: {plain} {again}"
+                );
+            }
+        }
         let loss = |nudge: Nudge| -> f64 {
             let adapter = inner.clone().map(&mut { nudge });
             let model = PeftModel::new(base.clone(), adapter);
@@ -228,6 +247,66 @@ fn gradients_of_every_method_equal_finite_differences() {
                     (found - expected).abs() < 1e-8 * found.abs().max(1.0),
                     "{method:?}, {index}: {found} for {expected}"
                 );
+            }
+        }
+    }
+}
+
+/// A prompt that runs once in front of all rows, and one that stands in each of them, the label of a row's
+/// first token among what is predicted.
+#[test]
+fn a_shared_prompt_is_a_prompt_in_every_row() {
+    type B = Autodiff<NdArray<f64>>;
+    let checkpoint = Checkpoint::open(fixture::path("models/tied_gqa")).unwrap();
+    let base: Qwen2<B> = checkpoint
+        .load(DType::F64, &Default::default(), &mut |_, _| {})
+        .unwrap();
+    for rows in [rows()[0].clone(), rows()[0].left_padded()] {
+        let mut batch = rows.batch_on::<B>();
+        let ids: Vec<i64> = batch.input_ids.to_data().iter::<i64>().collect();
+        let is_first = |cell: usize| {
+            let row = &batch.attention_mask[cell / batch.seq * batch.seq..=cell];
+            row.iter().filter(|is_token| **is_token).count() == 1 && row[row.len() - 1]
+        };
+        for cell in (0..ids.len())
+            .filter(|cell| is_first(*cell))
+            .collect::<Vec<_>>()
+        {
+            batch.labels[cell] = ids[cell];
+        }
+        for method in methods() {
+            let tokens = method.num_virtual_tokens();
+            if !matches!(
+                method,
+                MethodConfig::PromptTuning(_) | MethodConfig::PTuning(_)
+            ) {
+                continue;
+            }
+            let trainee = Trainee::new(PeftModel::new(base.clone(), init(&method, &base)));
+            let mut in_rows = batch.clone();
+            in_rows.placement = Some(vec![vec![0; tokens]; batch.batch]);
+            let [shared, again, apart] =
+                [(&batch, false), (&batch, true), (&in_rows, false)].map(|(batch, recompute)| {
+                    let trainee = trainee.clone().recomputing(recompute);
+                    TrainStep::step(&trainee, vec![batch.clone()])
+                });
+            let expected = gradients(&trainee, &apart.grads);
+            for found in [shared, again] {
+                assert_eq!(found.item.label_tokens, apart.item.label_tokens);
+                assert!((found.item.loss - apart.item.loss).abs() < 1e-13);
+                for ((_, found), (_, expected)) in
+                    gradients(&trainee, &found.grads).iter().zip(&expected)
+                {
+                    let largest = expected.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
+                    for (found, expected) in found.iter().zip(expected) {
+                        let difference = (found - expected).abs();
+                        // A row of the prompt's states is one sum for all rows, or one for each.
+                        assert!(
+                            difference < 1e-11 * largest,
+                            "{method:?}: {found} {expected}"
+                        );
+                    }
+                }
             }
         }
     }

@@ -6,6 +6,8 @@ use anyhow::{Result, bail};
 use burn::{backend::Autodiff, tensor::backend::AutodiffBackend};
 use burn_peft_ops::Ops;
 
+use crate::memory;
+
 /// What a command does once its backend is a type.
 pub(crate) trait Job {
     /// Runs it. `B` tracks gradients; its inner backend is for everything that needs none.
@@ -59,6 +61,11 @@ impl BackendChoice {
                  build it with `cargo build --release --features {self}`"
             ),
         }
+    }
+
+    /// Bytes of memory that it has, where that is known: a GPU does not tell through Burn.
+    pub(crate) fn memory(self) -> Option<u64> {
+        matches!(self.kind, Kind::Flex | Kind::NdArray).then(memory::total)
     }
 
     #[cfg(any(feature = "vulkan", feature = "metal"))]

@@ -1,4 +1,4 @@
-//! What the process took of the machine's memory.
+//! The machine's memory, and what the process took of it.
 
 /// The largest resident size so far, in bytes; `None` where the system does not say.
 pub(crate) fn peak_resident() -> Option<u64> {
@@ -16,4 +16,15 @@ pub(crate) fn peak_resident() -> Option<u64> {
     }
     #[cfg(not(unix))]
     None
+}
+
+/// All that the process may have, in bytes: the machine's, or less where a control group limits it.
+pub(crate) fn total() -> u64 {
+    let memory = sysinfo::MemoryRefreshKind::nothing().with_ram();
+    let system =
+        sysinfo::System::new_with_specifics(sysinfo::RefreshKind::nothing().with_memory(memory));
+    let limit = system.cgroup_limits().map(|limits| limits.total_memory);
+    limit.map_or(system.total_memory(), |limit| {
+        limit.min(system.total_memory())
+    })
 }

@@ -74,6 +74,9 @@ pub struct Prepared<B: Backend> {
     pub cache: KvCache<B>,
     /// Row-major `[batch, seq]`: the cell of `hidden` that each of the batch's own went to.
     pub cells: Vec<usize>,
+    /// What stands behind the last norm for the last virtual token in front of every row, `[1, d_model]`,
+    /// where the rows share one prompt: its tokens are in the cache then, and not in `hidden`.
+    pub lead: Option<Tensor<B, 2>>,
 }
 
 impl<B: Backend, A: Adapter<B>> PeftModel<B, A> {
@@ -138,8 +141,10 @@ impl<B: Ops, A: Adapter<B>> PeftModel<B, A> {
             mut cache,
             ..
         } = self.prepare(inputs);
-        let hidden = base.decode(hidden, &mask, &mut cache);
-        generate(&base, hidden, &mask, cache, &prompt_ids, options, on_token)
+        let last = mask.last_tokens().into_iter().enumerate();
+        let cells: Vec<usize> = last.map(|(row, cell)| row * mask.seq() + cell).collect();
+        let last = base.decode_cells(hidden, &mask, &mut cache, &cells);
+        generate(&base, last, cache, &prompt_ids, options, on_token)
     }
 }
 
@@ -152,6 +157,7 @@ impl<B: Ops> Prepared<B> {
             cells: (0..mask.batch()).flat_map(|_| 0..mask.seq()).collect(),
             mask,
             cache,
+            lead: None,
         }
     }
 
@@ -196,17 +202,27 @@ impl<B: Ops> Prepared<B> {
         }
     }
 
-    fn with_prompt(self, VirtualTokens { embeddings }: VirtualTokens<B>) -> Self {
-        let [tokens, d_model] = embeddings.dims();
+    /// A prompt in front of every row. What its tokens are to the rows does not depend on the rows: they
+    /// run once, as one row, and the others attend to their keys and values as to a prefix.
+    fn with_prompt(self, prompt: VirtualTokens<B>) -> Self {
+        let [tokens, d_model] = prompt.embeddings.dims();
         let batch = self.mask.batch();
-        let prompt = embeddings
-            .cast(self.base.dtype())
-            .unsqueeze::<3>()
-            .expand([batch, tokens, d_model]);
+        let has_token = |row: usize| self.mask.row(row).contains(&true);
+        if batch == 1 || !(0..batch).all(has_token) {
+            // Nothing to share, or a row that consists of its prompt.
+            return self.with_prompt_among(prompt, &vec![vec![0; tokens]; batch]);
+        }
+        let layers = self.base.config().num_hidden_layers;
+        let mut cache = KvCache::empty(layers, 1);
+        let hidden = prompt.embeddings.cast(self.base.dtype()).unsqueeze();
+        let mask = AttentionMask::full(1, tokens);
+        let last = [tokens - 1];
+        let lead = self.base.decode_cells(hidden, &mask, &mut cache, &last);
+        debug_assert_eq!(lead.dims(), [1, d_model]);
+        let prefix = (0..layers).map(|layer| cache.row(layer, 0)).collect();
         Self {
-            hidden: Tensor::cat(vec![prompt, self.hidden], 1),
-            mask: AttentionMask::full(batch, tokens).then(&self.mask),
-            cells: self.cells.iter().map(|cell| cell + tokens).collect(),
+            cache: KvCache::with_prefix(prefix, batch),
+            lead: Some(lead),
             ..self
         }
     }

@@ -99,6 +99,31 @@ impl<B: Backend> KvCache<B> {
         LayerKv { key, value }
     }
 
+    /// The same with other tensors, as `states` makes them.
+    pub(crate) fn map<C: Backend>(
+        self,
+        states: impl Fn(Tensor<B, 4>) -> Tensor<C, 4>,
+    ) -> KvCache<C> {
+        let layers = self.layers.into_iter();
+        KvCache {
+            mask: self.mask,
+            prefix_before: self.prefix_before,
+            layers: layers
+                .map(|layer| layer.map(|held| held.map(&states)))
+                .collect(),
+        }
+    }
+
+    /// Takes out what a layer holds, if anything.
+    pub(crate) fn take(&mut self, layer: usize) -> Option<[Tensor<B, 4>; 2]> {
+        self.layers[layer].take()
+    }
+
+    /// Lets a layer hold these.
+    pub(crate) fn put(&mut self, layer: usize, states: [Tensor<B, 4>; 2]) {
+        self.layers[layer] = Some(states);
+    }
+
     /// Notes that `mask`'s cells come next, and returns the mask of everything.
     pub(crate) fn extend(&mut self, mask: &AttentionMask) -> &AttentionMask {
         self.mask = match self.prefix_before.take() {

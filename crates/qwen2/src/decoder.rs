@@ -2,7 +2,7 @@
 
 use burn::{
     module::Module,
-    tensor::{Tensor, backend::Backend},
+    tensor::{Int, Tensor, backend::Backend},
 };
 use burn_peft_ops::{Ops, ScoreMask};
 
@@ -58,6 +58,7 @@ pub(crate) struct DecoderLayer<B: Backend> {
 }
 
 /// What all layers of one pass share.
+#[derive(Clone)]
 pub(crate) struct Pass<B: Backend> {
     pub(crate) batch: usize,
     pub(crate) seq: usize,
@@ -106,6 +107,29 @@ impl<B: Backend> DecoderLayer<B> {
     }
 }
 
+impl<B: Backend> DecoderLayer<B> {
+    /// Every bias, in the order of [`LayerBiases`](crate::LayerBiases).
+    pub(crate) fn biases_mut(&mut self) -> [&mut Option<Tensor<B, 1>>; 9] {
+        let Self {
+            input_layernorm,
+            self_attn,
+            post_attention_layernorm,
+            mlp,
+        } = self;
+        [
+            &mut self_attn.q_proj.bias,
+            &mut self_attn.k_proj.bias,
+            &mut self_attn.v_proj.bias,
+            &mut self_attn.o_proj.bias,
+            &mut mlp.gate_proj.bias,
+            &mut mlp.up_proj.bias,
+            &mut mlp.down_proj.bias,
+            &mut input_layernorm.bias,
+            &mut post_attention_layernorm.bias,
+        ]
+    }
+}
+
 impl<B: Backend> FrozenRmsNorm<B> {
     pub(crate) fn new(weight: Tensor<B, 1>, epsilon: f64) -> Self {
         Self {
@@ -134,23 +158,32 @@ impl<B: Ops> FrozenRmsNorm<B> {
 
 impl<B: Ops> DecoderLayer<B> {
     /// # Shapes
-    /// - hidden, output: `[batch · seq, d_model]`
+    /// - hidden: `[batch · seq, d_model]`
+    /// - cells: those that are wanted, of all; `None` for all
+    /// - output: `[batch · seq or cells, d_model]`
     pub(crate) fn forward(
         &self,
         layer: usize,
         hidden: Tensor<B, 2>,
+        cells: Option<Tensor<B, 1, Int>>,
         pass: &Pass<B>,
         cache: &mut KvCache<B>,
     ) -> Tensor<B, 2> {
+        let wanted = |states: Tensor<B, 2>| match &cells {
+            Some(cells) => states.select(0, cells.clone()),
+            None => states,
+        };
         let normed = self.input_layernorm.forward(hidden.clone());
-        let hidden = self.self_attn.forward(layer, normed, pass, cache) + hidden;
+        let attended = wanted(self.self_attn.attend(layer, normed, pass, cache));
+        let hidden = self.self_attn.o_proj.forward(attended) + wanted(hidden);
         let normed = self.post_attention_layernorm.forward(hidden.clone());
         self.mlp.forward(normed) + hidden
     }
 }
 
 impl<B: Ops> Attention<B> {
-    fn forward(
+    /// What each position gathers, before the output projection: `[batch · seq, n_heads · head_dim]`.
+    fn attend(
         &self,
         layer: usize,
         hidden: Tensor<B, 2>,
@@ -168,10 +201,9 @@ impl<B: Ops> Attention<B> {
         let key = rotate(heads(self.k_proj.forward(hidden.clone())));
         let value = heads(self.v_proj.forward(hidden));
         let [key, value] = cache.append(layer, key, value);
-        let attended = B::grouped_attention(query, key, value, &pass.mask)
+        B::grouped_attention(query, key, value, &pass.mask)
             .swap_dims(1, 2) // [batch, seq, n_heads, head_dim]
-            .reshape([pass.batch * pass.seq, self.o_proj.weight.dims()[1]]);
-        self.o_proj.forward(attended)
+            .reshape([pass.batch * pass.seq, self.o_proj.weight.dims()[1]])
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, ops::ControlFlow, path::PathBuf};
 
-use burn::tensor::{Int, Tensor, TensorData, s};
+use burn::tensor::{Int, Tensor, TensorData};
 use burn_peft_ops::Ops;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
@@ -147,39 +147,30 @@ pub struct Generated {
 
 /// Continues every row of a batch whose tokens are in `cache` already.
 ///
-/// `hidden` is what [`Qwen2::decode`] returned for them, `[batch, seq, d_model]`, and `mask` its
-/// mask; `prompt_ids` are the rows' ids, for the repetition penalty. `on_token` is called with row
-/// and id as soon as they are known and may break off.
+/// `last` are the hidden states of each row's last token, `[batch, d_model]`, as
+/// [`Qwen2::decode_cells`] returns them; `prompt_ids` are the rows' ids, for the repetition penalty.
+/// `on_token` is called with row and id as soon as they are known and may break off.
 #[must_use]
 pub fn generate<B: Ops>(
     model: &Qwen2<B>,
-    hidden: Tensor<B, 3>,
-    mask: &AttentionMask,
+    mut last: Tensor<B, 2>,
     mut cache: KvCache<B>,
     prompt_ids: &[Vec<u32>],
     options: &GenerationOptions,
     on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
 ) -> Vec<Generated> {
-    let [batch, _, d_model] = hidden.dims();
-    let device = hidden.device();
+    let [batch, d_model] = last.dims();
+    let device = last.device();
     let mut rows: Vec<Row> = (0..batch)
         .map(|row| Row::new(&prompt_ids[row], options.seed))
         .collect();
-    let mut last = Tensor::cat(
-        mask.last_tokens()
-            .into_iter()
-            .enumerate()
-            .map(|(row, cell)| hidden.clone().slice(s![row..row + 1, cell..cell + 1, ..]))
-            .collect(),
-        0,
-    );
     let room = model
         .config()
         .max_position_embeddings
         .saturating_sub(cache.longest_row());
     let limit = options.max_new_tokens.min(room);
     for step in 0..limit {
-        let logits = model.logits(last.reshape([batch, d_model])).into_data();
+        let logits = model.logits(last).into_data();
         let logits: Vec<f32> = logits.iter::<f32>().collect();
         let vocab = logits.len() / batch;
         let mut ids = Vec::with_capacity(batch);
@@ -199,7 +190,9 @@ pub fn generate<B: Ops>(
             break;
         }
         let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [batch, 1]), &device);
-        last = model.decode(model.embed(ids), &AttentionMask::full(batch, 1), &mut cache);
+        last = model
+            .decode(model.embed(ids), &AttentionMask::full(batch, 1), &mut cache)
+            .reshape([batch, d_model]);
     }
     rows.into_iter().map(Row::into_generated).collect()
 }

@@ -34,6 +34,7 @@ mod generation;
 mod mask;
 mod model;
 mod random;
+mod recompute;
 mod rope;
 mod weights;
 
@@ -46,3 +47,4 @@ pub use generation::{
 };
 pub use mask::AttentionMask;
 pub use model::{LayerBiases, Qwen2};
+pub use recompute::{Cut, Recording};

@@ -2,7 +2,7 @@
 
 use burn::{
     module::Module,
-    tensor::{DType, Int, Tensor, backend::Backend},
+    tensor::{DType, Int, Tensor, TensorData, backend::Backend},
 };
 use burn_peft_ops::{Ops, accumulation_dtype};
 
@@ -23,8 +23,8 @@ use crate::{
 pub struct Qwen2<B: Backend> {
     /// `[vocab, d_model]`.
     embed_tokens: Tensor<B, 2>,
-    layers: Vec<DecoderLayer<B>>,
-    norm: FrozenRmsNorm<B>,
+    pub(crate) layers: Vec<DecoderLayer<B>>,
+    pub(crate) norm: FrozenRmsNorm<B>,
     /// `[vocab, d_model]`; absent where the head is the embedding table.
     lm_head: Option<Tensor<B, 2>>,
     rotary: RotaryTable<B>,
@@ -145,26 +145,18 @@ impl<B: Backend> Qwen2<B> {
         let dtype = self.dtype();
         let mut model = self.clone();
         for (layer, added) in model.layers.iter_mut().zip(biases) {
-            let DecoderLayer {
-                input_layernorm,
-                self_attn,
-                post_attention_layernorm,
-                mlp,
-            } = layer;
-            for (bias, delta) in [
-                (&mut self_attn.q_proj.bias, added.q_proj),
-                (&mut self_attn.k_proj.bias, added.k_proj),
-                (&mut self_attn.v_proj.bias, added.v_proj),
-                (&mut self_attn.o_proj.bias, added.o_proj),
-                (&mut mlp.gate_proj.bias, added.gate_proj),
-                (&mut mlp.up_proj.bias, added.up_proj),
-                (&mut mlp.down_proj.bias, added.down_proj),
-                (&mut input_layernorm.bias, added.input_layernorm),
-                (
-                    &mut post_attention_layernorm.bias,
-                    added.post_attention_layernorm,
-                ),
-            ] {
+            let deltas = [
+                added.q_proj,
+                added.k_proj,
+                added.v_proj,
+                added.o_proj,
+                added.gate_proj,
+                added.up_proj,
+                added.down_proj,
+                added.input_layernorm,
+                added.post_attention_layernorm,
+            ];
+            for (bias, delta) in layer.biases_mut().into_iter().zip(deltas) {
                 if let Some(delta) = delta {
                     let sum = match bias.take() {
                         Some(own) => own.cast(delta.dtype()) + delta,
@@ -193,16 +185,63 @@ impl<B: Ops> Qwen2<B> {
         mask: &AttentionMask,
         cache: &mut KvCache<B>,
     ) -> Tensor<B, 3> {
+        let shape = hidden.dims();
+        self.run(hidden, mask, cache, None).reshape(shape)
+    }
+
+    /// [`decode`](Self::decode) for who reads some cells only: behind the attention of the last layer
+    /// nothing is computed for the others. The cache gets the keys and values of all.
+    ///
+    /// # Shapes
+    /// - cells: of the row-major `[batch, seq]`
+    /// - output: `[cells, d_model]`
+    #[must_use]
+    pub fn decode_cells(
+        &self,
+        hidden: Tensor<B, 3>,
+        mask: &AttentionMask,
+        cache: &mut KvCache<B>,
+        cells: &[usize],
+    ) -> Tensor<B, 2> {
+        let cells = cell_indices(cells, &hidden.device());
+        self.run(hidden, mask, cache, Some(cells))
+    }
+
+    fn run(
+        &self,
+        hidden: Tensor<B, 3>,
+        mask: &AttentionMask,
+        cache: &mut KvCache<B>,
+        cells: Option<Tensor<B, 1, Int>>,
+    ) -> Tensor<B, 2> {
+        let (pass, mut hidden) = self.start(hidden, mask, cache);
+        let mut cells = cells;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let read = match index + 1 == self.layers.len() {
+                true => cells.take(),
+                false => None,
+            };
+            hidden = layer.forward(index, hidden, read, &pass, cache);
+        }
+        self.norm.forward(hidden)
+    }
+
+    /// What all layers share, and the first one's input, `[batch · seq, d_model]`.
+    pub(crate) fn start(
+        &self,
+        hidden: Tensor<B, 3>,
+        mask: &AttentionMask,
+        cache: &mut KvCache<B>,
+    ) -> (Pass<B>, Tensor<B, 2>) {
         let [batch, seq, d_model] = hidden.dims();
         debug_assert_eq!(
             hidden.dtype(),
             self.dtype(),
             "hidden states of another type"
         );
-        let device = hidden.device();
         let all = cache.extend(mask);
         let [cos, sin] = self.rotary.at(&all.positions(seq), seq);
-        let mask = B::score_mask(all.visibility(seq), self.dtype(), &device);
+        let mask = B::score_mask(all.visibility(seq), self.dtype(), &hidden.device());
         let pass = Pass {
             batch,
             seq,
@@ -210,11 +249,7 @@ impl<B: Ops> Qwen2<B> {
             sin,
             mask,
         };
-        let mut hidden = hidden.reshape([batch * seq, d_model]);
-        for (index, layer) in self.layers.iter().enumerate() {
-            hidden = layer.forward(index, hidden, &pass, cache);
-        }
-        self.norm.forward(hidden).reshape([batch, seq, d_model])
+        (pass, hidden.reshape([batch * seq, d_model]))
     }
 
     /// Scores of every next token, in f32.
@@ -236,4 +271,10 @@ impl<B: Ops> Qwen2<B> {
     pub fn token_losses(&self, hidden: Tensor<B, 2>, targets: Tensor<B, 1, Int>) -> Tensor<B, 1> {
         B::linear_cross_entropy(hidden, self.head(), targets)
     }
+}
+
+/// Indices on the device.
+pub(crate) fn cell_indices<B: Backend>(cells: &[usize], device: &B::Device) -> Tensor<B, 1, Int> {
+    let indices: Vec<i64> = cells.iter().map(|cell| *cell as i64).collect();
+    Tensor::from_data(TensorData::new(indices, [cells.len()]), device)
 }

@@ -13,7 +13,8 @@ mod validate;
 pub use document::method_keys;
 pub use load::Override;
 pub use sections::{
-    BaseDtype, DataConfig, LrSchedulerType, ModelConfig, OptimizerKind, OutputConfig, TrainConfig,
+    BaseDtype, DataConfig, GradientCheckpointing, LrSchedulerType, ModelConfig, OptimizerKind,
+    OutputConfig, TrainConfig,
 };
 
 use burn_peft::MethodConfig;

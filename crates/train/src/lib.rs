@@ -43,6 +43,7 @@ mod evaluate;
 mod files;
 mod fit;
 mod loss;
+mod memory;
 mod metrics;
 mod optimizer;
 mod plan;
@@ -60,13 +61,14 @@ pub use burn_train::Interrupter;
 pub use checkpoint::{BestEval, Checkpoint, TrainerState};
 pub use complete::{PromptRow, complete, left_padded, prompts_and_references, stop_ids};
 pub use config::{
-    BaseDtype, DataConfig, LrSchedulerType, ModelConfig, OptimizerKind, OutputConfig, Override,
-    RunConfig, TrainConfig, method_keys,
+    BaseDtype, DataConfig, GradientCheckpointing, LrSchedulerType, ModelConfig, OptimizerKind,
+    OutputConfig, Override, RunConfig, TrainConfig, method_keys,
 };
 pub use error::Error;
 pub use evaluate::{Evaluation, ExampleLoss, evaluate};
 pub use fit::{FitOptions, TrainData, ValidData, fit};
 pub use loss::{TokenLosses, token_losses};
+pub use memory::StepSize;
 pub use metrics::LmOutput;
 pub use optimizer::{AnyOptimizer, RunOptimizer, clip_grad_norm, init_optimizer};
 pub use plan::Plan;

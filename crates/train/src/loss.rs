@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use burn_peft::{Adapter, Inputs, PeftModel, Placement, Prepared};
 use burn_peft_data::{Batch, IGNORE_INDEX};
 use burn_peft_ops::Ops;
-use burn_qwen2::AttentionMask;
+use burn_qwen2::{AttentionMask, Qwen2};
 
 /// Negative log-likelihoods of a batch's supervised tokens.
 #[derive(Debug, Clone)]
@@ -15,6 +15,86 @@ pub struct TokenLosses<B: Backend> {
     pub rows: Vec<usize>,
 }
 
+/// A batch with the adapter's work done, and what is to be predicted in it.
+pub(crate) struct Question<B: Backend> {
+    pub(crate) prepared: Prepared<B>,
+    predictions: Vec<Prediction>,
+}
+
+impl<B: Ops> Question<B> {
+    /// `None` where the batch has no supervised token that anything stands in front of.
+    pub(crate) fn prepare<A: Adapter<B>>(
+        model: &PeftModel<B, A>,
+        batch: &Batch<B>,
+    ) -> Option<Self> {
+        let prepared = model.prepare(Inputs {
+            input_ids: batch.input_ids.clone(),
+            attention_mask: AttentionMask::new(
+                batch.batch,
+                batch.seq,
+                batch.attention_mask.clone(),
+            ),
+            placement: match &batch.placement {
+                Some(rows) => Placement::Cells(rows.clone()),
+                None => Placement::Front,
+            },
+        });
+        let lead = prepared.lead.is_some();
+        let predictions = predictions(&prepared.mask, &prepared.cells, lead, &batch.labels);
+        (!predictions.is_empty()).then_some(Self {
+            prepared,
+            predictions,
+        })
+    }
+
+    /// The cells whose hidden states are wanted, of the row-major `[batch, seq]`; at least one.
+    pub(crate) fn cells(&self) -> Vec<usize> {
+        let seq = self.prepared.mask.seq();
+        let cells = self.predictions.iter();
+        let mut cells: Vec<_> = cells
+            .filter_map(|p| p.cell.map(|cell| p.row * seq + cell))
+            .collect();
+        if cells.is_empty() {
+            // The shared prompt predicts all there is; tensors without a row are not for every backend.
+            cells.push(0);
+        }
+        cells
+    }
+
+    /// Scores the predictions. `hidden` are the states of [`cells`](Self::cells), `[cells, d_model]`, and
+    /// `lead` is the prepared batch's.
+    pub(crate) fn score(
+        &self,
+        base: &Qwen2<B>,
+        hidden: Tensor<B, 2>,
+        lead: Option<Tensor<B, 2>>,
+    ) -> TokenLosses<B> {
+        let device = hidden.device();
+        let to_device = |values: Vec<i64>| {
+            let count = values.len();
+            Tensor::<B, 1, Int>::from_data(TensorData::new(values, [count]), &device)
+        };
+        let count = hidden.dims()[0];
+        let hidden = match lead {
+            Some(lead) if self.predictions.iter().any(|p| p.cell.is_none()) => {
+                let mut next = 0..count as i64;
+                let places = self.predictions.iter().map(|p| match p.cell {
+                    Some(_) => next.next().unwrap_or_default(),
+                    None => count as i64,
+                });
+                let places = to_device(places.collect());
+                Tensor::cat(vec![hidden, lead], 0).select(0, places)
+            }
+            _ => hidden,
+        };
+        let targets = to_device(self.predictions.iter().map(|p| p.label).collect());
+        TokenLosses {
+            nll: base.token_losses(hidden, targets),
+            rows: self.predictions.iter().map(|p| p.row).collect(),
+        }
+    }
+}
+
 /// Runs a batch through the model and scores its supervised tokens; `None` where the batch has none
 /// that anything stands in front of.
 ///
@@ -23,59 +103,38 @@ pub fn token_losses<B: Ops, A: Adapter<B>>(
     model: &PeftModel<B, A>,
     batch: &Batch<B>,
 ) -> Option<TokenLosses<B>> {
-    let attention_mask = AttentionMask::new(batch.batch, batch.seq, batch.attention_mask.clone());
+    let question = Question::prepare(model, batch)?;
     let Prepared {
         base,
         hidden,
         mask,
         mut cache,
-        cells,
-    } = model.prepare(Inputs {
-        input_ids: batch.input_ids.clone(),
-        attention_mask,
-        placement: match &batch.placement {
-            Some(rows) => Placement::Cells(rows.clone()),
-            None => Placement::Front,
-        },
-    });
-    let predictions = predictions(&mask, &cells, &batch.labels);
-    if predictions.is_empty() {
-        return None;
-    }
-    let hidden = base.decode(hidden, &mask, &mut cache);
-    let [rows, seq, d_model] = hidden.dims();
-    let device = hidden.device();
-    let to_device = |values: Vec<i64>| {
-        let count = values.len();
-        Tensor::<B, 1, Int>::from_data(TensorData::new(values, [count]), &device)
-    };
-    let cells = to_device(
-        predictions
-            .iter()
-            .map(|p| (p.row * seq + p.cell) as i64)
-            .collect(),
-    );
-    let targets = to_device(predictions.iter().map(|p| p.label).collect());
-    let hidden = hidden.reshape([rows * seq, d_model]).select(0, cells);
-    Some(TokenLosses {
-        nll: base.token_losses(hidden, targets),
-        rows: predictions.iter().map(|p| p.row).collect(),
-    })
+        lead,
+        ..
+    } = question.prepared.clone();
+    let hidden = base.decode_cells(hidden, &mask, &mut cache, &question.cells());
+    Some(question.score(&base, hidden, lead))
 }
 
 /// One supervised token.
 #[derive(Debug, PartialEq, Eq)]
 struct Prediction {
     row: usize,
-    /// The cell whose hidden state predicts it.
-    cell: usize,
+    /// The cell whose hidden state predicts it; `None` for the last virtual token of a shared prompt.
+    cell: Option<usize>,
     /// Its id.
     label: i64,
 }
 
 /// A label is predicted by the last token in front of it: a real one, or the last virtual one (as
-/// in PEFT). `labels` are row-major `[batch, seq]`, and `cells` says where in `mask` each of them went.
-fn predictions(mask: &AttentionMask, cells: &[usize], labels: &[i64]) -> Vec<Prediction> {
+/// in PEFT). `labels` are row-major `[batch, seq]`, and `cells` says where in `mask` each of them went;
+/// `lead`: in front of the rows stands a shared prompt.
+fn predictions(
+    mask: &AttentionMask,
+    cells: &[usize],
+    lead: bool,
+    labels: &[i64],
+) -> Vec<Prediction> {
     let seq = cells.len() / mask.batch();
     let mut predictions = Vec::new();
     for row in 0..mask.batch() {
@@ -86,7 +145,7 @@ fn predictions(mask: &AttentionMask, cells: &[usize], labels: &[i64]) -> Vec<Pre
         let mut before = None;
         for (cell, is_token) in mask.row(row).iter().enumerate() {
             let label = label_of[cell];
-            if let (Some(before), true) = (before, label != IGNORE_INDEX) {
+            if label != IGNORE_INDEX && (lead || before.is_some()) {
                 predictions.push(Prediction {
                     row,
                     cell: before,
@@ -106,10 +165,21 @@ mod tests {
     use super::*;
 
     fn found(mask: AttentionMask, cells: &[usize], labels: &[i64]) -> Vec<(usize, i64)> {
-        predictions(&mask, cells, labels)
+        predictions(&mask, cells, false, labels)
             .into_iter()
-            .map(|p| (p.cell, p.label))
+            .map(|p| (p.cell.expect("no shared prompt"), p.label))
             .collect()
+    }
+
+    #[test]
+    fn the_last_token_of_a_shared_prompt_predicts_the_first_of_every_row() {
+        let mask = AttentionMask::new(2, 2, vec![true, true, false, true]);
+        let found = predictions(&mask, &[0, 1, 0, 1], true, &[7, 8, -100, 9]);
+        let found: Vec<_> = found
+            .into_iter()
+            .map(|p| (p.row, p.cell, p.label))
+            .collect();
+        assert_eq!(found, [(0, None, 7), (0, Some(0), 8), (1, None, 9)]);
     }
 
     #[test]

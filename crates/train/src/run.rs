@@ -18,9 +18,9 @@ use burn_qwen2::{Checkpoint as ModelCheckpoint, Qwen2};
 use serde::Serialize;
 
 use crate::{
-    Checkpoint, Error, Evaluation, FitOptions, FitSummary, Interrupter, Observer, Plan,
-    RendererChoice, RunConfig, Scored, TextScores, Trainee, complete, evaluate, files, fit,
-    prompts_and_references,
+    Checkpoint, Error, Evaluation, FitOptions, FitSummary, GradientCheckpointing, Interrupter,
+    Observer, Plan, RendererChoice, RunConfig, Scored, StepSize, TextScores, Trainee, complete,
+    evaluate, files, fit, prompts_and_references,
     start::{init_adapter, settled},
     stop_ids,
 };
@@ -52,6 +52,8 @@ pub struct RunInputs {
 pub struct RunOptions {
     /// Type of the frozen base.
     pub dtype: DType,
+    /// Bytes of memory that the device has, where that is known; see [`GradientCheckpointing`].
+    pub memory: Option<u64>,
     /// Go on from the newest checkpoint of the output folder.
     pub resume: bool,
     /// Who shows the run.
@@ -133,6 +135,7 @@ where
 {
     let RunOptions {
         dtype,
+        memory,
         resume,
         renderer,
         observers,
@@ -204,6 +207,16 @@ where
         multiple_of: config.data.pad_to_multiple_of,
         ..Padding::of(&inputs.tokenizer)
     };
+    let size = StepSize {
+        dtype,
+        batch: config.train.per_device_train_batch_size,
+        seq: longest(&train) + config.method.num_virtual_tokens(),
+    };
+    let checkpointing = config.train.gradient_checkpointing;
+    let recompute = checkpointing.decide(size, base.config(), memory);
+    if recompute && checkpointing == GradientCheckpointing::Auto {
+        notes("layers are computed again in the backward pass: a step would not fit the memory");
+    }
     let plan = Plan::new(&config.train, train.len());
     let start = resume
         .as_ref()
@@ -214,7 +227,7 @@ where
         None => None,
     };
     let (trained, summary) = fit(
-        Trainee::new(PeftModel::new(base, adapter)),
+        Trainee::new(PeftModel::new(base, adapter)).recomputing(recompute),
         Arc::new(loader),
         valid.map(|loader| Arc::new(loader) as _),
         device,
@@ -239,6 +252,11 @@ where
         output_dir,
         trainable_params,
     })
+}
+
+/// Tokens of the longest row.
+fn longest(examples: &[Example]) -> usize {
+    examples.iter().map(Example::len).max().unwrap_or(0)
 }
 
 /// What became of a file's rows.

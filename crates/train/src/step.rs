@@ -10,17 +10,24 @@ use burn::{
         backend::{AutodiffBackend, Backend},
     },
 };
-use burn_peft::{Adapter, PeftModel};
+use burn_peft::{Adapter, PeftModel, Prepared};
 use burn_peft_data::Batch;
 use burn_peft_ops::Ops;
+use burn_qwen2::Cut;
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 
-use crate::{LmOutput, loss::token_losses, optimizer::scale_gradients};
+use crate::{
+    LmOutput,
+    loss::{Question, token_losses},
+    optimizer::scale_gradients,
+};
 
 /// A [`PeftModel`] with burn-train's traits. (Both it and they belong to other crates.)
 #[derive(Module, Debug)]
 pub struct Trainee<B: Backend, A: Module<B>> {
     model: PeftModel<B, A>,
+    #[module(skip)]
+    recompute: bool,
     backend: PhantomData<B>,
 }
 
@@ -29,8 +36,21 @@ impl<B: Backend, A: Module<B>> Trainee<B, A> {
     pub fn new(model: PeftModel<B, A>) -> Self {
         Self {
             model,
+            recompute: false,
             backend: PhantomData,
         }
+    }
+
+    /// Whether a step keeps each layer's input only, and computes the layer again for its gradient
+    /// (gradient checkpointing): less memory for more time, and the same gradients up to rounding.
+    #[must_use]
+    pub fn recomputing(self, recompute: bool) -> Self {
+        Self { recompute, ..self }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &PeftModel<B, A> {
+        &self.model
     }
 
     /// The model, trained.
@@ -41,7 +61,7 @@ impl<B: Backend, A: Module<B>> Trainee<B, A> {
 
 impl<B, A> TrainStep for Trainee<B, A>
 where
-    B: AutodiffBackend + Ops,
+    B: AutodiffBackend<InnerBackend: Ops> + Ops,
     A: Adapter<B> + AutodiffModule<B, InnerModule: Adapter<B::InnerBackend>>,
 {
     /// The micro-batches of one optimizer step.
@@ -57,14 +77,13 @@ where
         let mut total: Option<Tensor<B::InnerBackend, 1>> = None;
         for batch in &micro_batches {
             tokens += batch.tokens();
-            let Some(losses) = token_losses(&self.model, batch) else {
+            let Some(outcome) = self.micro_step(batch) else {
                 continue;
             };
-            label_tokens += losses.rows.len();
-            let sum = losses.nll.sum();
-            let gradients = sum.backward();
-            accumulator.accumulate(self, GradientsParams::from_grads(gradients, self));
-            let sum = sum.inner();
+            label_tokens += outcome.label_tokens;
+            let gradients = GradientsParams::from_grads(outcome.gradients, self);
+            accumulator.accumulate(self, gradients);
+            let sum = outcome.loss;
             total = Some(match total {
                 Some(total) => total + sum,
                 None => sum,
@@ -76,6 +95,65 @@ where
             grads: scale_gradients(self, accumulator.grads(), 1.0 / label_tokens as f64),
             item: LmOutput::new(loss, label_tokens, tokens),
         }
+    }
+}
+
+/// What one micro-batch comes to.
+struct Outcome<B: AutodiffBackend> {
+    /// The sum over supervised tokens, `[1]`.
+    loss: Tensor<B::InnerBackend, 1>,
+    label_tokens: usize,
+    /// Of that sum.
+    gradients: B::Gradients,
+}
+
+impl<B, A> Trainee<B, A>
+where
+    B: AutodiffBackend<InnerBackend: Ops> + Ops,
+    A: Adapter<B>,
+{
+    fn micro_step(&self, batch: &Batch<B>) -> Option<Outcome<B>> {
+        if self.recompute {
+            return self.micro_step_recomputed(batch);
+        }
+        let losses = token_losses(&self.model, batch)?;
+        let sum = losses.nll.sum();
+        let gradients = sum.backward();
+        Some(Outcome {
+            loss: sum.inner(),
+            label_tokens: losses.rows.len(),
+            gradients,
+        })
+    }
+
+    fn micro_step_recomputed(&self, batch: &Batch<B>) -> Option<Outcome<B>> {
+        let question = Question::prepare(&self.model, batch)?;
+        let Prepared {
+            base,
+            hidden,
+            mask,
+            cache,
+            lead,
+            ..
+        } = question.prepared.clone();
+        let recording = base.record(hidden, &mask, cache, &question.cells());
+        let hidden = recording.leaf();
+        // The shared prompt's graph must live until the layers' gradients have arrived at its keys.
+        let lead = lead.map(Cut::new);
+        let lead_leaf = lead.as_ref().map(|lead| lead.leaf.clone());
+        let losses = question.score(&base, hidden.clone(), lead_leaf);
+        let sum = losses.nll.sum();
+        let grads = sum.backward();
+        let gradient = hidden.grad(&grads).expect("the loss hangs on its leaf");
+        let mut outside = recording.backward(gradient);
+        if let Some(link) = lead.and_then(|lead| lead.link(&grads)) {
+            outside = outside + link;
+        }
+        Some(Outcome {
+            loss: sum.inner(),
+            label_tokens: losses.rows.len(),
+            gradients: outside.backward(),
+        })
     }
 }
 

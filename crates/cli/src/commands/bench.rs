@@ -6,11 +6,13 @@ use anyhow::{Result, bail};
 use burn::tensor::backend::AutodiffBackend;
 use burn_peft::{InitTokens, MethodConfig, PeftModel};
 use burn_peft_ops::Ops;
-use burn_peft_train::{SyntheticBatch, time_decoding, time_steps};
+use burn_peft_train::{
+    GradientCheckpointing, StepSize, SyntheticBatch, Trainee, time_decoding, time_steps,
+};
 use burn_qwen2::{Checkpoint, Qwen2, Qwen2Config};
 use serde::Serialize;
 
-use super::shared::{ComputeArgs, method_config};
+use super::shared::{ComputeArgs, Recompute, method_config};
 use crate::{backend::Job, memory, output, progress::Progress};
 
 /// Arguments of `bench`.
@@ -37,6 +39,16 @@ pub(crate) struct Args {
     /// Steps to time, behind one that warms up.
     #[arg(long, value_name = "N", default_value_t = 3)]
     steps: usize,
+    /// Keep each layer's input only and compute the layer again in the backward pass; auto: where a step would
+    /// not fit the memory.
+    #[arg(
+        long,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        default_missing_value = "always",
+        default_value = "never"
+    )]
+    recompute: Recompute,
     /// Time this many greedy tokens behind a prompt of --seq, instead of training steps.
     #[arg(long, value_name = "N")]
     new_tokens: Option<usize>,
@@ -62,6 +74,7 @@ struct StepReport {
     labels: usize,
     virtual_tokens: usize,
     steps: usize,
+    recompute: bool,
     /// The median, as everything derived from it.
     step_s: f64,
     step_min_s: f64,
@@ -135,7 +148,7 @@ impl Args {
                 bail!("{flag} 0: it must be at least 1");
             }
         }
-        if self.labels > self.seq {
+        if self.new_tokens.is_none() && self.labels > self.seq {
             bail!("--labels {}: a row has {} tokens", self.labels, self.seq);
         }
         let (more, what) = match self.new_tokens {
@@ -189,15 +202,20 @@ impl Job for Bench<'_> {
             seq: args.seq,
             labels: args.labels,
         };
+        let size = StepSize {
+            dtype: args.compute.dtype(),
+            batch: args.batch,
+            seq: args.seq + method.num_virtual_tokens(),
+        };
+        let recompute = GradientCheckpointing::from(args.recompute);
+        let recompute = recompute.decide(size, base.config(), args.compute.backend.memory());
+        let trainee = Trainee::new(PeftModel::new(base, adapter)).recomputing(recompute);
         let mut bar = Progress::counting("timing");
-        let (seconds, _) = time_steps(
-            PeftModel::new(base, adapter),
-            shape,
-            args.steps,
-            &mut |step| bar.set(step as u64, args.steps as u64),
-        );
+        let seconds = time_steps(trainee, shape, args.steps, &mut |step| {
+            bar.set(step as u64, args.steps as u64);
+        });
         drop(bar);
-        args.report_steps(&method, trainable, seconds)
+        args.report_steps(&method, trainable, recompute, seconds)
     }
 }
 
@@ -206,6 +224,7 @@ impl Args {
         &self,
         method: &MethodConfig,
         trainable: usize,
+        recompute: bool,
         seconds: Vec<f64>,
     ) -> Result<()> {
         let spread = Spread::of(seconds);
@@ -219,6 +238,7 @@ impl Args {
             labels: self.labels,
             virtual_tokens: method.num_virtual_tokens(),
             steps: self.steps,
+            recompute,
             step_s: spread.median,
             step_min_s: spread.min,
             step_max_s: spread.max,

@@ -8,7 +8,7 @@ use burn_peft::{AnyAdapter, MethodConfig, NoAdapter, PeftModel};
 use burn_peft_data::{Template, TextTokenizer};
 use burn_peft_format::{AdapterFolder, CONFIG_FILE, adapter_from_folder};
 use burn_peft_ops::Ops;
-use burn_peft_train::{Override, RunConfig};
+use burn_peft_train::{GradientCheckpointing, Override, RunConfig};
 use burn_qwen2::Checkpoint;
 use clap::ValueEnum;
 
@@ -34,6 +34,27 @@ pub(crate) struct ComputeArgs {
     /// CPU threads [default: one a core].
     #[arg(long, value_name = "N", help_heading = "Compute")]
     threads: Option<std::num::NonZeroUsize>,
+}
+
+/// `--recompute`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Recompute {
+    /// In every step.
+    Always,
+    /// In no step.
+    Never,
+    /// Where a step would not fit the memory.
+    Auto,
+}
+
+impl From<Recompute> for GradientCheckpointing {
+    fn from(when: Recompute) -> Self {
+        match when {
+            Recompute::Always => Self::Always,
+            Recompute::Never => Self::Never,
+            Recompute::Auto => Self::Auto,
+        }
+    }
 }
 
 /// `--dtype`.

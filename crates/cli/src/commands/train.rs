@@ -12,7 +12,7 @@ use burn_peft_train::{
 };
 use serde_json::json;
 
-use super::shared::{ComputeArgs, display};
+use super::shared::{ComputeArgs, Recompute, display};
 use crate::{backend::Job, builtin, output, progress::Progress, source::ModelSource};
 
 /// Arguments of `train`. Everything can stand in run.toml; what is given here goes before it.
@@ -52,6 +52,10 @@ pub(crate) struct Args {
     /// Of the adapter's start and the order of the rows.
     #[arg(long)]
     seed: Option<i64>,
+    /// Keep each layer's input only and compute the layer again in the backward pass: less memory, more time.
+    /// auto (the default of a run) does so where a step would not fit the memory.
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, default_missing_value = "always")]
+    recompute: Option<Recompute>,
     /// Plain lines in place of the dashboard.
     #[arg(long)]
     no_tui: bool,
@@ -106,6 +110,14 @@ impl Args {
             ("seed", self.seed, "--seed"),
         ] {
             overrides.extend(value.map(|value| Override::new("train", key, value, place)));
+        }
+        if let Some(when) = self.recompute {
+            let key = "gradient_checkpointing";
+            overrides.push(match when {
+                Recompute::Always => Override::new("train", key, true, "--recompute"),
+                Recompute::Never => Override::new("train", key, false, "--recompute"),
+                Recompute::Auto => Override::new("train", key, "auto", "--recompute"),
+            });
         }
         for text in &self.set {
             overrides.push(Override::parse(text)?);
@@ -195,6 +207,7 @@ impl Job for Train<'_> {
         }
         let options = RunOptions {
             dtype,
+            memory: args.compute.backend.memory(),
             resume: args.resume,
             renderer: RendererChoice::for_terminal(args.no_tui, args.json),
             observers,

@@ -135,6 +135,10 @@ section! {
         /// Puts rows of like length into one batch.
         // HF.
         pub group_by_length: bool = false,
+        /// Whether only each layer's input is kept for the backward pass and the layer is computed again
+        /// there: `true`, `false`, or `"auto"`, where a step would not fit the memory otherwise.
+        // HF has true and false. The gradients are the same up to rounding, so the choice is about memory only.
+        pub gradient_checkpointing: GradientCheckpointing = GradientCheckpointing::Auto,
         /// The optimizer.
         // HF's default, by its short name.
         pub optim: OptimizerKind = OptimizerKind::AdamW,
@@ -152,6 +156,52 @@ pub enum LrSchedulerType {
     /// Stays.
     #[serde(alias = "constant_with_warmup")]
     Constant,
+}
+
+/// When layers are computed again in the backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "BoolOrAuto", into = "BoolOrAuto")]
+pub enum GradientCheckpointing {
+    /// `true`.
+    Always,
+    /// `false`.
+    Never,
+    /// `"auto"`: where a step's estimate exceeds the memory; on a GPU, whose memory Burn does not tell, never.
+    Auto,
+}
+
+/// As it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected true, false or \"auto\"")]
+enum BoolOrAuto {
+    Bool(bool),
+    Auto(Auto),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Auto {
+    Auto,
+}
+
+impl From<BoolOrAuto> for GradientCheckpointing {
+    fn from(written: BoolOrAuto) -> Self {
+        match written {
+            BoolOrAuto::Bool(true) => Self::Always,
+            BoolOrAuto::Bool(false) => Self::Never,
+            BoolOrAuto::Auto(Auto::Auto) => Self::Auto,
+        }
+    }
+}
+
+impl From<GradientCheckpointing> for BoolOrAuto {
+    fn from(when: GradientCheckpointing) -> Self {
+        match when {
+            GradientCheckpointing::Always => Self::Bool(true),
+            GradientCheckpointing::Never => Self::Bool(false),
+            GradientCheckpointing::Auto => Self::Auto(Auto::Auto),
+        }
+    }
 }
 
 /// The optimizers.

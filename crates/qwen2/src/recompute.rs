@@ -1,0 +1,170 @@
+//! A forward pass that keeps each layer's input and nothing else, and computes a layer again when its
+//! gradient is due (Chen et al. 2016). The memory of activations falls to one layer's and the inputs; the
+//! price is a second forward pass.
+//!
+//! It is not one operation of a graph with a backward pass of its own, because Burn 0.21 deadlocks when a
+//! backward pass starts another (#5194). The layers' graphs are made and consumed one after the other, and
+//! what is tracked outside (biases, a prefix, the embeddings of a prompt) takes part as leaves.
+
+use burn::{
+    module::AutodiffModule,
+    tensor::{Int, Tensor, backend::AutodiffBackend},
+};
+use burn_peft_ops::Ops;
+
+use crate::{AttentionMask, KvCache, Qwen2, decoder::DecoderLayer, model::cell_indices};
+
+/// A forward pass whose gradient can still be had.
+#[derive(Debug)]
+pub struct Recording<B: AutodiffBackend> {
+    model: Qwen2<B>,
+    /// `[batch, seq, d_model]`, as it was given.
+    hidden: Tensor<B, 3>,
+    /// As it was given.
+    cache: KvCache<B>,
+    mask: AttentionMask,
+    cells: Tensor<B, 1, Int>,
+    /// Each layer's input, `[batch · seq, d_model]`.
+    inputs: Vec<Tensor<B::InnerBackend, 2>>,
+    /// The input of the last norm, `[cells, d_model]`.
+    output: Tensor<B::InnerBackend, 2>,
+}
+
+impl<B> Qwen2<B>
+where
+    B: AutodiffBackend<InnerBackend: Ops> + Ops,
+{
+    /// [`decode_cells`](Self::decode_cells) without a graph, to be given one layer by layer.
+    #[must_use]
+    pub fn record(
+        &self,
+        hidden: Tensor<B, 3>,
+        mask: &AttentionMask,
+        cache: KvCache<B>,
+        cells: &[usize],
+    ) -> Recording<B> {
+        let model = self.valid();
+        let mut inner_cache = cache.clone().map(Tensor::inner);
+        let (pass, mut state) = model.start(hidden.clone().inner(), mask, &mut inner_cache);
+        let cells = cell_indices::<B>(cells, &hidden.device());
+        let mut inputs = Vec::with_capacity(model.layers.len());
+        for (index, layer) in model.layers.iter().enumerate() {
+            inputs.push(state.clone());
+            let last = index + 1 == model.layers.len();
+            let cells = last.then(|| cells.clone().inner());
+            state = layer.forward(index, state, cells, &pass, &mut inner_cache);
+            // Keys and values are computed again too.
+            let _ = inner_cache.take(index);
+        }
+        Recording {
+            model: self.clone(),
+            hidden,
+            cache,
+            mask: mask.clone(),
+            cells,
+            inputs,
+            output: state,
+        }
+    }
+}
+
+impl<B> Recording<B>
+where
+    B: AutodiffBackend<InnerBackend: Ops> + Ops,
+{
+    /// The hidden states of the cells, behind the last norm, `[cells, d_model]`; a leaf to build a loss on.
+    #[must_use]
+    pub fn leaf(&self) -> Tensor<B, 2> {
+        let output = Tensor::from_inner(self.output.clone());
+        self.model.norm.forward(output).detach().require_grad()
+    }
+
+    /// Carries the gradient of [`leaf`](Self::leaf) through the layers, the last one first.
+    ///
+    /// What comes back is a scalar, `[1]`, whose gradient with respect to everything that was tracked
+    /// before the recording is that of the loss.
+    #[must_use]
+    pub fn backward(self, gradient: Tensor<B::InnerBackend, 2>) -> Tensor<B, 1> {
+        let Self {
+            model,
+            hidden,
+            mut cache,
+            mask,
+            cells,
+            mut inputs,
+            output,
+        } = self;
+        let layers = model.layers.len();
+        let mut links = Vec::new();
+        let prefix: Vec<_> = (0..layers).map(|layer| cache.take(layer)).collect();
+        let (pass, first) = model.start(hidden, &mask, &mut cache);
+        let mut above = {
+            let output = Tensor::from_inner(output).require_grad();
+            let normed = model.norm.forward(output.clone());
+            let grads = (normed * Tensor::from_inner(gradient)).backward();
+            output.grad(&grads).expect("the norm's input is a leaf")
+        };
+        for (index, prefix) in prefix.into_iter().enumerate().rev() {
+            let input = inputs.pop().expect("one input a layer");
+            let input = Tensor::from_inner(input).require_grad();
+            let (layer, biases) = cut_biases(model.layers[index].clone());
+            let prefix = prefix.map(|states| states.map(Cut::new));
+            if let Some(prefix) = &prefix {
+                cache.put(index, prefix.each_ref().map(|states| states.leaf.clone()));
+            }
+            let cells = (index + 1 == layers).then(|| cells.clone());
+            let output = layer.forward(index, input.clone(), cells, &pass, &mut cache);
+            let _ = cache.take(index);
+            let grads = (output * Tensor::from_inner(above)).backward();
+            above = input.grad(&grads).expect("the layer's input is a leaf");
+            links.extend(biases.into_iter().filter_map(|bias| bias.link(&grads)));
+            let states = prefix.into_iter().flatten();
+            links.extend(states.filter_map(|states| states.link(&grads)));
+        }
+        links.into_iter().fold(link(first, above), Tensor::add)
+    }
+}
+
+/// A scalar, `[1]`, whose gradient with respect to `tensor` is `gradient`.
+fn link<B: AutodiffBackend, const D: usize>(
+    tensor: Tensor<B, D>,
+    gradient: Tensor<B::InnerBackend, D>,
+) -> Tensor<B, 1> {
+    (tensor * Tensor::from_inner(gradient)).sum()
+}
+
+/// A tensor of one graph, and a leaf that stands for it in another.
+#[derive(Debug)]
+pub struct Cut<B: AutodiffBackend, const D: usize> {
+    outer: Tensor<B, D>,
+    /// The same numbers.
+    pub leaf: Tensor<B, D>,
+}
+
+impl<B: AutodiffBackend, const D: usize> Cut<B, D> {
+    /// Cuts a graph at `outer`.
+    #[must_use]
+    pub fn new(outer: Tensor<B, D>) -> Self {
+        let leaf = Tensor::from_inner(outer.clone().inner()).require_grad();
+        Self { outer, leaf }
+    }
+
+    /// A scalar, `[1]`, that carries the leaf's gradient on in the first graph; `None` where nothing hung on
+    /// the leaf.
+    #[must_use]
+    pub fn link(self, grads: &B::Gradients) -> Option<Tensor<B, 1>> {
+        let gradient = self.leaf.grad(grads)?;
+        Some(link(self.outer, gradient))
+    }
+}
+
+/// The layer with leaves for its biases.
+fn cut_biases<B: AutodiffBackend>(mut layer: DecoderLayer<B>) -> (DecoderLayer<B>, Vec<Cut<B, 1>>) {
+    let mut cuts = Vec::new();
+    for bias in layer.biases_mut().into_iter().flatten() {
+        let cut = Cut::new(bias.clone());
+        *bias = cut.leaf.clone();
+        cuts.push(cut);
+    }
+    (layer, cuts)
+}

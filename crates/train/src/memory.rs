@@ -1,0 +1,77 @@
+//! What a training step takes of memory, estimated before it is made.
+
+use burn::tensor::DType;
+use burn_qwen2::Qwen2Config;
+
+use crate::GradientCheckpointing;
+
+/// What does not grow with the batch: a chunk of logits, the program, buffers of the matrix
+/// multiplications.
+const FIXED: usize = 1 << 28;
+
+/// The sizes on which a step's memory depends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StepSize {
+    /// Type of the base and of its states.
+    pub dtype: DType,
+    /// Rows of a micro-batch.
+    pub batch: usize,
+    /// Tokens of its longest row, virtual ones included.
+    pub seq: usize,
+}
+
+impl StepSize {
+    /// Bytes of a step on the CPU: the base, and the states that are kept for the backward pass. (Layers'
+    /// inputs, queries, keys and values, gate and up; docs/performance.md has it next to measurements.)
+    #[must_use]
+    pub fn bytes(&self, base: &Qwen2Config, recompute: bool) -> usize {
+        let width = self.dtype.size();
+        let weights = base.num_parameters() * width;
+        let input = base.hidden_size;
+        let layer =
+            2 * input + base.query_width() + 2 * base.kv_width() + 2 * base.intermediate_size;
+        let layers = base.num_hidden_layers;
+        let kept = match recompute {
+            false => layers * layer,
+            // Beside the inputs, one layer with its gradients.
+            true => layers * input + 3 * layer,
+        };
+        weights + self.batch * self.seq * kept * width + FIXED
+    }
+}
+
+impl GradientCheckpointing {
+    /// Whether a step recomputes. `memory`, in bytes, is what there is; `None` where that is unknown.
+    #[must_use]
+    pub fn decide(self, size: StepSize, base: &Qwen2Config, memory: Option<u64>) -> bool {
+        match (self, memory) {
+            (Self::Always, _) => true,
+            (Self::Never, _) | (Self::Auto, None) => false,
+            // A tenth is left to everything else on the machine.
+            (Self::Auto, Some(memory)) => size.bytes(base, false) as u64 > memory / 10 * 9,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn auto_recomputes_where_the_estimate_exceeds_the_memory() {
+        let base = Qwen2Config::named("qwen2.5-0.5b").expect("a known name");
+        let size = StepSize {
+            dtype: DType::F32,
+            batch: 4,
+            seq: 276,
+        };
+        let needed = size.bytes(&base, false) as u64;
+        let decide = |when: GradientCheckpointing, memory| when.decide(size, &base, memory);
+        assert!(!decide(GradientCheckpointing::Auto, Some(needed * 2)));
+        assert!(decide(GradientCheckpointing::Auto, Some(needed)));
+        assert!(!decide(GradientCheckpointing::Auto, None));
+        assert!(decide(GradientCheckpointing::Always, Some(u64::MAX)));
+        assert!(!decide(GradientCheckpointing::Never, Some(0)));
+        assert!(size.bytes(&base, true) < size.bytes(&base, false));
+    }
+}
