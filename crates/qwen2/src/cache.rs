@@ -22,8 +22,10 @@ pub struct KvCache<B: Backend> {
     /// Per row and prefix token, the cell of the first cells to come that it stands in front of;
     /// `None` where the prefix stands in front of them all, and from then on.
     prefix_before: Option<Vec<Vec<usize>>>,
-    /// Per layer key and value, `[batch, heads, kv_len, head_dim]`; absent while empty.
+    /// Per layer key and value, `[batch, heads, kv_len or more, head_dim]`; absent while empty.
     layers: Vec<Option<[Tensor<B, 4>; 2]>>,
+    /// Whether there may be more room than is filled; see [`reserve`](Self::reserve).
+    roomy: bool,
 }
 
 impl<B: Backend> KvCache<B> {
@@ -34,6 +36,7 @@ impl<B: Backend> KvCache<B> {
             mask: AttentionMask::full(batch, 0),
             prefix_before: None,
             layers: vec![None; layers],
+            roomy: false,
         }
     }
 
@@ -54,6 +57,7 @@ impl<B: Backend> KvCache<B> {
                 .into_iter()
                 .map(|layer| Some([to_rows(layer.key), to_rows(layer.value)]))
                 .collect(),
+            roomy: false,
         }
     }
 
@@ -95,8 +99,22 @@ impl<B: Backend> KvCache<B> {
         let held = self.layers[layer]
             .clone()
             .expect("a cache that holds something");
-        let [key, value] = held.map(|states| states.slice(s![row..row + 1]).squeeze_dim(0));
+        let len = self.len();
+        let [key, value] =
+            held.map(|states| states.slice(s![row..row + 1, .., ..len]).squeeze_dim(0));
         LayerKv { key, value }
+    }
+
+    /// Makes room for `more` cells, so that what comes next is written in place instead of a longer copy
+    /// being made of everything. For generation: a tracked tensor would be copied all the same.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        for states in self.layers.iter_mut().flatten().flatten() {
+            let [batch, heads, held, head_dim] = states.dims();
+            let options = (&states.device(), states.dtype());
+            let room = Tensor::zeros([batch, heads, held + more, head_dim], options);
+            *states = room.slice_assign(s![.., .., ..held, ..], states.clone());
+        }
+        self.roomy = true;
     }
 
     /// The same with other tensors, as `states` makes them.
@@ -145,17 +163,32 @@ impl<B: Backend> KvCache<B> {
         key: Tensor<B, 4>,
         value: Tensor<B, 4>,
     ) -> [Tensor<B, 4>; 2] {
-        let all = match self.layers[layer].take() {
-            None => [key, value],
-            Some([past_key, past_value]) => {
-                let heads = past_key.dims()[1];
-                [
-                    Tensor::cat(vec![past_key, repeat_heads(key, heads)], 2),
-                    Tensor::cat(vec![past_value, repeat_heads(value, heads)], 2),
-                ]
-            }
+        let Some(held) = self.layers[layer].take() else {
+            self.layers[layer] = Some([key.clone(), value.clone()]);
+            return [key, value];
         };
-        self.layers[layer] = Some(all.clone());
+        let heads = held[0].dims()[1];
+        let new = [key, value].map(|states| repeat_heads(states, heads));
+        let (count, end) = (new[0].dims()[2], self.len());
+        // Where there is no room nothing must be written in place: others may hold what is held here.
+        let fits = self.roomy && end <= held[0].dims()[2];
+        let mut new = new.into_iter();
+        let held = held.map(|held| {
+            let new = new.next().expect("a key and a value");
+            match fits {
+                // In place, if nobody holds a view of it any more.
+                true => held.slice_assign(s![.., .., end - count..end, ..], new),
+                false => {
+                    let past = held.slice(s![.., .., ..end - count, ..]);
+                    Tensor::cat(vec![past, new], 2)
+                }
+            }
+        });
+        let all = held.each_ref().map(|held| match fits {
+            true => held.clone().slice(s![.., .., ..end, ..]),
+            false => held.clone(),
+        });
+        self.layers[layer] = Some(held);
         all
     }
 }

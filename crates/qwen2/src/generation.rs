@@ -169,6 +169,8 @@ pub fn generate<B: Ops>(
         .max_position_embeddings
         .saturating_sub(cache.longest_row());
     let limit = options.max_new_tokens.min(room);
+    // The last token is not run.
+    cache.reserve(limit.saturating_sub(1));
     for step in 0..limit {
         let logits = model.logits(last).into_data();
         let logits: Vec<f32> = logits.iter::<f32>().collect();

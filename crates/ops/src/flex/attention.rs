@@ -52,6 +52,15 @@ impl<'a> States<'a> {
     }
 }
 
+impl States<'_> {
+    /// The first position of `len` heads from `head` on, `[len, head_dim]`.
+    fn group(&self, row: usize, head: usize, len: usize) -> Matrix<'_> {
+        let [by_row, by_head, _] = self.strides;
+        let at = self.offset + row * by_row + head * by_head;
+        Matrix::new(&self.data[at..], [len, self.dims[3]], [by_head, 1])
+    }
+}
+
 /// The probabilities of a block of queries, `[queries, keys]`.
 struct Block {
     keys: usize,
@@ -154,6 +163,10 @@ pub(super) fn forward<E: Element>(
     };
     let width = heads * head_dim;
     let mut output = zeros::<f32>(batch * seq * width);
+    if seq == 1 {
+        inputs.one_query(&mut output);
+        return heads_tensor(narrow::<E>(output), shape);
+    }
     let rows = output.chunks_exact_mut((seq * width).max(1)).enumerate();
     let blocks: Vec<_> = rows
         .flat_map(|(row, output)| {
@@ -247,6 +260,40 @@ pub(super) fn backward<E: Element>(
 }
 
 impl Inputs<'_> {
+    /// Attention of one query a row, as in generation: the heads that share a key are the block.
+    fn one_query(&self, output: &mut [f32]) {
+        let [_, heads, _, head_dim] = self.query.dims;
+        let kv_heads = heads / self.group;
+        output
+            .par_chunks_exact_mut(self.group * head_dim)
+            .enumerate()
+            .for_each(|(task, output)| {
+                let (row, kv_head) = (task / kv_heads, task % kv_heads);
+                let place = self.places.queries(row)[0];
+                let places = self.places.keys(row);
+                let keys = places.iter().rposition(|key| *key <= place);
+                let Some(keys) = keys.map(|last| last + 1) else {
+                    return;
+                };
+                let query = self.query.group(row, kv_head * self.group, self.group);
+                let key = self.key.head(row, kv_head, 0, keys).transposed();
+                let value = self.value.head(row, kv_head, 0, keys);
+                let mut scores = zeros::<f32>(self.group * keys);
+                let one = Cores::One;
+                multiply(&mut scores, keys, query, key, self.scale, Before::Ignored, one);
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for scores in scores.chunks_exact_mut(keys) {
+                            softmax(scores, &places[..keys], place);
+                        }
+                    },
+                );
+                let scores = Matrix::dense(&scores, [self.group, keys]);
+                multiply(output, head_dim, scores, value, 1.0, Before::Ignored, one);
+            });
+    }
+
     /// Writes the gradient of a block of queries, and adds those of a head's keys and values.
     fn block_backward(
         &self,

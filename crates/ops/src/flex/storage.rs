@@ -79,6 +79,13 @@ pub(super) fn for_rows<E: Element>(
     body: impl Fn(usize, &mut [E]) + Sync,
 ) {
     let len = rows_a_task(width);
+    if output.len() <= len {
+        // Waking another core for it would take longer.
+        return vectorised(
+            #[inline(always)]
+            || body(0, output),
+        );
+    }
     output
         .par_chunks_mut(len)
         .enumerate()
