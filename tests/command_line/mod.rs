@@ -11,6 +11,7 @@ use tempfile::{TempDir, tempdir};
 
 use crate::fixture;
 
+mod bench;
 mod export;
 mod methods;
 mod refusals;

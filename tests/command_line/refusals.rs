@@ -192,10 +192,35 @@ fn an_adapter_for_another_base_is_refused() {
 
 #[test]
 fn commands_of_later_versions_say_so() {
-    for command in ["chat", "doctor", "bench"] {
+    for command in ["chat", "doctor"] {
         let line = refused(&mut burn_peft(&[command, "--model", "x"]));
         assert!(line.contains("not there yet"), "{line}");
     }
+}
+
+#[test]
+fn a_measurement_that_cannot_be_made_is_refused() {
+    let refusal = |args: &[&str]| refused(burn_peft(&["bench"]).args(args));
+    let line = refusal(&["--shape", "qwen2.5-2b"]);
+    assert!(
+        line.contains("qwen2.5-2b") && line.contains("qwen2.5-0.5b, "),
+        "{line}"
+    );
+    let shape = ["--shape", "qwen2.5-0.5b"];
+    let line = refusal(&[&shape[..], &["--labels", "300"]].concat());
+    assert!(
+        line.contains("--labels 300: a row has 256 tokens"),
+        "{line}"
+    );
+    let line = refusal(&[&shape[..], &["--seq", "32768"]].concat());
+    assert!(
+        line.contains("20 virtual tokens") && line.contains("32768 positions"),
+        "{line}"
+    );
+    let line = refusal(&[&shape[..], &["--steps", "0"]].concat());
+    assert!(line.contains("--steps 0"), "{line}");
+    let line = refusal(&[&shape[..], &["--method", "lora"]].concat());
+    assert!(line.contains("there is no method `\"lora\"`"), "{line}");
 }
 
 #[test]

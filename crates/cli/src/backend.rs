@@ -5,6 +5,7 @@ use std::{fmt, str::FromStr};
 use anyhow::{Result, bail};
 use burn::{backend::Autodiff, tensor::backend::AutodiffBackend};
 use burn_peft_ops::Ops;
+use burn_peft_train::BaseDtype;
 
 use crate::memory;
 
@@ -60,6 +61,15 @@ impl BackendChoice {
                 "this build has no {self} backend; \
                  build it with `cargo build --release --features {self}`"
             ),
+        }
+    }
+
+    /// The type of the base that suits it: the fastest that is accurate.
+    pub(crate) fn default_dtype(self) -> BaseDtype {
+        match self.kind {
+            Kind::Cuda => BaseDtype::Bf16,
+            // Vulkan cannot compute in bf16, and Qwen2's activations leave f16's range.
+            Kind::Flex | Kind::NdArray | Kind::Vulkan | Kind::Metal => BaseDtype::F32,
         }
     }
 

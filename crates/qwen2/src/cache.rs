@@ -126,6 +126,7 @@ impl<B: Backend> KvCache<B> {
         KvCache {
             mask: self.mask,
             prefix_before: self.prefix_before,
+            roomy: self.roomy,
             layers: layers
                 .map(|layer| layer.map(|held| held.map(&states)))
                 .collect(),

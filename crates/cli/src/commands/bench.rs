@@ -68,7 +68,7 @@ struct StepReport {
     shape: String,
     method: String,
     backend: String,
-    dtype: String,
+    dtype: &'static str,
     batch: usize,
     seq: usize,
     labels: usize,
@@ -89,7 +89,7 @@ struct StepReport {
 struct DecodingReport {
     shape: String,
     backend: String,
-    dtype: String,
+    dtype: &'static str,
     batch: usize,
     seq: usize,
     new_tokens: usize,
@@ -184,12 +184,12 @@ impl Job for Bench<'_> {
             method,
         } = self;
         if let Some(tokens) = args.new_tokens {
-            let dtype = args.compute.dtype();
+            let dtype = args.compute.dtype(None).into();
             let base = Qwen2::<B::InnerBackend>::random(config, dtype, &device)?;
             let seconds = time_decoding(base, args.batch, args.seq, tokens);
             return args.report_decoding(tokens, seconds);
         }
-        let base = Qwen2::<B>::random(config, args.compute.dtype(), &device)?;
+        let base = Qwen2::<B>::random(config, args.compute.dtype(None).into(), &device)?;
         let known_ids = base.config().vocab_size;
         let tokens = InitTokens {
             known_ids,
@@ -203,7 +203,7 @@ impl Job for Bench<'_> {
             labels: args.labels,
         };
         let size = StepSize {
-            dtype: args.compute.dtype(),
+            dtype: args.compute.dtype(None).into(),
             batch: args.batch,
             seq: args.seq + method.num_virtual_tokens(),
         };
@@ -232,7 +232,7 @@ impl Args {
             shape: self.shape.clone(),
             method: method.name().to_owned(),
             backend: self.compute.backend.to_string(),
-            dtype: self.compute.dtype_name(),
+            dtype: self.compute.dtype(None).name(),
             batch: self.batch,
             seq: self.seq,
             labels: self.labels,
@@ -268,7 +268,7 @@ impl Args {
         let report = DecodingReport {
             shape: self.shape.clone(),
             backend: self.compute.backend.to_string(),
-            dtype: self.compute.dtype_name(),
+            dtype: self.compute.dtype(None).name(),
             batch: self.batch,
             seq: self.seq,
             new_tokens: tokens,

@@ -109,7 +109,7 @@ impl Job for Evaluate<'_> {
             truncated,
             dropped,
         } = tokenized;
-        let model = open.load::<B::InnerBackend>(args.compute.dtype(), &device)?;
+        let model = open.load::<B::InnerBackend>(args.compute.dtype(None).into(), &device)?;
         let loader = EvalLoader::new(
             InMemDataset::new(examples),
             args.batch_size,

@@ -158,7 +158,7 @@ impl Job for Generate<'_> {
         B: AutodiffBackend<InnerBackend: Ops> + Ops,
     {
         let Self { args, open, prompt } = self;
-        let model = open.load::<B::InnerBackend>(args.compute.dtype(), &device)?;
+        let model = open.load::<B::InnerBackend>(args.compute.dtype(None).into(), &device)?;
         let inputs = left_padded(std::slice::from_ref(&prompt), &device);
         let options = args.options(&open);
         let mut stream = open.tokenizer.stream_decoder(true);

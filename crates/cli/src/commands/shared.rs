@@ -8,9 +8,12 @@ use burn_peft::{AnyAdapter, MethodConfig, NoAdapter, PeftModel};
 use burn_peft_data::{Template, TextTokenizer};
 use burn_peft_format::{AdapterFolder, CONFIG_FILE, adapter_from_folder};
 use burn_peft_ops::Ops;
-use burn_peft_train::{GradientCheckpointing, Override, RunConfig};
+use burn_peft_train::{BaseDtype, GradientCheckpointing, Override, RunConfig};
 use burn_qwen2::Checkpoint;
-use clap::ValueEnum;
+use clap::{
+    ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
 use crate::{
     backend::BackendChoice,
@@ -28,9 +31,9 @@ pub(crate) struct ComputeArgs {
         help_heading = "Compute"
     )]
     pub(crate) backend: BackendChoice,
-    /// Type of the frozen base [default: f32]. What trains is always f32.
-    #[arg(long, help_heading = "Compute")]
-    pub(crate) dtype: Option<BaseDtype>,
+    /// Type of the frozen base [default: f32; bf16 on cuda]. What trains is always f32.
+    #[arg(long, value_parser = dtype_parser(), help_heading = "Compute")]
+    dtype: Option<BaseDtype>,
     /// CPU threads [default: one a core].
     #[arg(long, value_name = "N", help_heading = "Compute")]
     threads: Option<std::num::NonZeroUsize>,
@@ -57,37 +60,19 @@ impl From<Recompute> for GradientCheckpointing {
     }
 }
 
-/// `--dtype`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum BaseDtype {
-    /// 32-bit floats.
-    F32,
-    /// bfloat16.
-    Bf16,
-    /// 16-bit floats.
-    F16,
-}
-
-impl From<BaseDtype> for DType {
-    fn from(dtype: BaseDtype) -> Self {
-        match dtype {
-            BaseDtype::F32 => Self::F32,
-            BaseDtype::Bf16 => Self::BF16,
-            BaseDtype::F16 => Self::F16,
-        }
-    }
+/// Reads `--dtype`.
+fn dtype_parser() -> impl TypedValueParser<Value = BaseDtype> {
+    PossibleValuesParser::new(BaseDtype::ALL.map(BaseDtype::name)).try_map(|name| {
+        let named = |dtype: &BaseDtype| dtype.name() == name;
+        BaseDtype::ALL.into_iter().find(named).ok_or("no such type")
+    })
 }
 
 impl ComputeArgs {
-    /// The type's name as it is given.
-    pub(crate) fn dtype_name(&self) -> String {
-        let dtype = self.dtype.unwrap_or(BaseDtype::F32).to_possible_value();
-        dtype.map_or_else(String::new, |value| value.get_name().to_owned())
-    }
-
-    /// The type of the base.
-    pub(crate) fn dtype(&self) -> DType {
-        self.dtype.map_or(DType::F32, DType::from)
+    /// The type of the base: as asked here, else as `configured`, else what suits the backend.
+    pub(crate) fn dtype(&self, configured: Option<BaseDtype>) -> BaseDtype {
+        let suited = || self.backend.default_dtype();
+        self.dtype.or(configured).unwrap_or_else(suited)
     }
 
     /// Sets the number of threads; before anything computes.

@@ -7,8 +7,8 @@ use burn::tensor::{DType, backend::AutodiffBackend};
 use burn_peft_data::read_rows;
 use burn_peft_ops::Ops;
 use burn_peft_train::{
-    BaseDtype, HeldOut, Interrupter, JsonLines, Observer, Override, RUN_FILE, RendererChoice,
-    RunConfig, RunInputs, RunOptions, RunReport, Stage, run as run_training,
+    HeldOut, Interrupter, JsonLines, Observer, Override, RUN_FILE, RendererChoice, RunConfig,
+    RunInputs, RunOptions, RunReport, Stage, run as run_training,
 };
 use serde_json::json;
 
@@ -75,12 +75,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         config.model.revision.as_deref(),
     )?;
     let inputs = open(&config, &source)?;
-    let dtype = match (args.compute.dtype, config.model.dtype) {
-        (Some(dtype), _) => dtype.into(),
-        (None, Some(BaseDtype::Bf16)) => DType::BF16,
-        (None, Some(BaseDtype::F16)) => DType::F16,
-        (None, Some(BaseDtype::F32) | None) => DType::F32,
-    };
+    let dtype = args.compute.dtype(config.model.dtype).into();
     args.compute.backend.run(Train {
         args: &args,
         config,

@@ -280,7 +280,15 @@ impl Inputs<'_> {
                 let value = self.value.head(row, kv_head, 0, keys);
                 let mut scores = zeros::<f32>(self.group * keys);
                 let one = Cores::One;
-                multiply(&mut scores, keys, query, key, self.scale, Before::Ignored, one);
+                multiply(
+                    &mut scores,
+                    keys,
+                    query,
+                    key,
+                    self.scale,
+                    Before::Ignored,
+                    one,
+                );
                 vectorised(
                     #[inline(always)]
                     || {

@@ -19,7 +19,7 @@ section! {
         pub path: Option<String> = None,
         /// Branch, tag or commit of a hub id.
         pub revision: Option<String> = None,
-        /// Element type in which the base is loaded; absent: f32.
+        /// Element type in which the base is loaded; absent: bf16 on CUDA, f32 elsewhere.
         pub dtype: Option<BaseDtype> = None,
     }
 }
@@ -34,6 +34,20 @@ pub enum BaseDtype {
     Bf16,
     /// 16-bit floats.
     F16,
+}
+
+impl BaseDtype {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
+
+    /// As it is written in run.toml and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
 }
 
 impl From<BaseDtype> for DType {
