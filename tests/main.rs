@@ -11,6 +11,7 @@ mod base_parity;
 mod cases;
 mod command_line;
 mod fixture;
+mod gradients;
 #[cfg(target_os = "linux")]
 mod memory;
 mod peft_parity;

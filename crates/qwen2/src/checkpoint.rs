@@ -2,24 +2,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
     path::{Path, PathBuf},
 };
 
-use burn::tensor::{DType, Shape, Tensor, TensorData, backend::Backend};
-use half::{bf16, f16};
-use memmap2::Mmap;
-use safetensors::{
-    Dtype, SafeTensors,
-    tensor::{Metadata, TensorInfo},
-};
+use burn::tensor::{DType, Tensor, backend::Backend};
+use safetensors::{Dtype, tensor::TensorInfo};
 use serde::Deserialize;
 
 use crate::{Error, GenerationConfig, Qwen2, Qwen2Config, weights, weights::TensorSource};
 
 mod copy;
+mod file;
 
 pub use copy::Copied;
+use file::{Bytes, WeightsFile};
 
 /// The weights of a checkpoint that is not sharded.
 const SINGLE_FILE: &str = "model.safetensors";
@@ -34,23 +30,6 @@ pub struct Checkpoint {
     config: Qwen2Config,
     generation: GenerationConfig,
     files: Vec<WeightsFile>,
-}
-
-/// One safetensors file: its bytes, and where in them the tensors are.
-#[derive(Debug)]
-struct WeightsFile {
-    /// Its name in the folder.
-    name: String,
-    bytes: Bytes,
-    metadata: Metadata,
-    /// Where the tensors' bytes begin, behind the header.
-    data_start: usize,
-}
-
-#[derive(Debug)]
-enum Bytes {
-    Mapped(Mmap),
-    Embedded(&'static [u8]),
 }
 
 /// `model.safetensors.index.json`.
@@ -265,88 +244,6 @@ impl<B: Backend> TensorSource<B> for TensorReader<'_, B> {
     }
 }
 
-impl WeightsFile {
-    fn map(path: PathBuf) -> Result<Self, Error> {
-        let io = |source| Error::Io {
-            path: path.clone(),
-            source,
-        };
-        let file = File::open(&path).map_err(io)?;
-        #[expect(
-            unsafe_code,
-            reason = "a map is undefined behaviour if another process shortens the file meanwhile; \
-                      every reader of safetensors takes that risk, for nothing else loads a model \
-                      larger than half the memory"
-        )]
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        Self::new(&path, Bytes::Mapped(map))
-    }
-
-    fn new(path: &Path, bytes: Bytes) -> Result<Self, Error> {
-        let corrupt = |reason: String| Error::Corrupt {
-            path: path.to_owned(),
-            reason,
-        };
-        let slice = bytes.as_slice();
-        let (header, metadata) =
-            SafeTensors::read_metadata(slice).map_err(|error| corrupt(error.to_string()))?;
-        let data_start = header + size_of::<u64>();
-        let expected = data_start + metadata.data_len();
-        if slice.len() != expected {
-            return Err(corrupt(format!(
-                "it has {} bytes, its header says {expected}",
-                slice.len()
-            )));
-        }
-        let name = path.file_name().unwrap_or_default();
-        Ok(Self {
-            name: name.to_string_lossy().into_owned(),
-            bytes,
-            metadata,
-            data_start,
-        })
-    }
-
-    fn read(&self, info: &TensorInfo, dtype: DType) -> TensorData {
-        let (start, end) = info.data_offsets;
-        let (start, end) = (self.data_start + start, self.data_start + end);
-        let data = convert(
-            &self.bytes.as_slice()[start..end],
-            info.dtype,
-            dtype,
-            &info.shape,
-        );
-        self.bytes.forget(start, end - start);
-        data
-    }
-}
-
-impl Bytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Embedded(bytes) => bytes,
-        }
-    }
-
-    /// Gives pages back that were read and will not be read again: else they count as the
-    /// process's memory beside the tensors made from them.
-    fn forget(&self, start: usize, len: usize) {
-        #[cfg(unix)]
-        if let Self::Mapped(map) = self {
-            #[expect(
-                unsafe_code,
-                reason = "the map is read-only and file-backed: a dropped page is read again from \
-                          the file when touched"
-            )]
-            // Advice that is not taken costs memory, not correctness.
-            let _ = unsafe {
-                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len)
-            };
-        }
-    }
-}
-
 fn read_text(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(|source| Error::Io {
         path: path.to_owned(),
@@ -372,33 +269,4 @@ fn weights_paths(folder: &Path) -> Result<Vec<PathBuf>, Error> {
         })?;
     let shards: BTreeSet<_> = index.weight_map.into_values().collect();
     Ok(shards.into_iter().map(|name| folder.join(name)).collect())
-}
-
-/// Little-endian `bytes` of type `from` as `to`, rounding to nearest even where `to` is narrower.
-fn convert(bytes: &[u8], from: Dtype, to: DType, shape: &[usize]) -> TensorData {
-    let shape = Shape::from(shape.to_vec());
-    match (from, to) {
-        (Dtype::BF16, DType::BF16) => TensorData::new(decode(bytes, bf16::from_le_bytes), shape),
-        (Dtype::F16, DType::F16) => TensorData::new(decode(bytes, f16::from_le_bytes), shape),
-        (_, DType::F32) => TensorData::new(through_f32(bytes, from, |value| value), shape),
-        (_, DType::F64) => TensorData::new(through_f32(bytes, from, f64::from), shape),
-        (_, DType::BF16) => TensorData::new(through_f32(bytes, from, bf16::from_f32), shape),
-        (_, DType::F16) => TensorData::new(through_f32(bytes, from, f16::from_f32), shape),
-        (_, other) => panic!("a model is loaded as a floating-point type, not {other:?}"),
-    }
-}
-
-fn through_f32<T>(bytes: &[u8], from: Dtype, convert: impl Fn(f32) -> T) -> Vec<T> {
-    match from {
-        Dtype::F32 => decode(bytes, |b| convert(f32::from_le_bytes(b))),
-        Dtype::BF16 => decode(bytes, |b| convert(bf16::from_le_bytes(b).to_f32())),
-        Dtype::F16 => decode(bytes, |b| convert(f16::from_le_bytes(b).to_f32())),
-        other => panic!("{other:?} was refused when the checkpoint was opened"),
-    }
-}
-
-fn decode<T, const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> T) -> Vec<T> {
-    let (chunks, rest) = bytes.as_chunks::<N>();
-    assert!(rest.is_empty(), "safetensors checks sizes against shapes");
-    chunks.iter().map(|chunk| value(*chunk)).collect()
 }

@@ -84,10 +84,7 @@ fn model_config(folder: &Path) -> Result<Qwen2Config> {
     if weights.iter().any(|name| folder.join(name).exists()) {
         return Ok(Checkpoint::open(folder)?.config().clone());
     }
-    let path = folder.join("config.json");
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("cannot read {}", display(&path)))?;
-    Ok(Qwen2Config::parse(&text, path)?)
+    Ok(Checkpoint::read_config(folder)?)
 }
 
 impl Args {

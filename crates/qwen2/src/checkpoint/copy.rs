@@ -11,7 +11,7 @@ use half::{bf16, f16};
 use safetensors::{Dtype, tensor::TensorInfo};
 use serde_json::{Map, Value, json};
 
-use super::{Checkpoint, INDEX_FILE, SINGLE_FILE, WeightsFile, through_f32};
+use super::{Checkpoint, INDEX_FILE, SINGLE_FILE, WeightsFile, file::through_f32};
 use crate::Error;
 
 /// Endings of files that hold weights. Those that were not read are not copied: they are the
