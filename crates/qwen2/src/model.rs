@@ -215,15 +215,21 @@ impl<B: Ops> Qwen2<B> {
         cells: Option<Tensor<B, 1, Int>>,
     ) -> Tensor<B, 2> {
         let (pass, mut hidden) = self.start(hidden, mask, cache);
-        let mut cells = cells;
         for (index, layer) in self.layers.iter().enumerate() {
-            let read = match index + 1 == self.layers.len() {
-                true => cells.take(),
-                false => None,
-            };
-            hidden = layer.forward(index, hidden, read, &pass, cache);
+            let cells = self.cells_of(index, &cells);
+            hidden = layer.forward(index, hidden, cells, &pass, cache);
         }
         self.norm.forward(hidden)
+    }
+
+    /// The cells whose output a layer is asked for: of those that are read, if that is the last one.
+    pub(crate) fn cells_of(
+        &self,
+        layer: usize,
+        cells: &Option<Tensor<B, 1, Int>>,
+    ) -> Option<Tensor<B, 1, Int>> {
+        let last = layer + 1 == self.layers.len();
+        cells.clone().filter(|_| last)
     }
 
     /// What all layers share, and the first one's input, `[batch · seq, d_model]`.

@@ -23,7 +23,7 @@ pub struct Recording<B: AutodiffBackend> {
     /// As it was given.
     cache: KvCache<B>,
     mask: AttentionMask,
-    cells: Tensor<B, 1, Int>,
+    cells: Option<Tensor<B, 1, Int>>,
     /// Each layer's input, `[batch · seq, d_model]`.
     inputs: Vec<Tensor<B::InnerBackend, 2>>,
     /// The input of the last norm, `[cells, d_model]`.
@@ -46,12 +46,11 @@ where
         let model = self.valid();
         let mut inner_cache = cache.clone().map(Tensor::inner);
         let (pass, mut state) = model.start(hidden.clone().inner(), mask, &mut inner_cache);
-        let cells = cell_indices::<B>(cells, &hidden.device());
+        let cells = Some(cell_indices(cells, &hidden.device()));
         let mut inputs = Vec::with_capacity(model.layers.len());
         for (index, layer) in model.layers.iter().enumerate() {
             inputs.push(state.clone());
-            let last = index + 1 == model.layers.len();
-            let cells = last.then(|| cells.clone().inner());
+            let cells = model.cells_of(index, &cells);
             state = layer.forward(index, state, cells, &pass, &mut inner_cache);
             // Keys and values are computed again too.
             let _ = inner_cache.take(index);
@@ -61,7 +60,7 @@ where
             hidden,
             cache,
             mask: mask.clone(),
-            cells,
+            cells: cells.map(Tensor::from_inner),
             inputs,
             output: state,
         }
@@ -112,7 +111,7 @@ where
             if let Some(prefix) = &prefix {
                 cache.put(index, prefix.each_ref().map(|states| states.leaf.clone()));
             }
-            let cells = (index + 1 == layers).then(|| cells.clone());
+            let cells = model.cells_of(index, &cells);
             let output = layer.forward(index, input.clone(), cells, &pass, &mut cache);
             let _ = cache.take(index);
             let grads = (output * Tensor::from_inner(above)).backward();

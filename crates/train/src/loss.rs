@@ -15,44 +15,40 @@ pub struct TokenLosses<B: Backend> {
     pub rows: Vec<usize>,
 }
 
-/// A batch with the adapter's work done, and what is to be predicted in it.
-pub(crate) struct Question<B: Backend> {
-    pub(crate) prepared: Prepared<B>,
+/// What is to be predicted in a prepared batch.
+pub(crate) struct Question {
     predictions: Vec<Prediction>,
+    /// Cells in a row.
+    seq: usize,
 }
 
-impl<B: Ops> Question<B> {
-    /// `None` where the batch has no supervised token that anything stands in front of.
-    pub(crate) fn prepare<A: Adapter<B>>(
-        model: &PeftModel<B, A>,
-        batch: &Batch<B>,
-    ) -> Option<Self> {
-        let prepared = model.prepare(Inputs {
-            input_ids: batch.input_ids.clone(),
-            attention_mask: AttentionMask::new(
-                batch.batch,
-                batch.seq,
-                batch.attention_mask.clone(),
-            ),
-            placement: match &batch.placement {
-                Some(rows) => Placement::Cells(rows.clone()),
-                None => Placement::Front,
-            },
-        });
-        let lead = prepared.lead.is_some();
-        let predictions = predictions(&prepared.mask, &prepared.cells, lead, &batch.labels);
-        (!predictions.is_empty()).then_some(Self {
-            prepared,
-            predictions,
-        })
-    }
+/// Lets the adapter do its work on a batch; `None` where the batch has no supervised token that anything
+/// stands in front of.
+pub(crate) fn prepare<B: Ops, A: Adapter<B>>(
+    model: &PeftModel<B, A>,
+    batch: &Batch<B>,
+) -> Option<(Prepared<B>, Question)> {
+    let attention_mask = AttentionMask::new(batch.batch, batch.seq, batch.attention_mask.clone());
+    let prepared = model.prepare(Inputs {
+        input_ids: batch.input_ids.clone(),
+        attention_mask,
+        placement: match &batch.placement {
+            Some(rows) => Placement::Cells(rows.clone()),
+            None => Placement::Front,
+        },
+    });
+    let lead = prepared.lead.is_some();
+    let predictions = predictions(&prepared.mask, &prepared.cells, lead, &batch.labels);
+    let seq = prepared.mask.seq();
+    (!predictions.is_empty()).then_some((prepared, Question { predictions, seq }))
+}
 
+impl Question {
     /// The cells whose hidden states are wanted, of the row-major `[batch, seq]`; at least one.
     pub(crate) fn cells(&self) -> Vec<usize> {
-        let seq = self.prepared.mask.seq();
         let cells = self.predictions.iter();
         let mut cells: Vec<_> = cells
-            .filter_map(|p| p.cell.map(|cell| p.row * seq + cell))
+            .filter_map(|p| p.cell.map(|cell| p.row * self.seq + cell))
             .collect();
         if cells.is_empty() {
             // The shared prompt predicts all there is; tensors without a row are not for every backend.
@@ -63,7 +59,7 @@ impl<B: Ops> Question<B> {
 
     /// Scores the predictions. `hidden` are the states of [`cells`](Self::cells), `[cells, d_model]`, and
     /// `lead` is the prepared batch's.
-    pub(crate) fn score(
+    pub(crate) fn score<B: Ops>(
         &self,
         base: &Qwen2<B>,
         hidden: Tensor<B, 2>,
@@ -103,7 +99,7 @@ pub fn token_losses<B: Ops, A: Adapter<B>>(
     model: &PeftModel<B, A>,
     batch: &Batch<B>,
 ) -> Option<TokenLosses<B>> {
-    let question = Question::prepare(model, batch)?;
+    let (prepared, question) = prepare(model, batch)?;
     let Prepared {
         base,
         hidden,
@@ -111,7 +107,7 @@ pub fn token_losses<B: Ops, A: Adapter<B>>(
         mut cache,
         lead,
         ..
-    } = question.prepared.clone();
+    } = prepared;
     let hidden = base.decode_cells(hidden, &mask, &mut cache, &question.cells());
     Some(question.score(&base, hidden, lead))
 }

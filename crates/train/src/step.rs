@@ -18,7 +18,7 @@ use burn_train::{InferenceStep, TrainOutput, TrainStep};
 
 use crate::{
     LmOutput,
-    loss::{Question, token_losses},
+    loss::{prepare, token_losses},
     optimizer::scale_gradients,
 };
 
@@ -127,7 +127,7 @@ where
     }
 
     fn micro_step_recomputed(&self, batch: &Batch<B>) -> Option<Outcome<B>> {
-        let question = Question::prepare(&self.model, batch)?;
+        let (prepared, question) = prepare(&self.model, batch)?;
         let Prepared {
             base,
             hidden,
@@ -135,7 +135,7 @@ where
             cache,
             lead,
             ..
-        } = question.prepared.clone();
+        } = prepared;
         let recording = base.record(hidden, &mask, cache, &question.cells());
         let hidden = recording.leaf();
         // The shared prompt's graph must live until the layers' gradients have arrived at its keys.

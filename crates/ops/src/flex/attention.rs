@@ -7,13 +7,11 @@ use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 
 use super::{
-    cross_entropy::largest,
     element::Element,
     exp::exp,
     gemm::{Before, Cores, Matrix, multiply},
-    linear::{narrow, wide},
-    storage::{heads_tensor, rows_in_order, sum, tensor, zeros},
-    vector::vectorised,
+    storage::{heads_tensor, narrow, rows_in_order, tensor, wide, zeros},
+    vector::{largest, sum, vectorised},
 };
 use crate::Visibility;
 
@@ -81,26 +79,36 @@ struct Inputs<'a> {
 impl Inputs<'_> {
     /// The softmax of the scores of `len` queries from `start` on.
     fn block(&self, row: usize, head: usize, start: usize, len: usize) -> Block {
-        let queries = &self.places.queries(row)[start..start + len];
+        let places = &self.places.queries(row)[start..start + len];
+        let query = self.query.head(row, head, start, len);
+        self.probabilities(row, head / self.group, query, places)
+    }
+
+    /// The softmax of the scores of queries that stand at `queries`.
+    fn probabilities(
+        &self,
+        row: usize,
+        kv_head: usize,
+        query: Matrix<'_>,
+        queries: &[i32],
+    ) -> Block {
         let places = self.places.keys(row);
         let last = queries.iter().max();
         // Behind the last key that one of them sees there is nothing to compute.
-        let keys = places
-            .iter()
-            .rposition(|key| Some(key) <= last)
-            .map_or(0, |key| key + 1);
-        let mut probabilities = zeros::<f32>(len * keys);
+        let keys = places.iter().rposition(|key| Some(key) <= last);
+        let keys = keys.map_or(0, |last| last + 1);
+        let mut probabilities = zeros::<f32>(queries.len() * keys);
         if keys > 0 {
-            let query = self.query.head(row, head, start, len);
-            let key = self.key.head(row, head / self.group, 0, keys).transposed();
+            let key = self.key.head(row, kv_head, 0, keys).transposed();
+            let (before, one) = (Before::Ignored, Cores::One);
             multiply(
                 &mut probabilities,
                 keys,
                 query,
                 key,
                 self.scale,
-                Before::Ignored,
-                Cores::One,
+                before,
+                one,
             );
             let places = &places[..keys];
             vectorised(
@@ -269,36 +277,16 @@ impl Inputs<'_> {
             .enumerate()
             .for_each(|(task, output)| {
                 let (row, kv_head) = (task / kv_heads, task % kv_heads);
-                let place = self.places.queries(row)[0];
-                let places = self.places.keys(row);
-                let keys = places.iter().rposition(|key| *key <= place);
-                let Some(keys) = keys.map(|last| last + 1) else {
-                    return;
-                };
+                let places = vec![self.places.queries(row)[0]; self.group];
                 let query = self.query.group(row, kv_head * self.group, self.group);
-                let key = self.key.head(row, kv_head, 0, keys).transposed();
-                let value = self.value.head(row, kv_head, 0, keys);
-                let mut scores = zeros::<f32>(self.group * keys);
-                let one = Cores::One;
-                multiply(
-                    &mut scores,
+                let Block {
                     keys,
-                    query,
-                    key,
-                    self.scale,
-                    Before::Ignored,
-                    one,
-                );
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        for scores in scores.chunks_exact_mut(keys) {
-                            softmax(scores, &places[..keys], place);
-                        }
-                    },
-                );
-                let scores = Matrix::dense(&scores, [self.group, keys]);
-                multiply(output, head_dim, scores, value, 1.0, Before::Ignored, one);
+                    probabilities,
+                } = self.probabilities(row, kv_head, query, &places);
+                let weights = Matrix::dense(&probabilities, [self.group, keys]);
+                let value = self.value.head(row, kv_head, 0, keys);
+                let (before, one) = (Before::Ignored, Cores::One);
+                multiply(output, head_dim, weights, value, 1.0, before, one);
             });
     }
 

@@ -8,9 +8,9 @@ use super::{
     element::Element,
     exp::exp,
     gemm::{Before, Cores, Matrix, multiply},
-    linear::{for_blocks, narrow, times_weight, wide},
-    storage::{contiguous, sum, tensor, zeros},
-    vector::vectorised,
+    linear::{for_blocks, times_weight},
+    storage::{contiguous, narrow, tensor, wide, zeros},
+    vector::{largest, sum, vectorised},
 };
 
 /// Logits held at a time: 2^24 numbers, 64 MiB.
@@ -134,25 +134,6 @@ fn exponentials(row: &mut [f32], target: usize) -> (f32, f32) {
     }
     let total = sum(row.len(), |i| row[i]);
     (total, total.ln() - logit)
-}
-
-/// The largest of a row, or NaN where there is one.
-#[inline(always)]
-pub(super) fn largest(row: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let larger = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    for chunk in chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane = larger(*lane, *x);
-        }
-    }
-    lanes
-        .iter()
-        .chain(rest)
-        .copied()
-        .fold(f32::NEG_INFINITY, larger)
 }
 
 impl<E: Element> Chunk<'_, E> {

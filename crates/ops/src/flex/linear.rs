@@ -1,6 +1,6 @@
 //! A linear layer whose weight is a constant.
 
-use std::{borrow::Cow, ops::Range};
+use std::ops::Range;
 
 use burn::tensor::Tensor;
 use burn_flex::Flex;
@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use super::{
     element::Element,
     gemm::{Before, Cores, Matrix, multiply},
-    storage::{contiguous, for_rows, tensor, zeros},
-    vector::vectorised,
+    storage::{contiguous, for_rows, narrow, tensor, wide, widen, zeros},
+    vector::{dot, vectorised},
 };
 
 /// Up to so many tokens the weight's way from memory is the cost, and each of its rows is read once.
@@ -162,63 +162,4 @@ fn matvec<E: Element>(
         }
     }
     output
-}
-
-/// In 32 lanes, so that the additions do not wait for each other.
-#[inline(always)]
-fn dot<E: Element>(lhs: &[f32], rhs: &[E]) -> f32 {
-    const LANES: usize = 32;
-    let mut lanes = [0.0_f32; LANES];
-    let (lhs, lhs_rest) = lhs.as_chunks::<LANES>();
-    let (rhs, rhs_rest) = rhs.as_chunks::<LANES>();
-    for (lhs, rhs) in lhs.iter().zip(rhs) {
-        for ((lane, lhs), rhs) in lanes.iter_mut().zip(lhs).zip(rhs) {
-            *lane = lhs.mul_add(rhs.load(), *lane);
-        }
-    }
-    let rest = lhs_rest.iter().zip(rhs_rest);
-    lanes.iter().sum::<f32>() + rest.map(|(lhs, rhs)| lhs * rhs.load()).sum::<f32>()
-}
-
-/// As f32; a copy only where they are not.
-pub(super) fn wide<E: Element>(numbers: &[E]) -> Cow<'_, [f32]> {
-    match E::as_f32(numbers) {
-        Some(numbers) => Cow::Borrowed(numbers),
-        None => {
-            let mut wide = zeros(numbers.len());
-            widen(&mut wide, numbers);
-            Cow::Owned(wide)
-        }
-    }
-}
-
-fn widen<E: Element>(wide: &mut [f32], narrow: &[E]) {
-    for_rows(
-        wide,
-        1,
-        #[inline(always)]
-        |start, part| {
-            for (wide, narrow) in part.iter_mut().zip(&narrow[start..]) {
-                *wide = narrow.load();
-            }
-        },
-    );
-}
-
-/// From f32, rounded where they are narrower.
-pub(super) fn narrow<E: Element>(wide: Vec<f32>) -> Vec<E> {
-    E::from_f32s(wide).unwrap_or_else(|wide| {
-        let mut narrow = zeros::<E>(wide.len());
-        for_rows(
-            &mut narrow,
-            1,
-            #[inline(always)]
-            |start, part| {
-                for (narrow, wide) in part.iter_mut().zip(&wide[start..]) {
-                    *narrow = E::store(*wide);
-                }
-            },
-        );
-        narrow
-    })
 }

@@ -5,7 +5,8 @@ use burn_flex::Flex;
 
 use super::{
     element::Element,
-    storage::{contiguous, for_rows, sum, tensor, zeros},
+    storage::{contiguous, for_rows, tensor, zeros},
+    vector::sum,
 };
 
 /// One over the root mean square of a row.

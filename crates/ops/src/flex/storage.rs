@@ -1,4 +1,6 @@
-//! Between tensors and slices.
+//! Between tensors and slices, and between narrow numbers and wide ones.
+
+use std::borrow::Cow;
 
 use burn::tensor::{Bytes, Shape, Tensor, TensorPrimitive};
 use burn_flex::{Flex, FlexTensor, Layout};
@@ -97,17 +99,45 @@ pub(super) fn for_rows<E: Element>(
         });
 }
 
-/// A sum in sixteen lanes, so that it vectorises.
-#[inline(always)]
-pub(super) fn sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
-    const LANES: usize = 16;
-    let mut lanes = [0.0_f32; LANES];
-    let whole = len - len % LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += term(start + lane);
+/// As f32; a copy only where they are not.
+pub(super) fn wide<E: Element>(numbers: &[E]) -> Cow<'_, [f32]> {
+    match E::as_f32(numbers) {
+        Some(numbers) => Cow::Borrowed(numbers),
+        None => {
+            let mut wide = zeros(numbers.len());
+            widen(&mut wide, numbers);
+            Cow::Owned(wide)
         }
     }
-    let rest: f32 = (whole..len).map(&term).sum();
-    lanes.iter().sum::<f32>() + rest
+}
+
+pub(super) fn widen<E: Element>(wide: &mut [f32], narrow: &[E]) {
+    for_rows(
+        wide,
+        1,
+        #[inline(always)]
+        |start, part| {
+            for (wide, narrow) in part.iter_mut().zip(&narrow[start..]) {
+                *wide = narrow.load();
+            }
+        },
+    );
+}
+
+/// From f32, rounded where they are narrower.
+pub(super) fn narrow<E: Element>(wide: Vec<f32>) -> Vec<E> {
+    E::from_f32s(wide).unwrap_or_else(|wide| {
+        let mut narrow = zeros::<E>(wide.len());
+        for_rows(
+            &mut narrow,
+            1,
+            #[inline(always)]
+            |start, part| {
+                for (narrow, wide) in part.iter_mut().zip(&wide[start..]) {
+                    *narrow = E::store(*wide);
+                }
+            },
+        );
+        narrow
+    })
 }
