@@ -98,6 +98,7 @@ impl RunConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::GradientCheckpointing;
 
     fn message(text: &str) -> String {
         let message = RunConfig::parse(text, "run.toml", &[])
@@ -223,6 +224,29 @@ mod tests {
                 .train
                 .group_by_length
         );
+    }
+
+    #[test]
+    fn gradient_checkpointing_is_a_switch_or_auto() {
+        for (text, when) in [
+            ("true", GradientCheckpointing::Always),
+            ("false", GradientCheckpointing::Never),
+            ("auto", GradientCheckpointing::Auto),
+        ] {
+            let config = set(&format!("train.gradient_checkpointing={text}")).unwrap();
+            assert_eq!(config.train.gradient_checkpointing, when);
+            // As it stands in the run's own file.
+            let again = RunConfig::parse(&config.to_toml().unwrap(), "run.toml", &[]).unwrap();
+            assert_eq!(again.train.gradient_checkpointing, when);
+        }
+        let found = set("train.gradient_checkpointing=maybe")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            found.contains("gradient_checkpointing") && found.contains("auto"),
+            "{found}"
+        );
+        assert!(!found.contains('\n'), "{found}");
     }
 
     #[test]
