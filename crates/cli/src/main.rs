@@ -13,7 +13,11 @@ mod source;
 
 use std::process::ExitCode;
 
+use burn_peft_ops::{LargePages, keep_freed_memory};
 use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: LargePages = LargePages;
 
 /// Parameter-efficient fine-tuning of Qwen2 and Qwen2.5, in one binary.
 #[derive(Debug, Parser)]
@@ -45,6 +49,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    keep_freed_memory();
     let outcome = match Cli::parse().command {
         Command::Train(args) => commands::train::run(args),
         Command::Evaluate(args) => commands::evaluate::run(args),

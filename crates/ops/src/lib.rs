@@ -33,6 +33,7 @@ mod composed;
 mod dtype;
 mod flex;
 mod mask;
+mod memory;
 #[cfg(test)]
 mod tests;
 mod tracked;
@@ -40,3 +41,4 @@ mod tracked;
 pub use backend::Ops;
 pub use dtype::accumulation_dtype;
 pub use mask::{NO_TOKEN, ScoreMask, Visibility};
+pub use memory::{LargePages, keep_freed_memory};

@@ -231,7 +231,7 @@ fn rotary_turns_dimension_i_with_dimension_i_plus_half() {
 
 #[test]
 fn a_chunked_loss_equals_an_unchunked_one() {
-    // A vocabulary of 2^24 entries leaves two tokens a chunk, on flex one.
+    // A vocabulary of 2^24 entries leaves two tokens a chunk; on flex it has 2^12 blocks.
     fn check<I: Ops>() {
         let device = Default::default();
         let weight = Tensor::<I, 2>::random([1 << 24, 1], Distribution::Normal(0.0, 1.0), &device);

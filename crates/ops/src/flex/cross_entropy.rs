@@ -1,4 +1,6 @@
-//! Cross-entropy through a frozen head, in one buffer of logits.
+//! Cross-entropy through a frozen head: some rows of the head at a time, each read once, whose logits are
+//! dropped when they have been added up. The largest logit so far is a row's unit, as in the softmax of
+//! FlashAttention (Dao et al. 2022); where a larger one comes, what was added up is scaled.
 
 use burn::tensor::{Int, Tensor};
 use burn_flex::Flex;
@@ -8,13 +10,15 @@ use super::{
     element::Element,
     exp::exp,
     gemm::{Before, Cores, Matrix, multiply},
-    linear::{for_blocks, times_weight},
-    storage::{contiguous, narrow, tensor, wide, zeros},
+    storage::{contiguous, for_rows, narrow, tensor, wide, widen, zeros},
     vector::{largest, sum, vectorised},
 };
 
-/// Logits held at a time: 2^24 numbers, 64 MiB.
-const LOGITS_PER_CHUNK: usize = 1 << 24;
+/// Rows of the head at a time, whatever the number of tokens: a token's loss is the same in every batch.
+const ROWS: usize = 1 << 12;
+
+/// Tokens at a time: no more than 2^22 logits, 16 MiB.
+const TOKENS: usize = 1 << 10;
 
 /// See [`Ops::linear_cross_entropy`](crate::Ops::linear_cross_entropy).
 pub(super) fn losses<E: Element>(
@@ -22,11 +26,8 @@ pub(super) fn losses<E: Element>(
     weight: Tensor<Flex, 2>,
     targets: Tensor<Flex, 1, Int>,
 ) -> Tensor<Flex, 1> {
-    let mut losses = Vec::new();
-    for_chunks::<E>(hidden, weight, targets, |chunk| {
-        losses.append(&mut chunk.losses)
-    });
-    let tokens = losses.len();
+    let [tokens, _] = hidden.dims();
+    let (losses, _) = run::<E>(hidden, weight, targets, false);
     tensor(losses, [tokens])
 }
 
@@ -36,124 +37,201 @@ pub(super) fn losses_and_gradients<E: Element>(
     weight: Tensor<Flex, 2>,
     targets: Tensor<Flex, 1, Int>,
 ) -> (Tensor<Flex, 1>, Tensor<Flex, 2>) {
-    let shape @ [tokens, d_model] = hidden.dims();
-    let mut losses = Vec::with_capacity(tokens);
-    let mut gradients = zeros::<f32>(tokens * d_model);
-    for_chunks::<E>(hidden, weight, targets, |chunk| {
-        chunk.logits_to_gradients();
-        let vocab = chunk.vocab;
-        let tokens = chunk.targets.len();
-        let gradients = &mut gradients[losses.len() * d_model..][..tokens * d_model];
-        times_weight(
-            gradients,
-            chunk.logits,
-            chunk.weight,
-            [tokens, vocab, d_model],
-        );
-        losses.append(&mut chunk.losses);
-    });
+    let shape @ [tokens, _] = hidden.dims();
+    let (losses, gradients) = run::<E>(hidden, weight, targets, true);
     (
         tensor(losses, [tokens]),
         tensor(narrow::<E>(gradients), shape),
     )
 }
 
-/// Some tokens whose exponentials and losses are known.
-struct Chunk<'a, E> {
-    weight: &'a [E],
-    vocab: usize,
-    targets: &'a [usize],
-    /// `exp(logit − the row's largest)`, `[tokens, vocab]`.
-    logits: &'a mut [f32],
-    /// Of each row's exponentials, `[tokens]`.
-    totals: Vec<f32>,
-    losses: Vec<f32>,
-}
-
-fn for_chunks<E: Element>(
+/// Losses `[tokens]`, and gradients `[tokens, d_model]` if they are wanted.
+fn run<E: Element>(
     hidden: Tensor<Flex, 2>,
     weight: Tensor<Flex, 2>,
     targets: Tensor<Flex, 1, Int>,
-    mut body: impl FnMut(&mut Chunk<'_, E>),
-) {
+    with_gradients: bool,
+) -> (Vec<f32>, Vec<f32>) {
     let [vocab, d_model] = weight.dims();
     let targets: Vec<usize> = targets
         .into_data()
         .iter::<i64>()
         .map(|id| id as usize)
         .collect();
+    assert!(
+        targets.iter().all(|target| *target < vocab),
+        "a target is none of the {vocab} tokens"
+    );
     let (hidden, weight) = (contiguous(hidden), contiguous(weight));
     let (hidden, weight) = (wide(hidden.storage::<E>()), weight.storage::<E>());
-    let chunk = (LOGITS_PER_CHUNK / vocab).clamp(1, targets.len().max(1));
-    let mut logits = zeros::<f32>(chunk * vocab);
-    for (targets, hidden) in targets.chunks(chunk).zip(hidden.chunks(chunk * d_model)) {
-        let tokens = targets.len();
-        let logits = &mut logits[..tokens * vocab];
-        let hidden = Matrix::dense(hidden, [tokens, d_model]);
-        for_blocks(weight, d_model, |block, weight| {
-            let weight = Matrix::dense(weight, [block.len(), d_model]).transposed();
-            let logits = &mut logits[block.start..];
-            multiply(
-                logits,
-                vocab,
-                hidden,
-                weight,
-                1.0,
-                Before::Ignored,
-                Cores::All,
-            );
-        });
-        let (totals, losses) = logits
-            .par_chunks_exact_mut(vocab)
-            .zip(targets)
-            .map(|(row, target)| {
-                vectorised(
-                    #[inline(always)]
-                    || exponentials(row, *target),
-                )
-            })
-            .unzip();
-        body(&mut Chunk {
+    let mut losses = Vec::with_capacity(targets.len());
+    let mut gradients = zeros::<f32>(if with_gradients { hidden.len() } else { 0 });
+    for (index, targets) in targets.chunks(TOKENS).enumerate() {
+        let cells = index * TOKENS * d_model..(index * TOKENS + targets.len()) * d_model;
+        let gradients = with_gradients.then(|| &mut gradients[cells.clone()]);
+        let tokens = Tokens {
+            hidden: &hidden[cells],
             weight,
-            vocab,
             targets,
-            logits,
-            totals,
-            losses,
-        });
+            d_model,
+        };
+        losses.extend(tokens.losses(gradients));
     }
+    (losses, gradients)
 }
 
-/// Turns a row of logits into exponentials; their sum, and the loss of `target`.
-#[inline(always)]
-fn exponentials(row: &mut [f32], target: usize) -> (f32, f32) {
-    let largest = largest(row);
-    let logit = row[target] - largest;
-    for x in row.iter_mut() {
-        *x = exp(*x - largest);
-    }
-    let total = sum(row.len(), |i| row[i]);
-    (total, total.ln() - logit)
+/// Some tokens, and the head.
+struct Tokens<'a, E> {
+    hidden: &'a [f32],
+    weight: &'a [E],
+    targets: &'a [usize],
+    d_model: usize,
 }
 
-impl<E: Element> Chunk<'_, E> {
-    /// `softmax − onehot`: what comes back to each logit.
-    fn logits_to_gradients(&mut self) {
-        self.logits
-            .par_chunks_exact_mut(self.vocab)
-            .zip(&self.totals)
-            .zip(self.targets)
-            .for_each(|((row, total), target)| {
-                vectorised(
-                    #[inline(always)]
-                    || {
-                        let scale = 1.0 / total;
-                        for x in row.iter_mut() {
-                            *x *= scale;
-                        }
-                        row[*target] -= 1.0;
-                    },
-                );
+/// What is known of a token's logits so far.
+#[derive(Clone)]
+struct Token {
+    largest: f32,
+    /// `Σ exp(logit − largest)` over all but the target.
+    others: f32,
+    /// The target's logit.
+    target: f32,
+    /// By how much the last block made earlier exponentials smaller.
+    rescale: f32,
+}
+
+impl<E: Element> Tokens<'_, E> {
+    /// The loss of each token, and its gradient into zeros.
+    fn losses(&self, mut gradients: Option<&mut [f32]>) -> impl Iterator<Item = f32> {
+        let Self {
+            d_model, targets, ..
+        } = *self;
+        let mut tokens = vec![Token::default(); targets.len()];
+        let mut logits = zeros::<f32>(targets.len() * ROWS.min(self.weight.len() / d_model));
+        let mut wide = Vec::new();
+        for (index, weight) in self.weight.chunks(ROWS * d_model).enumerate() {
+            let weight = E::as_f32(weight).unwrap_or_else(|| {
+                wide.resize(weight.len(), 0.0);
+                widen(&mut wide, weight);
+                &wide
             });
+            let width = weight.len() / d_model;
+            let logits = &mut logits[..targets.len() * width];
+            let weight = Matrix::dense(weight, [width, d_model]);
+            let hidden = Matrix::dense(self.hidden, [targets.len(), d_model]);
+            let (all, new) = (Cores::All, Before::Ignored);
+            multiply(logits, width, hidden, weight.transposed(), 1.0, new, all);
+            logits
+                .par_chunks_exact_mut(width)
+                .zip(&mut tokens)
+                .zip(targets)
+                .for_each(|((logits, token), target)| {
+                    let target = target.wrapping_sub(index * ROWS);
+                    vectorised(
+                        #[inline(always)]
+                        || token.add(logits, target),
+                    );
+                });
+            if let Some(gradients) = &mut gradients {
+                rescale(gradients, &tokens, d_model);
+                let exponentials = Matrix::dense(logits, [targets.len(), width]);
+                let sum = Before::Kept;
+                multiply(gradients, d_model, exponentials, weight, 1.0, sum, all);
+            }
+        }
+        if let Some(gradients) = gradients {
+            self.finish(gradients, &tokens);
+        }
+        tokens.into_iter().map(|token| token.loss())
+    }
+
+    /// From `Σ exp(logit − largest) · weight` over all but the target to the gradient.
+    fn finish(&self, gradients: &mut [f32], tokens: &[Token]) {
+        let d_model = self.d_model;
+        for_rows(
+            gradients,
+            d_model,
+            #[inline(always)]
+            |start, part| {
+                let first = start / d_model;
+                for (row, gradient) in part.chunks_exact_mut(d_model).enumerate() {
+                    let (token, target) = (&tokens[first + row], self.targets[first + row]);
+                    let scale = 1.0 / token.total();
+                    // One minus the target's probability, without the subtraction.
+                    let missing = token.others * scale;
+                    let weight = &self.weight[target * d_model..][..d_model];
+                    for (gradient, weight) in gradient.iter_mut().zip(weight) {
+                        *gradient = *gradient * scale - missing * weight.load();
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// Multiplies the rows whose unit the last block changed.
+fn rescale(gradients: &mut [f32], tokens: &[Token], d_model: usize) {
+    for_rows(
+        gradients,
+        d_model,
+        #[inline(always)]
+        |start, part| {
+            let rows = part.chunks_exact_mut(d_model);
+            for (gradient, token) in rows.zip(&tokens[start / d_model..]) {
+                if token.rescale != 1.0 {
+                    for gradient in gradient {
+                        *gradient *= token.rescale;
+                    }
+                }
+            }
+        },
+    );
+}
+
+impl Default for Token {
+    fn default() -> Self {
+        Self {
+            largest: f32::NEG_INFINITY,
+            others: 0.0,
+            target: 0.0,
+            rescale: 1.0,
+        }
+    }
+}
+
+impl Token {
+    /// Adds a block of logits up, and turns them into exponentials; the target's, if it is among them,
+    /// into zero.
+    #[inline(always)]
+    fn add(&mut self, logits: &mut [f32], target: usize) {
+        let larger = largest(logits);
+        // A NaN is no smaller.
+        self.rescale = if larger <= self.largest {
+            1.0
+        } else {
+            exp(self.largest - larger)
+        };
+        if self.rescale != 1.0 {
+            self.largest = larger;
+            self.others *= self.rescale;
+        }
+        if let Some(logit) = logits.get_mut(target) {
+            self.target = *logit;
+            *logit = f32::NEG_INFINITY;
+        }
+        for x in logits.iter_mut() {
+            *x = exp(*x - self.largest);
+        }
+        self.others += sum(logits.len(), |i| logits[i]);
+    }
+
+    /// `Σ exp(logit − largest)` over all.
+    #[inline(always)]
+    fn total(&self) -> f32 {
+        self.others + exp(self.target - self.largest)
+    }
+
+    fn loss(&self) -> f32 {
+        self.total().ln() + (self.largest - self.target)
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn backward<E: Element>(
 }
 
 /// `output += rows · weight`, where the output was zero. `rows` is `[tokens, d_out]`.
-pub(super) fn times_weight<E: Element>(
+fn times_weight<E: Element>(
     output: &mut [f32],
     rows: &[f32],
     weight: &[E],
@@ -69,11 +69,7 @@ pub(super) fn times_weight<E: Element>(
 }
 
 /// Calls `body` with parts of the weight's rows as f32.
-pub(super) fn for_blocks<E: Element>(
-    weight: &[E],
-    d_in: usize,
-    mut body: impl FnMut(Range<usize>, &[f32]),
-) {
+fn for_blocks<E: Element>(weight: &[E], d_in: usize, mut body: impl FnMut(Range<usize>, &[f32])) {
     let d_out = weight.len() / d_in;
     if let Some(weight) = E::as_f32(weight) {
         return body(0..d_out, weight);

@@ -251,10 +251,11 @@ fn a_query_that_sees_nothing_gives_nothing() {
 }
 
 #[test]
-fn cross_entropy_of_several_chunks() {
-    // 2^24 logits are 335 rows of 50,001.
+fn cross_entropy_of_several_blocks() {
+    // Of 2^12 rows of the head, and 2^10 tokens.
     for (dtype, tokens, vocab) in [
         (DType::F32, 340, 50_001),
+        (DType::F32, 4100, 1500),
         (DType::F32, 3, 11),
         (DType::BF16, 40, 3001),
     ] {
@@ -273,5 +274,37 @@ fn cross_entropy_of_several_chunks() {
             composed::cross_entropy_gradient(exact_hidden, exact_weight, exact_targets);
         assert_close(losses, exact_losses, vocab, "cross-entropy");
         assert_close(gradients, exact_gradients, vocab, "its gradient");
+    }
+}
+
+/// Where the target is all but certain, what is left of the gradient is as exact as elsewhere: nothing is
+/// subtracted from one.
+#[test]
+fn the_gradient_of_a_certain_token_is_exact() {
+    let (tokens, d_model, vocab) = (4, 16, 300);
+    let (weight, exact_weight) = pair([vocab, d_model], DType::F32);
+    let ids = [0_i64, 7, 150, 299];
+    let ids = TensorData::new(ids.to_vec(), [tokens]);
+    let targets = Tensor::<Flex, 1, Int>::from_data(ids.clone(), &Default::default());
+    let exact_targets = Tensor::<F64, 1, Int>::from_data(ids, &Default::default());
+    let hidden = weight.clone().select(0, targets.clone());
+    let exact_hidden = exact_weight.clone().select(0, exact_targets.clone());
+    let (_, gradients) = Flex::linear_cross_entropy_gradient(hidden, weight, targets);
+    let (losses, exact) =
+        composed::cross_entropy_gradient(exact_hidden, exact_weight, exact_targets);
+    let losses: Vec<f64> = losses.into_data().iter().collect();
+    // The reference does subtract from one: below this its own error would show.
+    assert!(losses[0] < 1e-4 && losses[0] > 1e-8, "{losses:?}");
+    for token in 0..tokens {
+        // A logit of some tens has an error of some units, and so has its exponential.
+        let (ours, exact) = (
+            gradients.clone().slice(token..=token),
+            exact.clone().slice(token..=token),
+        );
+        let error = error(ours, exact);
+        assert!(
+            error < 64.0 * f64::from(f32::EPSILON),
+            "token {token}: {error} {losses:?}"
+        );
     }
 }
