@@ -14,7 +14,9 @@ use burn_peft::{
 };
 use burn_peft_data::Batch;
 use burn_peft_format::{AdapterFolder, adapter_from_folder, folder_from_adapter};
-use burn_peft_train::{TrainConfig, Trainee, clip_grad_norm, init_optimizer, token_losses};
+use burn_peft_train::{
+    TrainConfig, Trainee, clip_grad_norm, init_optimizer, injected_losses, token_losses,
+};
 use burn_qwen2::GenerationOptions;
 use burn_train::TrainStep;
 
@@ -95,11 +97,17 @@ fn a_saved_adapter_gives_pefts_logits<B: TestBackend>() {
 fn a_saved_adapter_gives_pefts_greedy_tokens<B: TestBackend>() {
     for case in cases::<B>() {
         let model = case.saved_model::<B>();
+        let injected = model.injected();
         for run in &case.greedy {
             let options = GenerationOptions::greedy(run.max_new_tokens, run.eos_token_id.clone());
-            let found = model.generate(run.rows.inputs(), &options, &mut go_on);
-            let found: Vec<_> = found.into_iter().map(|row| row.token_ids).collect();
-            assert_eq!(found, run.new_tokens, "{}", case.name);
+            // Computed for one batch, and computed once and kept.
+            for found in [
+                model.generate(run.rows.inputs(), &options, &mut go_on),
+                injected.generate(run.rows.inputs(), &options, &mut go_on),
+            ] {
+                let found: Vec<_> = found.into_iter().map(|row| row.token_ids).collect();
+                assert_eq!(found, run.new_tokens, "{}", case.name);
+            }
         }
     }
 }
@@ -188,9 +196,14 @@ fn a_row_with_an_adapter_does_not_depend_on_its_batch<B: TestBackend>() {
         );
         let right = losses_by_row(&model, &rows.batch_on());
         let left = losses_by_row(&model, &flipped.batch_on());
+        let injected = model.injected();
         for row in 0..rows.batch() {
-            let alone = losses_by_row(&model, &rows.row(row).batch_on())[0];
-            for found in [right[row], left[row]] {
+            let batch = rows.row(row).batch_on();
+            let alone = losses_by_row(&model, &batch)[0];
+            // With what was computed once for all batches, as in an evaluation.
+            let kept = injected_losses(&injected, &batch).unwrap();
+            let kept = kept.nll.into_data().iter::<f64>().sum();
+            for found in [right[row], left[row], kept] {
                 let difference = (found - alone).abs() / alone;
                 let tolerance = LOSS_TOLERANCE * B::SLACK;
                 assert!(difference < tolerance, "{name}, row {row}: {difference}");
@@ -202,6 +215,8 @@ fn a_row_with_an_adapter_does_not_depend_on_its_batch<B: TestBackend>() {
         for (row, found) in together.iter().enumerate() {
             let alone = model.generate(rows.row(row).inputs(), &options, &mut go_on);
             assert_eq!(found, &alone[0], "{name}, row {row}");
+            let kept = injected.generate(rows.row(row).inputs(), &options, &mut go_on);
+            assert_eq!(found, &kept[0], "{name}, row {row}, adapter computed once");
         }
     }
 }

@@ -13,6 +13,13 @@ use crate::{ScoreMask, Visibility, composed, dtype::accumulation_dtype, tracked}
 /// a linear layer, `kv_len` the cached plus the new positions. No operation mixes dtypes: the
 /// caller casts at the boundary.
 pub trait Ops: Backend {
+    /// Runs a whole step of many operations where this backend's operations are divided fastest: on the
+    /// CPU as one of the threads that compute, which then wait for nobody between two operations. It must
+    /// not wait for other threads itself.
+    fn run_step<R: Send>(step: impl FnOnce() -> R + Send) -> R {
+        step()
+    }
+
     /// `input · weightᵀ (+ bias)` with a weight that never needs a gradient.
     ///
     /// # Shapes
@@ -189,6 +196,10 @@ impl Ops for burn_wgpu::Wgpu<f32, i32, u8> {}
 impl Ops for burn_cuda::Cuda<f32, i32> {}
 
 impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
+    fn run_step<R: Send>(step: impl FnOnce() -> R + Send) -> R {
+        B::run_step(step)
+    }
+
     fn frozen_linear(
         input: Tensor<Self, 2>,
         weight: Tensor<Self, 2>,

@@ -77,12 +77,14 @@ fn advise(block: *mut u8, size: usize) {
 /// elsewhere it does nothing). To be called before the first large allocation.
 pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    #[expect(unsafe_code, reason = "a call of the C library that takes two numbers")]
+    #[expect(unsafe_code, reason = "calls of the C library that take two numbers")]
     // SAFETY: see the reason.
     unsafe {
         // Blocks below this size come from the heap, and -1 keeps the heap whole however much of it lies idle.
         libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
         libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
+        // One heap for all threads: what one of them hands back another takes.
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 

@@ -214,12 +214,14 @@ impl<B: Ops> Qwen2<B> {
         cache: &mut KvCache<B>,
         cells: Option<Tensor<B, 1, Int>>,
     ) -> Tensor<B, 2> {
-        let (pass, mut hidden) = self.start(hidden, mask, cache);
-        for (index, layer) in self.layers.iter().enumerate() {
-            let cells = self.cells_of(index, &cells);
-            hidden = layer.forward(index, hidden, cells, &pass, cache);
-        }
-        self.norm.forward(hidden)
+        B::run_step(|| {
+            let (pass, mut hidden) = self.start(hidden, mask, cache);
+            for (index, layer) in self.layers.iter().enumerate() {
+                let cells = self.cells_of(index, &cells);
+                hidden = layer.forward(index, hidden, cells, &pass, cache);
+            }
+            self.norm.forward(hidden)
+        })
     }
 
     /// The cells whose output a layer is asked for: of those that are read, if that is the last one.

@@ -91,6 +91,8 @@ pub fn complete<B: Ops, A: Adapter<B>>(
     }
     let options = GenerationOptions::greedy(2 * longest.max(1), stop_ids.to_vec());
     let mut scored = Vec::with_capacity(rows.len());
+    let device = model.base().device();
+    let model = model.injected();
     for chunk in rows.chunks(batch_size) {
         let mut prompts = chunk
             .iter()
@@ -100,7 +102,7 @@ pub fn complete<B: Ops, A: Adapter<B>>(
         prompts.retain(|prompt| !prompt.input_ids.is_empty());
         let mut generated = Vec::new();
         if !prompts.is_empty() {
-            let inputs = left_padded::<B>(&prompts, &model.base().device());
+            let inputs = left_padded::<B>(&prompts, &device);
             let go_on = &mut |_, _| ControlFlow::Continue(());
             generated = model.generate(inputs, &options, go_on);
         }

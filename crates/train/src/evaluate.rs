@@ -1,12 +1,12 @@
 //! Scoring a file.
 
 use burn::data::dataloader::DataLoader;
-use burn_peft::{Adapter, PeftModel};
+use burn_peft::{Adapter, Injected, PeftModel};
 use burn_peft_data::Batch;
 use burn_peft_ops::Ops;
 use serde::Serialize;
 
-use crate::loss::token_losses;
+use crate::loss::injected_losses;
 
 /// How likely a model finds a file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -41,8 +41,9 @@ pub fn evaluate<B: Ops, A: Adapter<B>>(
 ) -> Evaluation {
     let mut per_example = vec![ExampleLoss::default(); loader.num_items()];
     let mut done = 0;
+    let model = model.injected();
     for batch in loader.iter() {
-        for (row, found) in row_losses(model, &batch).into_iter().enumerate() {
+        for (row, found) in row_losses(&model, &batch).into_iter().enumerate() {
             per_example[batch.indices[row]] = found;
         }
         done += batch.batch;
@@ -52,12 +53,9 @@ pub fn evaluate<B: Ops, A: Adapter<B>>(
 }
 
 /// The losses of each row of a batch.
-fn row_losses<B: Ops, A: Adapter<B>>(
-    model: &PeftModel<B, A>,
-    batch: &Batch<B>,
-) -> Vec<ExampleLoss> {
+fn row_losses<B: Ops>(model: &Injected<B>, batch: &Batch<B>) -> Vec<ExampleLoss> {
     let mut rows = vec![ExampleLoss::default(); batch.batch];
-    if let Some(losses) = token_losses(model, batch) {
+    if let Some(losses) = injected_losses(model, batch) {
         let nll = losses.nll.into_data();
         for (row, nll) in losses.rows.iter().zip(nll.iter::<f64>()) {
             rows[*row].nll += nll;

@@ -67,7 +67,7 @@ pub use config::{
 pub use error::Error;
 pub use evaluate::{Evaluation, ExampleLoss, evaluate};
 pub use fit::{FitOptions, TrainData, ValidData, fit};
-pub use loss::{TokenLosses, token_losses};
+pub use loss::{TokenLosses, injected_losses, token_losses};
 pub use memory::StepSize;
 pub use metrics::LmOutput;
 pub use optimizer::{AnyOptimizer, RunOptimizer, clip_grad_norm, init_optimizer};

@@ -1,7 +1,7 @@
 //! Which hidden state predicts which label, and what it costs.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use burn_peft::{Adapter, Inputs, PeftModel, Placement, Prepared};
+use burn_peft::{Adapter, Injected, Inputs, PeftModel, Placement, Prepared};
 use burn_peft_data::{Batch, IGNORE_INDEX};
 use burn_peft_ops::Ops;
 use burn_qwen2::{AttentionMask, Qwen2};
@@ -28,15 +28,21 @@ pub(crate) fn prepare<B: Ops, A: Adapter<B>>(
     model: &PeftModel<B, A>,
     batch: &Batch<B>,
 ) -> Option<(Prepared<B>, Question)> {
-    let attention_mask = AttentionMask::new(batch.batch, batch.seq, batch.attention_mask.clone());
-    let prepared = model.prepare(Inputs {
+    ask(model.prepare(inputs(batch)), batch)
+}
+
+fn inputs<B: Backend>(batch: &Batch<B>) -> Inputs<B> {
+    Inputs {
         input_ids: batch.input_ids.clone(),
-        attention_mask,
+        attention_mask: AttentionMask::new(batch.batch, batch.seq, batch.attention_mask.clone()),
         placement: match &batch.placement {
             Some(rows) => Placement::Cells(rows.clone()),
             None => Placement::Front,
         },
-    });
+    }
+}
+
+fn ask<B: Backend>(prepared: Prepared<B>, batch: &Batch<B>) -> Option<(Prepared<B>, Question)> {
     let lead = prepared.lead.is_some();
     let predictions = predictions(&prepared.mask, &prepared.cells, lead, &batch.labels);
     let seq = prepared.mask.seq();
@@ -99,7 +105,15 @@ pub fn token_losses<B: Ops, A: Adapter<B>>(
     model: &PeftModel<B, A>,
     batch: &Batch<B>,
 ) -> Option<TokenLosses<B>> {
-    let (prepared, question) = prepare(model, batch)?;
+    prepare(model, batch).map(score)
+}
+
+/// [`token_losses`] of a model whose adapter has done its part for many batches.
+pub fn injected_losses<B: Ops>(model: &Injected<B>, batch: &Batch<B>) -> Option<TokenLosses<B>> {
+    ask(model.prepare(inputs(batch)), batch).map(score)
+}
+
+fn score<B: Ops>((prepared, question): (Prepared<B>, Question)) -> TokenLosses<B> {
     let Prepared {
         base,
         hidden,
@@ -109,7 +123,7 @@ pub fn token_losses<B: Ops, A: Adapter<B>>(
         ..
     } = prepared;
     let hidden = base.decode_cells(hidden, &mask, &mut cache, &question.cells());
-    Some(question.score(&base, hidden, lead))
+    question.score(&base, hidden, lead)
 }
 
 /// One supervised token.

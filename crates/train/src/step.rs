@@ -71,11 +71,23 @@ where
     /// The gradient of the mean over all supervised tokens of the step: what one batch of all its
     /// rows would give. The micro-batches' gradients are summed over tokens and divided once.
     fn step(&self, micro_batches: Vec<Batch<B>>) -> TrainOutput<LmOutput> {
+        // Handles of the same tensors.
+        let trainee = self.clone();
+        B::run_step(move || trainee.optimizer_step(&micro_batches))
+    }
+}
+
+impl<B, A> Trainee<B, A>
+where
+    B: AutodiffBackend<InnerBackend: Ops> + Ops,
+    A: Adapter<B> + AutodiffModule<B, InnerModule: Adapter<B::InnerBackend>>,
+{
+    fn optimizer_step(&self, micro_batches: &[Batch<B>]) -> TrainOutput<LmOutput> {
         let mut accumulator = GradientsAccumulator::new();
         let mut label_tokens = 0;
         let mut tokens = 0;
         let mut total: Option<Tensor<B::InnerBackend, 1>> = None;
-        for batch in &micro_batches {
+        for batch in micro_batches {
             tokens += batch.tokens();
             let Some(outcome) = self.micro_step(batch) else {
                 continue;

@@ -40,6 +40,10 @@ macro_rules! by_element {
 }
 
 impl Ops for Flex {
+    fn run_step<R: Send>(step: impl FnOnce() -> R + Send) -> R {
+        rayon::scope(|_| step())
+    }
+
     fn frozen_linear(
         input: Tensor<Self, 2>,
         weight: Tensor<Self, 2>,

@@ -1,0 +1,138 @@
+//! A model whose adapter has done its part.
+
+use std::{cell::OnceCell, ops::ControlFlow};
+
+use burn::tensor::{Tensor, backend::Backend};
+use burn_peft_ops::Ops;
+use burn_qwen2::{AttentionMask, Generated, GenerationOptions, KvCache, LayerKv, Qwen2, generate};
+
+use crate::{Adapter, Injection, Inputs, PeftModel, Placement, Prepared, VirtualTokens};
+
+/// A frozen base, and what an adapter adds to it: computed, and ready for any number of batches.
+#[derive(Debug)]
+pub struct Injected<B: Backend> {
+    base: Qwen2<B>,
+    injection: Injection<B>,
+    /// Whether there are more batches to come than one.
+    many: bool,
+    /// A prompt's own pass, from when it was first of use.
+    lead: OnceCell<Lead<B>>,
+}
+
+/// What a prompt in front of a row is to the tokens behind it, whatever they are.
+#[derive(Debug, Clone)]
+pub(crate) struct Lead<B: Backend> {
+    /// Keys and values of its tokens.
+    pub(crate) prefix: Vec<LayerKv<B>>,
+    /// What stands behind the last norm for its last token, `[1, d_model]`.
+    pub(crate) last: Tensor<B, 2>,
+}
+
+impl<B: Backend> Injected<B> {
+    pub(crate) fn once<A: Adapter<B>>(model: &PeftModel<B, A>) -> Self {
+        Self {
+            base: model.base().clone(),
+            injection: model.adapter().inject(),
+            many: false,
+            lead: OnceCell::new(),
+        }
+    }
+
+    pub(crate) fn for_many<A: Adapter<B>>(model: &PeftModel<B, A>) -> Self {
+        Self {
+            many: true,
+            ..Self::once(model)
+        }
+    }
+}
+
+impl<B: Ops> Injected<B> {
+    /// What [`PeftModel::prepare`] does: the only place that asks which kind of adapter it is.
+    ///
+    /// # Panics
+    /// If the placement has more virtual tokens than the adapter, or not one list a row.
+    #[must_use]
+    pub fn prepare(&self, inputs: Inputs<B>) -> Prepared<B> {
+        let bare = Prepared::bare(self.base.clone(), inputs.input_ids, inputs.attention_mask);
+        match (self.injection.clone(), inputs.placement) {
+            (Injection::Nothing, _) => bare,
+            (Injection::Biases(biases), _) => bare.with_biases(biases),
+            (Injection::Prefix(prefix), Placement::Front) => bare.with_prefix(prefix),
+            (Injection::Prefix(prefix), Placement::Cells(before)) => {
+                bare.with_prefix_among(prefix, before)
+            }
+            (Injection::Prompt(prompt), Placement::Front) => self.with_prompt(bare, prompt),
+            (Injection::Prompt(prompt), Placement::Cells(before)) => {
+                bare.with_prompt_among(prompt, &before)
+            }
+        }
+    }
+
+    /// A prompt in front of every row. What its tokens are to the rows does not depend on the rows: they
+    /// run once, as one row, and the others attend to their keys and values as to a prefix.
+    fn with_prompt(&self, bare: Prepared<B>, prompt: VirtualTokens<B>) -> Prepared<B> {
+        let batch = bare.mask.batch();
+        let has_token = |row: usize| bare.mask.row(row).contains(&true);
+        let shared = batch > 1 || self.many;
+        if !shared || !(0..batch).all(has_token) {
+            // Nobody to share it with, or a row that consists of its prompt.
+            let tokens = prompt.embeddings.dims()[0];
+            return bare.with_prompt_among(prompt, &vec![vec![0; tokens]; batch]);
+        }
+        let lead = self.lead.get_or_init(|| Lead::of(&self.base, prompt));
+        bare.with_lead(lead.clone())
+    }
+
+    /// What [`PeftModel::generate`] does.
+    #[must_use]
+    pub fn generate(
+        &self,
+        inputs: Inputs<B>,
+        options: &GenerationOptions,
+        on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
+    ) -> Vec<Generated> {
+        let prompt_ids = real_ids(&inputs);
+        let Prepared {
+            base,
+            hidden,
+            mask,
+            mut cache,
+            ..
+        } = self.prepare(inputs);
+        let last = mask.last_tokens().into_iter().enumerate();
+        let cells: Vec<usize> = last.map(|(row, cell)| row * mask.seq() + cell).collect();
+        let last = base.decode_cells(hidden, &mask, &mut cache, &cells);
+        generate(&base, last, cache, &prompt_ids, options, on_token)
+    }
+}
+
+impl<B: Ops> Lead<B> {
+    fn of(base: &Qwen2<B>, VirtualTokens { embeddings }: VirtualTokens<B>) -> Self {
+        let tokens = embeddings.dims()[0];
+        let layers = base.config().num_hidden_layers;
+        let mut cache = KvCache::empty(layers, 1);
+        let hidden = embeddings.cast(base.dtype()).unsqueeze();
+        let mask = AttentionMask::full(1, tokens);
+        let last = base.decode_cells(hidden, &mask, &mut cache, &[tokens - 1]);
+        Self {
+            prefix: (0..layers).map(|layer| cache.row(layer, 0)).collect(),
+            last,
+        }
+    }
+}
+
+/// The ids of each row without padding.
+fn real_ids<B: Backend>(inputs: &Inputs<B>) -> Vec<Vec<u32>> {
+    let mask = &inputs.attention_mask;
+    let ids: Vec<u32> = inputs.input_ids.to_data().iter::<u32>().collect();
+    ids.chunks(mask.seq().max(1))
+        .enumerate()
+        .map(|(row, ids)| {
+            let cells = ids.iter().zip(mask.row(row));
+            cells
+                .filter(|(_, is_token)| **is_token)
+                .map(|(id, _)| *id)
+                .collect()
+        })
+        .collect()
+}

@@ -1,0 +1,161 @@
+//! A batch that an adapter has done its part to.
+
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend, s};
+use burn_peft_ops::Ops;
+use burn_qwen2::{AttentionMask, KvCache, LayerBiases, LayerKv, Qwen2};
+
+use crate::{VirtualTokens, injected::Lead};
+
+/// Everything a forward pass needs, the adapter's work done.
+#[derive(Debug, Clone)]
+pub struct Prepared<B: Backend> {
+    /// The base, with the adapter's biases where it has some.
+    pub base: Qwen2<B>,
+    /// `[batch, new_seq, d_model]`: the embeddings of real and virtual tokens.
+    pub hidden: Tensor<B, 3>,
+    /// `[batch, new_seq]`.
+    pub mask: AttentionMask,
+    /// Empty, or the adapter's prefix.
+    pub cache: KvCache<B>,
+    /// Row-major `[batch, seq]`: the cell of `hidden` that each of the batch's own went to.
+    pub cells: Vec<usize>,
+    /// What stands behind the last norm for the last virtual token in front of every row, `[1, d_model]`,
+    /// where the rows share one prompt: its tokens are in the cache then, and not in `hidden`.
+    pub lead: Option<Tensor<B, 2>>,
+}
+
+impl<B: Ops> Prepared<B> {
+    pub(crate) fn bare(base: Qwen2<B>, input_ids: Tensor<B, 2, Int>, mask: AttentionMask) -> Self {
+        let cache = KvCache::empty(base.config().num_hidden_layers, mask.batch());
+        Self {
+            hidden: base.embed(input_ids),
+            base,
+            cells: (0..mask.batch()).flat_map(|_| 0..mask.seq()).collect(),
+            mask,
+            cache,
+            lead: None,
+        }
+    }
+
+    pub(crate) fn with_biases(self, biases: Vec<LayerBiases<B>>) -> Self {
+        Self {
+            base: self.base.with_biases(biases),
+            ..self
+        }
+    }
+
+    pub(crate) fn with_prefix(self, prefix: Vec<LayerKv<B>>) -> Self {
+        let dtype = self.base.dtype();
+        let prefix = prefix
+            .into_iter()
+            .map(|LayerKv { key, value }| LayerKv {
+                key: key.cast(dtype),
+                value: value.cast(dtype),
+            })
+            .collect();
+        Self {
+            cache: KvCache::with_prefix(prefix, self.mask.batch()),
+            ..self
+        }
+    }
+
+    pub(crate) fn with_prefix_among(
+        self,
+        prefix: Vec<LayerKv<B>>,
+        before: Vec<Vec<usize>>,
+    ) -> Self {
+        let tokens = check_placement(&before, self.mask.batch());
+        if tokens == 0 {
+            return self;
+        }
+        let prefix = prefix
+            .into_iter()
+            .map(|LayerKv { key, value }| LayerKv {
+                key: key.slice(s![.., ..tokens, ..]),
+                value: value.slice(s![.., ..tokens, ..]),
+            })
+            .collect();
+        let placed = self.with_prefix(prefix);
+        Self {
+            cache: placed.cache.prefix_among(before),
+            ..placed
+        }
+    }
+
+    pub(crate) fn with_lead(self, lead: Lead<B>) -> Self {
+        Self {
+            cache: KvCache::with_prefix(lead.prefix, self.mask.batch()),
+            lead: Some(lead.last),
+            ..self
+        }
+    }
+
+    pub(crate) fn with_prompt_among(
+        self,
+        VirtualTokens { embeddings }: VirtualTokens<B>,
+        before: &[Vec<usize>],
+    ) -> Self {
+        let [batch, seq, d_model] = self.hidden.dims();
+        let tokens = check_placement(before, batch);
+        if tokens == 0 {
+            return self;
+        }
+        assert!(
+            tokens <= embeddings.dims()[0],
+            "{tokens} virtual tokens are placed, the adapter has {}",
+            embeddings.dims()[0]
+        );
+        let new_seq = seq + tokens;
+        let mut cells = Vec::with_capacity(batch * seq);
+        // Which row of the joint table fills a cell: the real embeddings, then the virtual ones.
+        let mut rows = Vec::with_capacity(batch * new_seq);
+        let mut mask = Vec::with_capacity(batch * new_seq);
+        for (row, before) in before.iter().enumerate() {
+            let mut virtual_tokens = before.iter().enumerate().peekable();
+            for cell in 0..=seq {
+                while let Some((token, _)) = virtual_tokens.next_if(|(_, place)| **place <= cell) {
+                    rows.push((batch * seq + token) as i64);
+                    mask.push(true);
+                }
+                if cell < seq {
+                    cells.push(rows.len() - row * new_seq);
+                    rows.push((row * seq + cell) as i64);
+                    mask.push(self.mask.row(row)[cell]);
+                }
+            }
+            assert_eq!(
+                rows.len(),
+                (row + 1) * new_seq,
+                "places are ascending cells of the row"
+            );
+        }
+        let rows = TensorData::new(rows, [batch * new_seq]);
+        let rows = Tensor::<B, 1, Int>::from_data(rows, &self.hidden.device());
+        let table = Tensor::cat(
+            vec![
+                self.hidden.reshape([batch * seq, d_model]),
+                embeddings.cast(self.base.dtype()),
+            ],
+            0,
+        );
+        Self {
+            hidden: table.select(0, rows).reshape([batch, new_seq, d_model]),
+            mask: AttentionMask::new(batch, new_seq, mask),
+            cells,
+            ..self
+        }
+    }
+}
+
+/// How many virtual tokens a placement has.
+fn check_placement(before: &[Vec<usize>], batch: usize) -> usize {
+    assert_eq!(before.len(), batch, "a placement has one list a row");
+    let tokens = before.first().map_or(0, Vec::len);
+    assert!(
+        before
+            .iter()
+            .all(|row| row.len() == tokens && row.is_sorted()),
+        "a placement has as many virtual tokens in every row, in order"
+    );
+    tokens
+}
