@@ -260,6 +260,12 @@ fn inspect_counts_parameters_as_peft_does() {
         assert_eq!(output.lines().last(), Some(line), "{output}");
     }
 
+    let output = succeed(&mut burn_peft(&["inspect", "--json", text(&config)]));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let lanes = report["cpu"]["f32_lanes"].as_u64().unwrap();
+    assert!([1, 4, 8, 16].contains(&lanes), "{report}");
+    assert!(report["cpu"]["threads"].as_u64() >= Some(1), "{report}");
+
     let adapter = fixture::path("cases/tied_gqa-prompt-tuning-text/adapter");
     let output = succeed(&mut burn_peft(&[
         "inspect",

@@ -40,5 +40,6 @@ mod tracked;
 
 pub use backend::Ops;
 pub use dtype::accumulation_dtype;
+pub use flex::f32_lanes;
 pub use mask::{NO_TOKEN, ScoreMask, Visibility};
 pub use memory::{LargePages, keep_freed_memory};

@@ -57,6 +57,25 @@ struct Report {
     modules: Vec<ModuleListing>,
     #[serde(skip_serializing_if = "Option::is_none")]
     biases: Option<Vec<BiasMovement>>,
+    /// How this machine would run a model on the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu: Option<Cpu>,
+}
+
+#[derive(Serialize)]
+struct Cpu {
+    threads: usize,
+    /// Numbers in a vector.
+    f32_lanes: usize,
+}
+
+impl Cpu {
+    fn here() -> Self {
+        Self {
+            threads: rayon::current_num_threads(),
+            f32_lanes: burn_peft_ops::f32_lanes(),
+        }
+    }
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -106,6 +125,7 @@ impl Args {
             all_params: Some(base + trainable),
             tensors: config.tensor_shapes().into_iter().collect(),
             modules,
+            cpu: Some(Cpu::here()),
             ..Report::default()
         })
     }
@@ -137,6 +157,7 @@ impl Args {
                 .collect(),
             modules,
             biases: self.biases.report(&folder, &self.path)?,
+            cpu: None,
         })
     }
 
@@ -164,6 +185,12 @@ impl Report {
         };
         for module in &self.modules {
             text += &module.to_string();
+        }
+        if let Some(Cpu { threads, f32_lanes }) = self.cpu {
+            text += &format!(
+                "on this CPU: {threads} threads, {f32_lanes} f32 a vector; products in f32, to which bf16 weights \
+                 are widened a block at a time\n"
+            );
         }
         let trainable = self.trainable_params;
         text += &match self.all_params {

@@ -16,10 +16,13 @@ mod swiglu;
 mod tests;
 mod vector;
 
+use std::sync::Mutex;
+
 use burn::tensor::{DType, Int, Tensor};
 use burn_flex::{Flex, FlexDevice};
 use half::bf16;
 
+pub use self::vector::f32_lanes;
 use crate::{Ops, ScoreMask, Visibility, composed, dtype::accumulation_dtype};
 
 /// `$fast` with `$element` standing for the type of the states, where there is a fast form of it.
@@ -41,7 +44,14 @@ macro_rules! by_element {
 
 impl Ops for Flex {
     fn run_step<R: Send>(step: impl FnOnce() -> R + Send) -> R {
-        rayon::scope(|_| step())
+        // One step at a time among the threads that compute. While one waits for its share of an operation, it
+        // takes any other work there is; were that a second step, it would wait for locks that the first holds.
+        static TAKEN: Mutex<()> = Mutex::new(());
+        let outside = rayon::current_thread_index().is_none();
+        match outside.then(|| TAKEN.try_lock()) {
+            Some(Ok(_taken)) => rayon::scope(|_| step()),
+            _ => step(),
+        }
     }
 
     fn frozen_linear(

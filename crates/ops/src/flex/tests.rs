@@ -308,3 +308,17 @@ fn the_gradient_of_a_certain_token_is_exact() {
         );
     }
 }
+
+/// No thread that computes can come to it while it waits for its share of the first one.
+#[test]
+fn a_second_step_runs_on_the_thread_that_asks_for_it() {
+    let computes = || rayon::current_thread_index().is_some();
+    let (first, second) = Flex::run_step(|| {
+        let second = std::thread::scope(|scope| {
+            let second = scope.spawn(|| Flex::run_step(computes));
+            second.join().expect("a step that ends")
+        });
+        (computes(), second)
+    });
+    assert!(first && !second);
+}
