@@ -16,8 +16,12 @@ use super::{
 /// Up to so many tokens the weight's way from memory is the cost, and each of its rows is read once.
 const MATVEC_TOKENS: usize = 4;
 
-/// Numbers of a narrow weight that are made wide at a time: they stay in the cache between the two.
-const BLOCK: usize = 1 << 19;
+/// Numbers of a narrow weight that are made wide at a time, 32 MiB: a layer of a small model whole. With fewer,
+/// the tokens would be prepared for the product's kernel again and again.
+const BLOCK: usize = 1 << 23;
+
+/// Numbers of a weight that a task of a matrix-vector product goes through.
+const MATVEC_BLOCK: usize = 1 << 16;
 
 /// See [`Ops::frozen_linear`](crate::Ops::frozen_linear).
 pub(super) fn forward<E: Element>(
@@ -127,7 +131,7 @@ fn matvec<E: Element>(
 ) -> Vec<E> {
     // [d_out, tokens]
     let mut columns = zeros::<E>(d_out * tokens);
-    let rows = (BLOCK / 8 / d_in).max(1);
+    let rows = (MATVEC_BLOCK / d_in).max(1);
     columns
         .par_chunks_mut((rows * tokens).max(1))
         .zip(weight.par_chunks(rows * d_in))

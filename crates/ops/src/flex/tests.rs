@@ -71,8 +71,15 @@ const DTYPES: [DType; 2] = [DType::F32, DType::BF16];
 #[test]
 fn linear_layers_of_few_and_of_many_tokens() {
     for dtype in DTYPES {
-        // Matrix-vector, and matrix-matrix with odd rests; 700 rows of 1500 are several blocks of bf16.
-        for (tokens, d_in, d_out) in [(1, 67, 45), (3, 130, 33), (9, 65, 70), (70, 1500, 700)] {
+        // Matrix-vector, and matrix-matrix with odd rests; 6000 rows of 1500 are two blocks of bf16.
+        let shapes = [
+            (1, 67, 45),
+            (3, 130, 33),
+            (9, 65, 70),
+            (70, 1500, 700),
+            (5, 1500, 6000),
+        ];
+        for (tokens, d_in, d_out) in shapes {
             let (input, exact_input) = pair([tokens, d_in], dtype);
             let (weight, exact_weight) = pair([d_out, d_in], dtype);
             let (bias, exact_bias) = pair([d_out], dtype);
