@@ -12,7 +12,8 @@ use burn::tensor::{DType, Distribution, Int, Tensor, TensorData};
 use burn_flex::Flex;
 use burn_peft_ops::{Ops, Visibility};
 use criterion::{
-    BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
+    BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main,
+    measurement::WallTime,
 };
 
 const ROWS: usize = 4;
@@ -32,14 +33,6 @@ const DTYPES: [DType; 2] = [DType::F32, DType::BF16];
 fn random<const D: usize>(shape: [usize; D], dtype: DType) -> Tensor<Flex, D> {
     let spread = Distribution::Normal(0.0, 1.0);
     Tensor::<Flex, D>::random(shape, spread, &Default::default()).cast(dtype)
-}
-
-fn name(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F32 => "f32",
-        DType::BF16 => "bf16",
-        other => unreachable!("{other:?} is not measured"),
-    }
 }
 
 fn group<'a>(criterion: &'a mut Criterion, operation: &str) -> BenchmarkGroup<'a, WallTime> {
@@ -67,7 +60,7 @@ fn linear(criterion: &mut Criterion) {
             );
             let token = random([1, d_in], dtype);
             let products = 2 * d_in * d_out;
-            let name = name(dtype);
+            let name = dtype.name();
             group.throughput(Throughput::Elements((TOKENS * products) as u64));
             group.bench_function(format!("{name}/{layer}/forward"), |bencher| {
                 bencher.iter(|| Flex::frozen_linear(input.clone(), weight.clone(), None));
@@ -95,7 +88,7 @@ fn cross_entropy(criterion: &mut Criterion) {
         let targets = Tensor::<Flex, 1, Int>::from_data(targets, &Default::default());
         let mut group = group(criterion, "cross_entropy");
         group.throughput(Throughput::Elements((4 * tokens * D_MODEL * VOCAB) as u64));
-        group.bench_function(format!("{}/with its gradient", name(dtype)), |bencher| {
+        group.bench_function(format!("{}/with its gradient", dtype.name()), |bencher| {
             bencher.iter(|| {
                 Flex::linear_cross_entropy_gradient(hidden.clone(), head.clone(), targets.clone())
             });
@@ -115,12 +108,12 @@ fn attention(criterion: &mut Criterion) {
         // Half of the scores are behind the queries.
         let products = 2 * ROWS * HEADS * HEAD_DIM * SEQ * SEQ / 2;
         group.throughput(Throughput::Elements((2 * products) as u64));
-        group.bench_function(format!("{}/forward", name(dtype)), |bencher| {
+        group.bench_function(format!("{}/forward", dtype.name()), |bencher| {
             bencher
                 .iter(|| Flex::grouped_attention(query.clone(), key.clone(), value.clone(), &mask));
         });
         group.throughput(Throughput::Elements((5 * products) as u64));
-        group.bench_function(format!("{}/backward", name(dtype)), |bencher| {
+        group.bench_function(format!("{}/backward", dtype.name()), |bencher| {
             bencher.iter(|| {
                 let (query, key, value) = (query.clone(), key.clone(), value.clone());
                 Flex::grouped_attention_backward(query, key, value, &mask, above.clone())
@@ -131,7 +124,7 @@ fn attention(criterion: &mut Criterion) {
 
 fn elementwise(criterion: &mut Criterion) {
     for dtype in DTYPES {
-        let name = name(dtype);
+        let name = dtype.name();
         let mut group = group(criterion, "elementwise");
         let (gate, up, above) = (
             random([TOKENS, D_FF], dtype),
@@ -143,7 +136,13 @@ fn elementwise(criterion: &mut Criterion) {
             bencher.iter(|| Flex::swiglu(gate.clone(), up.clone()));
         });
         group.bench_function(format!("{name}/swiglu/backward"), |bencher| {
-            bencher.iter(|| Flex::swiglu_backward(gate.clone(), up.clone(), above.clone()));
+            // It overwrites what is its own, as gate and gradient are in a backward pass.
+            let own = |states: &Tensor<Flex, 2>| states.clone() + 0.0;
+            bencher.iter_batched(
+                || (own(&gate), own(&above)),
+                |(gate, above)| Flex::swiglu_backward(gate, up.clone(), above),
+                BatchSize::PerIteration,
+            );
         });
         let (hidden, above) = (
             random([TOKENS, D_MODEL], dtype),

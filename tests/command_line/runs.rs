@@ -260,11 +260,17 @@ fn inspect_counts_parameters_as_peft_does() {
         assert_eq!(output.lines().last(), Some(line), "{output}");
     }
 
-    let output = succeed(&mut burn_peft(&["inspect", "--json", text(&config)]));
+    // And how it would be computed here.
+    let three = ("RAYON_NUM_THREADS", "3");
+    let output = succeed(burn_peft(&["inspect", "--json", text(&config)]).env(three.0, three.1));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let lanes = report["cpu"]["f32_lanes"].as_u64().unwrap();
     assert!([1, 4, 8, 16].contains(&lanes), "{report}");
-    assert!(report["cpu"]["threads"].as_u64() >= Some(1), "{report}");
+    assert_eq!(report["cpu"]["threads"], 3, "{report}");
+    let output = succeed(burn_peft(&["inspect", text(&config)]).env(three.0, three.1));
+    let line = format!("on this CPU: 3 threads, {lanes} f32 a vector; ");
+    let output = String::from_utf8(output.stdout).unwrap();
+    assert!(output.contains(&line), "{output}");
 
     let adapter = fixture::path("cases/tied_gqa-prompt-tuning-text/adapter");
     let output = succeed(&mut burn_peft(&[

@@ -57,7 +57,7 @@ fn advise(block: *mut u8, size: usize) {
         if size < LARGE || block.is_null() {
             return;
         }
-        let start = block.align_offset(PAGE);
+        let start = block.addr().next_multiple_of(PAGE) - block.addr();
         let len = (size - start) / PAGE * PAGE;
         #[expect(
             unsafe_code,

@@ -10,7 +10,8 @@ use super::{
     element::Element,
     exp::exp,
     gemm::{Before, Cores, Matrix, multiply},
-    storage::{contiguous, for_rows, narrow, tensor, wide, widen, zeros},
+    linear::for_blocks,
+    storage::{contiguous, for_rows, narrow, tensor, wide, zeros},
     vector::{largest, sum, vectorised},
 };
 
@@ -108,14 +109,8 @@ impl<E: Element> Tokens<'_, E> {
         } = *self;
         let mut tokens = vec![Token::default(); targets.len()];
         let mut logits = zeros::<f32>(targets.len() * ROWS.min(self.weight.len() / d_model));
-        let mut wide = Vec::new();
-        for (index, weight) in self.weight.chunks(ROWS * d_model).enumerate() {
-            let weight = E::as_f32(weight).unwrap_or_else(|| {
-                wide.resize(weight.len(), 0.0);
-                widen(&mut wide, weight);
-                &wide
-            });
-            let width = weight.len() / d_model;
+        for_blocks(self.weight, d_model, ROWS, |rows, weight| {
+            let width = rows.len();
             let logits = &mut logits[..targets.len() * width];
             let weight = Matrix::dense(weight, [width, d_model]);
             let hidden = Matrix::dense(self.hidden, [targets.len(), d_model]);
@@ -126,7 +121,7 @@ impl<E: Element> Tokens<'_, E> {
                 .zip(&mut tokens)
                 .zip(targets)
                 .for_each(|((logits, token), target)| {
-                    let target = target.wrapping_sub(index * ROWS);
+                    let target = target.wrapping_sub(rows.start);
                     vectorised(
                         #[inline(always)]
                         || token.add(logits, target),
@@ -138,7 +133,7 @@ impl<E: Element> Tokens<'_, E> {
                 let sum = Before::Kept;
                 multiply(gradients, d_model, exponentials, weight, 1.0, sum, all);
             }
-        }
+        });
         if let Some(gradients) = gradients {
             self.finish(gradients, &tokens);
         }

@@ -65,27 +65,48 @@ fn times_weight<E: Element>(
     weight: &[E],
     [tokens, d_out, d_in]: [usize; 3],
 ) {
-    for_blocks(weight, d_in, |block, weight| {
-        let part = Matrix::new(&rows[block.start..], [tokens, block.len()], [d_out, 1]);
-        let weight = Matrix::dense(weight, [block.len(), d_in]);
-        multiply(output, d_in, part, weight, 1.0, Before::Kept, Cores::All);
-    });
+    for_blocks(
+        weight,
+        d_in,
+        rows_a_product(weight, d_in),
+        |block, weight| {
+            let part = Matrix::new(&rows[block.start..], [tokens, block.len()], [d_out, 1]);
+            let weight = Matrix::dense(weight, [block.len(), d_in]);
+            multiply(output, d_in, part, weight, 1.0, Before::Kept, Cores::All);
+        },
+    );
 }
 
-/// Calls `body` with parts of the weight's rows as f32.
-fn for_blocks<E: Element>(weight: &[E], d_in: usize, mut body: impl FnMut(Range<usize>, &[f32])) {
-    let d_out = weight.len() / d_in;
-    if let Some(weight) = E::as_f32(weight) {
-        return body(0..d_out, weight);
-    }
-    let rows = (BLOCK / d_in).max(1);
-    let mut block = zeros(rows.min(d_out) * d_in);
-    for (index, narrow) in weight.chunks(rows * d_in).enumerate() {
-        let block = &mut block[..narrow.len()];
-        widen(block, narrow);
+/// Calls `body` with parts of the weight's rows, `rows` of them at a time, as f32.
+pub(super) fn for_blocks<E: Element>(
+    weight: &[E],
+    d_in: usize,
+    rows: usize,
+    mut body: impl FnMut(Range<usize>, &[f32]),
+) {
+    let len = rows * d_in;
+    let mut wide = match E::as_f32(weight) {
+        Some(_) => Vec::new(),
+        None => zeros(len.min(weight.len())),
+    };
+    for (index, block) in weight.chunks(len).enumerate() {
+        let block = E::as_f32(block).unwrap_or_else(|| {
+            let wide = &mut wide[..block.len()];
+            widen(wide, block);
+            wide
+        });
         let start = index * rows;
-        body(start..start + narrow.len() / d_in, block);
+        body(start..start + block.len() / d_in, block);
     }
+}
+
+/// Rows of a weight that a product takes at a time: all, where they are f32 already.
+fn rows_a_product<E: Element>(weight: &[E], d_in: usize) -> usize {
+    let most = match E::as_f32(weight) {
+        Some(_) => weight.len(),
+        None => BLOCK,
+    };
+    (most / d_in).max(1)
 }
 
 fn matmul<E: Element>(
@@ -114,11 +135,16 @@ fn matmul<E: Element>(
             Before::Kept
         }
     };
-    for_blocks(weight, d_in, |block, weight| {
-        let weight = Matrix::dense(weight, [block.len(), d_in]).transposed();
-        let output = &mut output[block.start..];
-        multiply(output, d_out, input, weight, 1.0, before, Cores::All);
-    });
+    for_blocks(
+        weight,
+        d_in,
+        rows_a_product(weight, d_in),
+        |block, weight| {
+            let weight = Matrix::dense(weight, [block.len(), d_in]).transposed();
+            let output = &mut output[block.start..];
+            multiply(output, d_out, input, weight, 1.0, before, Cores::All);
+        },
+    );
     narrow(output)
 }
 
