@@ -3,6 +3,7 @@
     cargo build --release && python benches/compare.py     the five methods: the table goes to stdout
     python benches/compare.py growth                       against tokens a row, rows and virtual tokens; and a plot
     python benches/compare.py decode --dtype f32 bf16      greedy decoding
+    python benches/compare.py --backend cuda …             on an NVIDIA GPU, with a build that has it
 
 The two take turns: ours, the peer, ours, the peer, for --rounds rounds. A figure is the median over rounds, with the
 least and the greatest where they differ. Every run is put into --json when it ends, and a run that is in there, of the
@@ -39,6 +40,8 @@ METHODS = {
 SHAPES = {"qwen2.5-0.5b": 896, "qwen2.5-1.5b": 1536, "qwen2.5-3b": 2048, "qwen2.5-7b": 3584}
 WITH_ENCODER = ("p-tuning", "prefix-tuning")
 SIDES = ("ours", "peer")
+# What PyTorch calls the device of a backend.
+DEVICES = {"flex": "cpu", "cuda": "cuda"}
 # What differs between the modes where an option is not given.
 DEFAULTS = {
     "methods": {"methods": list(METHODS), "batch": 4, "seq": 256, "steps": 2, "rounds": 3},
@@ -65,6 +68,7 @@ def arguments():
     parser.add_argument("what", nargs="?", choices=DEFAULTS, default="methods", help="default: methods")
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/burn-peft")
     parser.add_argument("--python", default=sys.executable, help="what runs peer.py (default: what runs this)")
+    parser.add_argument("--backend", choices=DEVICES, default="flex", help="ours; the peer has its device (default: flex)")
     parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-0.5b")
     parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="M", help="growth takes the first one")
     parser.add_argument("--batch", **one, help="default: 4; decode: 1")
@@ -107,12 +111,25 @@ def machine(options):
     if info.exists():
         models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         name = models[0].partition(":")[2].strip() if models else name
+    if options.backend == "cuda":
+        query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        gpu = subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+        name = f"{gpu.replace(',', ', driver')}; {name}"
     packages = ["torch", "transformers", "peft"]
     code = f"from importlib.metadata import version\nprint(*(f'{{p}} {{version(p)}}' for p in {packages}), sep=', ')"
     asked = subprocess.run([options.python, "-c", code], capture_output=True, text=True)
     if asked.returncode != 0:
         raise SystemExit(f"{asked.stderr}--python {options.python}: install benches/requirements.txt there")
     return f"{name}, {os.cpu_count()} cores; {asked.stdout.strip()}"
+
+
+def where(options):
+    return f"{options.threads} threads" if options.backend == "flex" else options.backend
+
+
+def device(options):
+    """Named where it is not the CPU."""
+    return {} if options.backend == "flex" else {"backend": options.backend}
 
 
 def training(options, method, **changes):
@@ -128,6 +145,7 @@ def training(options, method, **changes):
         "steps": options.steps,
         "recompute": options.recompute,
         "threads": options.threads,
+        **device(options),
         **changes,
     }
     if method == "bitfit":
@@ -138,7 +156,7 @@ def training(options, method, **changes):
 def sections(options):
     """The tables to make: caption, heading of the first column, and a label and settings for each row."""
     recompute = ", recomputing" if options.recompute else ""
-    common = f"{options.shape}, {options.dtype[0]}, {options.threads} threads{recompute}"
+    common = f"{options.shape}, {options.dtype[0]}, {where(options)}{recompute}"
     size = f"batch {options.batch}, {options.seq} tokens a row"
     timed = f"rounds {options.rounds}, steps a round {options.steps}"
     if options.what == "methods":
@@ -148,9 +166,10 @@ def sections(options):
     if options.what == "decode":
         decoding = {key: getattr(options, key) for key in ("shape", "batch", "seq", "new_tokens", "threads")}
         # Decoding has no labels, but the program refuses its default of them for a short prompt.
+        decoding |= device(options)
         rows = [(dtype, {**decoding, "labels": 1, "dtype": dtype}) for dtype in options.dtype]
         what = f"batch {options.batch}, {options.new_tokens} tokens behind {options.seq}"
-        return [(f"{options.shape}, {options.threads} threads; {what}; rounds {options.rounds}", "dtype", rows)]
+        return [(f"{options.shape}, {where(options)}; {what}; rounds {options.rounds}", "dtype", rows)]
 
     method = options.methods[0]
     virtual = "" if method == "bitfit" else f", {options.virtual_tokens} virtual tokens"
@@ -186,6 +205,8 @@ def call(line):
 def command(options, side, settings):
     line = [options.binary, "bench"] if side == "ours" else [options.python, PEER]
     for key, value in settings.items():
+        if key == "backend" and side == "peer":
+            key, value = "device", DEVICES[value]
         if value is not False:
             line += [f"--{key.replace('_', '-')}", *([] if value is True else [value])]
     if side == "ours" and settings.get("method") in WITH_ENCODER:
@@ -280,7 +301,7 @@ def table(options, heading, measured):
     yield "| " + " | ".join(headings) + " |"
     yield "|---" + "|---:" * (len(headings) - 1) + "|"
     for label, found in measured:
-        key, decimals, factor = ("token_s", 1, 1e3) if decode else ("step_s", 2, 1)
+        key, decimals, factor = ("token_s", 1, 1e3) if decode else ("step_s", 2 if options.backend == "flex" else 4, 1)
         time = {side: median(found, side, key) for side in SIDES}
         peak = {side: median(found, side, "peak_gib") for side in SIDES} if not decode else {}
         cells = [str(label), *(spread(found, side, key, decimals, factor) for side in SIDES)]

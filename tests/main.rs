@@ -14,6 +14,7 @@ mod fixture;
 mod gradients;
 #[cfg(target_os = "linux")]
 mod memory;
+mod operations;
 mod peft_parity;
 mod placement;
 mod training;

@@ -13,11 +13,19 @@ use crate::{ScoreMask, Visibility, composed, dtype::accumulation_dtype, tracked}
 /// a linear layer, `kv_len` the cached plus the new positions. No operation mixes dtypes: the
 /// caller casts at the boundary.
 pub trait Ops: Backend {
-    /// Runs a whole step of many operations where this backend's operations are divided fastest: on the
-    /// CPU as one of the threads that compute, which then wait for nobody between two operations. It must
-    /// not wait for other threads itself.
-    fn run_step<R: Send>(step: impl FnOnce() -> R + Send) -> R {
+    /// Runs a whole step of many operations on the thread where this backend takes them up fastest: on the
+    /// CPU as one of the threads that compute, for CUDA as the one that serves the device. These then wait
+    /// for nobody between two operations. The step must not wait for other threads itself.
+    fn run_step<R: Send>(device: &Self::Device, step: impl FnOnce() -> R + Send) -> R {
+        let _ = device;
         step()
+    }
+
+    /// Bytes of its own memory that the device has set aside for this process, and does not give back
+    /// between steps: what it held at its peak. `None` where the device computes in the host's memory.
+    fn reserved_memory(device: &Self::Device) -> Option<u64> {
+        let _ = device;
+        None
     }
 
     /// `input · weightᵀ (+ bias)` with a weight that never needs a gradient.
@@ -43,6 +51,16 @@ pub trait Ops: Backend {
     /// - output: `[tokens, d_in]`
     fn frozen_linear_backward(above: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
         composed::linear_backward(above, weight)
+    }
+
+    /// The gradient of [`frozen_linear`](Self::frozen_linear)'s bias: the sum over the tokens, taken in
+    /// f32 at least.
+    ///
+    /// # Shapes
+    /// - above: `[tokens, d_out]`
+    /// - output: `[d_out]`
+    fn bias_gradient(above: Tensor<Self, 2>) -> Tensor<Self, 1> {
+        composed::bias_gradient(above)
     }
 
     /// Root-mean-square normalisation (Zhang and Sennrich 2019), in f32 whatever the input's type.
@@ -188,16 +206,14 @@ pub trait Ops: Backend {
 
 impl Ops for burn_ndarray::NdArray<f32> {}
 impl Ops for burn_ndarray::NdArray<f64> {}
-#[cfg(feature = "wgpu")]
-impl Ops for burn_wgpu::Wgpu<f32, i32, u32> {}
-#[cfg(feature = "wgpu")]
-impl Ops for burn_wgpu::Wgpu<f32, i32, u8> {}
-#[cfg(feature = "cuda")]
-impl Ops for burn_cuda::Cuda<f32, i32> {}
 
 impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
-    fn run_step<R: Send>(step: impl FnOnce() -> R + Send) -> R {
-        B::run_step(step)
+    fn run_step<R: Send>(device: &Self::Device, step: impl FnOnce() -> R + Send) -> R {
+        B::run_step(device, step)
+    }
+
+    fn reserved_memory(device: &Self::Device) -> Option<u64> {
+        B::reserved_memory(device)
     }
 
     fn frozen_linear(
@@ -225,7 +241,7 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
     }
 
     fn score_mask(visibility: Visibility, dtype: DType, device: &Self::Device) -> ScoreMask<Self> {
-        B::score_mask(visibility, dtype, device).map(Tensor::from_inner)
+        ScoreMask::from_inner(B::score_mask(visibility, dtype, device))
     }
 
     fn grouped_attention(

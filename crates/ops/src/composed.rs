@@ -25,6 +25,12 @@ pub(crate) fn linear_backward<B: Backend>(
     above.matmul(weight)
 }
 
+pub(crate) fn bias_gradient<B: Backend>(above: Tensor<B, 2>) -> Tensor<B, 1> {
+    let dtype = above.dtype();
+    let sum = above.cast(accumulation_dtype(dtype)).sum_dim(0);
+    sum.cast(dtype).squeeze_dim(0)
+}
+
 pub(crate) fn rms_norm<B: Backend>(
     hidden: Tensor<B, 2>,
     weight: Tensor<B, 1>,

@@ -30,6 +30,8 @@
 
 mod backend;
 mod composed;
+#[cfg(feature = "cube")]
+mod cube;
 mod dtype;
 mod flex;
 mod mask;

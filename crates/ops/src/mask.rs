@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
+use burn::{
+    backend::{Autodiff, autodiff::checkpoint::strategy::CheckpointStrategy},
+    tensor::{DType, Int, Tensor, TensorData, backend::Backend},
+};
 
-/// Added to the score of a key that must not be seen. Finite: a query that may see nothing (left
+/// Added to the score of a key that must not be seen, or put in its place. Finite: a query that may see nothing (left
 /// padding) then averages over everything instead of dividing zero by zero.
-const HIDDEN_SCORE: f64 = -1e9;
+pub(crate) const HIDDEN_SCORE: f64 = -1e9;
 
 /// The place of a key that nobody sees.
 pub const NO_TOKEN: i32 = i32::MAX;
@@ -60,6 +63,17 @@ impl Visibility {
         &places[row * len..(row + 1) * len]
     }
 
+    fn on_device<B: Backend>(&self, device: &B::Device) -> DevicePlaces<B> {
+        let places = |places: &[i32]| {
+            let shape = [self.rows, places.len() / self.rows];
+            Tensor::from_data(TensorData::new(places.to_vec(), shape), device)
+        };
+        DevicePlaces {
+            queries: places(&self.queries),
+            keys: places(&self.keys),
+        }
+    }
+
     /// Whether every query sees every key.
     fn is_full(&self) -> bool {
         (0..self.rows).all(|row| {
@@ -75,15 +89,7 @@ impl Visibility {
         if self.is_full() {
             return None;
         }
-        let (seq, kv_len) = (self.queries(0).len(), self.keys(0).len());
-        let places = |places: &[i32], shape: [usize; 4]| {
-            Tensor::<B, 4, Int>::from_data(TensorData::new(places.to_vec(), shape), device)
-        };
-        let shape = [self.rows, 1, seq, kv_len];
-        let queries = places(&self.queries, [self.rows, 1, seq, 1]).expand(shape);
-        let keys = places(&self.keys, [self.rows, 1, 1, kv_len]).expand(shape);
-        let zeros = Tensor::zeros(shape, (device, dtype));
-        Some(zeros.mask_fill(keys.greater(queries), HIDDEN_SCORE))
+        Some(self.on_device(device).additive(dtype, device))
     }
 }
 
@@ -97,6 +103,37 @@ enum Form<B: Backend> {
     Additive(Option<Tensor<B, 4>>),
     /// As it is.
     Places(Arc<Visibility>),
+    /// As it is, on the device.
+    DevicePlaces(DevicePlaces<B>),
+}
+
+/// The places of a [`Visibility`] on the device.
+#[derive(Debug, Clone)]
+pub(crate) struct DevicePlaces<B: Backend> {
+    /// `[batch or 1, seq]`.
+    pub(crate) queries: Tensor<B, 2, Int>,
+    /// `[batch or 1, kv_len]`.
+    pub(crate) keys: Tensor<B, 2, Int>,
+}
+
+impl<B: Backend> DevicePlaces<B> {
+    /// What is added to the scores, `[batch or 1, 1, seq, kv_len]`.
+    fn additive(&self, dtype: DType, device: &B::Device) -> Tensor<B, 4> {
+        let ([rows, seq], [_, kv_len]) = (self.queries.dims(), self.keys.dims());
+        let shape = [rows, 1, seq, kv_len];
+        let queries = self
+            .queries
+            .clone()
+            .reshape([rows, 1, seq, 1])
+            .expand(shape);
+        let keys = self
+            .keys
+            .clone()
+            .reshape([rows, 1, 1, kv_len])
+            .expand(shape);
+        let zeros = Tensor::zeros(shape, (device, dtype));
+        zeros.mask_fill(keys.greater(queries), HIDDEN_SCORE)
+    }
 }
 
 impl<B: Backend> ScoreMask<B> {
@@ -110,11 +147,29 @@ impl<B: Backend> ScoreMask<B> {
         Self(Form::Places(Arc::new(visibility)))
     }
 
+    /// As lists on the device.
+    #[cfg(feature = "cube")]
+    pub(crate) fn places_on_device(visibility: &Visibility, device: &B::Device) -> Self {
+        Self(Form::DevicePlaces(visibility.on_device(device)))
+    }
+
     /// The lists, where it was kept [`on_host`](Self::on_host).
     pub(crate) fn places(&self) -> Option<&Visibility> {
         match &self.0 {
-            Form::Additive(_) => None,
             Form::Places(visibility) => Some(visibility),
+            Form::Additive(_) | Form::DevicePlaces(_) => None,
+        }
+    }
+
+    /// The lists of [`places_on_device`](Self::places_on_device).
+    ///
+    /// # Panics
+    /// If it has another form: a mask is for the backend that made it.
+    #[cfg(feature = "cube")]
+    pub(crate) fn device_places(&self) -> &DevicePlaces<B> {
+        match &self.0 {
+            Form::DevicePlaces(places) => places,
+            Form::Additive(_) | Form::Places(_) => panic!("a mask of another backend"),
         }
     }
 
@@ -123,17 +178,37 @@ impl<B: Backend> ScoreMask<B> {
         match &self.0 {
             Form::Additive(mask) => mask.clone().map(|mask| mask.cast(dtype)),
             Form::Places(visibility) => visibility.additive(dtype, device),
+            Form::DevicePlaces(places) => Some(places.additive(dtype, device)),
         }
     }
+}
 
-    /// The same on another backend's terms, given the way of a tensor.
-    pub(crate) fn map<C: Backend>(
-        self,
-        tensor: impl FnOnce(Tensor<B, 4>) -> Tensor<C, 4>,
-    ) -> ScoreMask<C> {
+impl<B: Backend, C: CheckpointStrategy> ScoreMask<Autodiff<B, C>> {
+    /// The mask of the backend below.
+    pub(crate) fn inner(self) -> ScoreMask<B> {
         ScoreMask(match self.0 {
-            Form::Additive(mask) => Form::Additive(mask.map(tensor)),
+            Form::Additive(mask) => Form::Additive(mask.map(Tensor::inner)),
             Form::Places(visibility) => Form::Places(visibility),
+            Form::DevicePlaces(DevicePlaces { queries, keys }) => {
+                Form::DevicePlaces(DevicePlaces {
+                    queries: queries.inner(),
+                    keys: keys.inner(),
+                })
+            }
+        })
+    }
+
+    /// The mask of the backend below, for this one.
+    pub(crate) fn from_inner(inner: ScoreMask<B>) -> Self {
+        ScoreMask(match inner.0 {
+            Form::Additive(mask) => Form::Additive(mask.map(Tensor::from_inner)),
+            Form::Places(visibility) => Form::Places(visibility),
+            Form::DevicePlaces(DevicePlaces { queries, keys }) => {
+                Form::DevicePlaces(DevicePlaces {
+                    queries: Tensor::from_inner(queries),
+                    keys: Tensor::from_inner(keys),
+                })
+            }
         })
     }
 }

@@ -13,7 +13,7 @@ use burn::{
     tensor::{Int, Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor},
 };
 
-use crate::{Ops, ScoreMask, dtype::accumulation_dtype};
+use crate::{Ops, ScoreMask};
 
 fn from_primitive<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
@@ -60,9 +60,7 @@ impl<B: Ops> Backward<B, 2> for LinearBackward {
         let above = from_primitive::<B, 2>(grads.consume::<B>(&step.node));
         let [input, bias] = step.parents;
         if let Some(bias) = bias {
-            let dtype = above.dtype();
-            let sum = above.clone().cast(accumulation_dtype(dtype)).sum_dim(0);
-            let gradient = sum.cast(dtype).squeeze_dim::<1>(0);
+            let gradient = B::bias_gradient(above.clone());
             grads.register::<B>(bias.id, to_primitive(gradient));
         }
         if let Some(input) = input {
@@ -213,7 +211,7 @@ pub(crate) fn attention<B: Ops, C: CheckpointStrategy>(
     value: Tensor<Autodiff<B, C>, 4>,
     mask: &ScoreMask<Autodiff<B, C>>,
 ) -> Tensor<Autodiff<B, C>, 4> {
-    let mask = mask.clone().map(Tensor::inner);
+    let mask = mask.clone().inner();
     let inner = |states: &Tensor<_, 4>| states.clone().inner();
     let output = B::grouped_attention(inner(&query), inner(&key), inner(&value), &mask);
     let [query, key, value] = [query, key, value].map(to_primitive);

@@ -214,7 +214,7 @@ impl<B: Ops> Qwen2<B> {
         cache: &mut KvCache<B>,
         cells: Option<Tensor<B, 1, Int>>,
     ) -> Tensor<B, 2> {
-        B::run_step(|| {
+        B::run_step(&self.device(), || {
             let (pass, mut hidden) = self.start(hidden, mask, cache);
             for (index, layer) in self.layers.iter().enumerate() {
                 let cells = self.cells_of(index, &cells);

@@ -30,7 +30,10 @@ impl<B: Backend> Qwen2<B> {
             dtype,
             device,
         };
-        Ok(Self::assemble(config, &mut source))
+        let model = Self::assemble(config, &mut source);
+        // What was drawn in a wider type.
+        B::memory_cleanup(device);
+        Ok(model)
     }
 }
 
@@ -53,6 +56,6 @@ impl<B: Backend> TensorSource<B> for RandomTensors<'_, B> {
         // Drawn as f32, which every generator can, one tensor at a time.
         let normal = Distribution::Normal(0.0, STANDARD_DEVIATION);
         let drawn = Tensor::<B, D>::random(shape, normal, (self.device, DType::F32));
-        drawn.cast(self.dtype)
+        B::memory_persistent_allocations(self.device, drawn, |drawn| drawn.cast(self.dtype))
     }
 }

@@ -73,7 +73,8 @@ where
     fn step(&self, micro_batches: Vec<Batch<B>>) -> TrainOutput<LmOutput> {
         // Handles of the same tensors.
         let trainee = self.clone();
-        B::run_step(move || trainee.optimizer_step(&micro_batches))
+        let device = self.model.base().device();
+        B::run_step(&device, move || trainee.optimizer_step(&micro_batches))
     }
 }
 
@@ -101,10 +102,12 @@ where
                 None => sum,
             });
         }
+        // Before the loss is read, for which the host waits.
+        let grads = scale_gradients(self, accumulator.grads(), 1.0 / label_tokens as f64);
         let total = total.map_or(f64::NAN, |total| total.into_data().iter::<f64>().sum());
         let loss = total / label_tokens as f64;
         TrainOutput {
-            grads: scale_gradients(self, accumulator.grads(), 1.0 / label_tokens as f64),
+            grads,
             item: LmOutput::new(loss, label_tokens, tokens),
         }
     }

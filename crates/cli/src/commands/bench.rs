@@ -187,7 +187,8 @@ impl Job for Bench<'_> {
             let dtype = args.compute.dtype(None).into();
             let base = Qwen2::<B::InnerBackend>::random(config, dtype, &device)?;
             let seconds = time_decoding(base, args.batch, args.seq, tokens);
-            return args.report_decoding(tokens, seconds);
+            let peak_gib = peak_gib::<B>(&device);
+            return args.report_decoding(tokens, seconds, peak_gib);
         }
         let base = Qwen2::<B>::random(config, args.compute.dtype(None).into(), &device)?;
         let known_ids = base.config().vocab_size;
@@ -215,7 +216,13 @@ impl Job for Bench<'_> {
             bar.set(step as u64, args.steps as u64);
         });
         drop(bar);
-        args.report_steps(&method, trainable, recompute, seconds)
+        args.report_steps(
+            &method,
+            trainable,
+            recompute,
+            seconds,
+            peak_gib::<B>(&device),
+        )
     }
 }
 
@@ -226,6 +233,7 @@ impl Args {
         trainable: usize,
         recompute: bool,
         seconds: Vec<f64>,
+        peak_gib: Option<f64>,
     ) -> Result<()> {
         let spread = Spread::of(seconds);
         let report = StepReport {
@@ -243,7 +251,7 @@ impl Args {
             step_min_s: spread.min,
             step_max_s: spread.max,
             tokens_per_s: (self.batch * self.seq) as f64 / spread.median,
-            peak_gib: peak_gib(),
+            peak_gib,
             trainable,
         };
         if self.json {
@@ -263,7 +271,12 @@ impl Args {
         ))
     }
 
-    fn report_decoding(&self, tokens: usize, seconds: Vec<f64>) -> Result<()> {
+    fn report_decoding(
+        &self,
+        tokens: usize,
+        seconds: Vec<f64>,
+        peak_gib: Option<f64>,
+    ) -> Result<()> {
         let spread = Spread::of(seconds);
         let report = DecodingReport {
             shape: self.shape.clone(),
@@ -276,7 +289,7 @@ impl Args {
             token_min_s: spread.min,
             token_max_s: spread.max,
             tokens_per_s: self.batch as f64 / spread.median,
-            peak_gib: peak_gib(),
+            peak_gib,
         };
         if self.json {
             return output::print_json(&report);
@@ -295,8 +308,10 @@ impl Args {
     }
 }
 
-fn peak_gib() -> Option<f64> {
-    memory::peak_resident().map(|bytes| bytes as f64 / (1_u64 << 30) as f64)
+/// Of the device's own memory, or else of the process's.
+fn peak_gib<B: Ops>(device: &B::Device) -> Option<f64> {
+    let bytes = B::reserved_memory(device).or_else(memory::peak_resident);
+    bytes.map(|bytes| bytes as f64 / (1_u64 << 30) as f64)
 }
 
 fn peak_text(peak: Option<f64>) -> String {

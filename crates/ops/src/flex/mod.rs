@@ -43,7 +43,7 @@ macro_rules! by_element {
 }
 
 impl Ops for Flex {
-    fn run_step<R: Send>(step: impl FnOnce() -> R + Send) -> R {
+    fn run_step<R: Send>(_: &FlexDevice, step: impl FnOnce() -> R + Send) -> R {
         // One step at a time among the threads that compute. While one waits for its share of an operation, it
         // takes any other work there is; were that a second step, it would wait for locks that the first holds.
         static TAKEN: Mutex<()> = Mutex::new(());
