@@ -98,6 +98,8 @@ def arguments():
         parser.error("--recompute: decoding has nothing to recompute")
     if not options.binary.exists():
         parser.error(f"--binary {options.binary}: no such file; cargo build --release makes it")
+    # A bare name would be looked for among the installed programs.
+    options.binary = options.binary.resolve()
     # Told now, not behind hours of runs.
     if options.what == "growth" and importlib.util.find_spec("matplotlib") is None:
         parser.error("growth plots with matplotlib, which is not installed")

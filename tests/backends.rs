@@ -4,8 +4,9 @@ use burn_peft_ops::Ops;
 
 /// A backend under test, and how far from PyTorch's f32 its sums may end.
 pub(crate) trait TestBackend: Ops<Device: Default> {
-    /// Multiplies the tolerance of a claim: 1 where matmuls are f32.
-    const SLACK: f64 = 1.0;
+    /// Multiplies the tolerance of a claim about training an encoder, whose products are Burn's: 1 where
+    /// these are f32.
+    const ENCODER_SLACK: f64 = 1.0;
     /// Whether there is time for every case.
     const THOROUGH: bool = true;
     /// How often a number may be rounded to the type of the base within an operation.
@@ -26,8 +27,8 @@ impl TestBackend for burn_wgpu::Vulkan<f32, i32> {
 
 #[cfg(feature = "cuda")]
 impl TestBackend for burn_cuda::Cuda<f32, i32> {
-    // What an LSTM multiplies goes through Burn's kernels, which round to TF32: 10 bits of mantissa, not 23.
-    const SLACK: f64 = 10.0;
+    // Burn's kernels round to TF32: 10 bits of mantissa, not 23.
+    const ENCODER_SLACK: f64 = 100.0;
     // Probabilities are, between two products.
     const ROUNDINGS: f64 = 2.0;
 }

@@ -100,6 +100,15 @@ impl Case {
         Tensors::read(&format!("cases/{}/tensors.safetensors", self.name))
     }
 
+    /// Whether an encoder, which is dropped when it is saved, is trained.
+    pub(crate) fn has_encoder(&self) -> bool {
+        match self.peft_type.as_str() {
+            "P_TUNING" => true,
+            "PREFIX_TUNING" => self.options["prefix_projection"] == json!(true),
+            _ => false,
+        }
+    }
+
     pub(crate) fn is_lstm(&self) -> bool {
         self.options["encoder_reparameterization_type"] == "LSTM"
     }

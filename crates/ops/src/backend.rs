@@ -15,7 +15,10 @@ use crate::{ScoreMask, Visibility, composed, dtype::accumulation_dtype, tracked}
 pub trait Ops: Backend {
     /// Runs a whole step of many operations on the thread where this backend takes them up fastest: on the
     /// CPU as one of the threads that compute, for CUDA as the one that serves the device. These then wait
-    /// for nobody between two operations. The step must not wait for other threads itself.
+    /// for nobody between two operations.
+    ///
+    /// The step must not wait for other threads itself. On CUDA, no backward pass may run outside of a step
+    /// at the same time: in Burn 0.21 each waits for the locks of all others.
     fn run_step<R: Send>(device: &Self::Device, step: impl FnOnce() -> R + Send) -> R {
         let _ = device;
         step()

@@ -104,6 +104,10 @@ enum Form<B: Backend> {
     /// As it is.
     Places(Arc<Visibility>),
     /// As it is, on the device.
+    #[cfg_attr(
+        not(feature = "cube"),
+        expect(dead_code, reason = "only GPUs want it so")
+    )]
     DevicePlaces(DevicePlaces<B>),
 }
 

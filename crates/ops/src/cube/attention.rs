@@ -11,8 +11,9 @@ use burn_cubecl::{
 
 use super::{
     launch::{contiguous, empty, row_grid, vector_size},
-    product::{Product, product},
+    product::product,
     reduce::{cube_max, cube_sum, vector_max, vector_sum},
+    runtime::GpuRuntime,
 };
 use crate::mask::HIDDEN_SCORE;
 
@@ -132,7 +133,7 @@ struct Heads<R: CubeRuntime> {
     head_dim: usize,
 }
 
-impl<R: Product> Heads<R> {
+impl<R: GpuRuntime> Heads<R> {
     fn new(query: CubeTensor<R>, key: CubeTensor<R>, value: CubeTensor<R>) -> Self {
         let [batch, n_heads, seq, head_dim] = query.meta.shape().dims();
         let [_, n_kv_heads, kv_len, _] = key.meta.shape().dims();
@@ -237,7 +238,7 @@ fn transposed<R: CubeRuntime>(matrices: &CubeTensor<R>) -> CubeTensor<R> {
     permute(matrices.clone(), &[0, 2, 1])
 }
 
-pub(crate) fn attention<R: Product>(
+pub(crate) fn attention<R: GpuRuntime>(
     query: CubeTensor<R>,
     key: CubeTensor<R>,
     value: CubeTensor<R>,
@@ -247,7 +248,7 @@ pub(crate) fn attention<R: Product>(
     reshape(Heads::new(query, key, value).attend(places), shape)
 }
 
-pub(crate) fn attention_backward<R: Product>(
+pub(crate) fn attention_backward<R: GpuRuntime>(
     query: CubeTensor<R>,
     key: CubeTensor<R>,
     value: CubeTensor<R>,

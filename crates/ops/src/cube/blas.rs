@@ -18,7 +18,7 @@ use cudarc::{
     driver::{result as driver, sys as driver_sys},
 };
 
-use super::{launch::empty, product::Product};
+use super::{launch::empty, runtime::GpuRuntime};
 
 /// The runtime of burn-cuda.
 type Cuda = burn_cubecl::cubecl::cuda::CudaRuntime;
@@ -39,7 +39,7 @@ const WIDE_REDUCTIONS: u32 = 1 | 2;
 /// `CUBLAS_OP_T`.
 const TRANSPOSED: i32 = 1;
 
-impl Product for Cuda {
+impl GpuRuntime for Cuda {
     /// On the thread that serves the device, which else every operation would be sent to.
     fn run_step<T: Send>(device: &Self::Device, step: impl FnOnce() -> T + Send) -> T {
         let mut outcome = None;

@@ -11,15 +11,13 @@ mod product;
 mod reduce;
 mod rms_norm;
 mod rotary;
+mod runtime;
 mod swiglu;
 
 use burn::tensor::{DType, Int, Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor, s};
 use burn_cubecl::{BoolElement, CubeBackend, ops::permute, tensor::CubeTensor};
 
-use self::{
-    attention::Places,
-    product::{Product, product},
-};
+use self::{attention::Places, product::product, runtime::GpuRuntime};
 use crate::{Ops, ScoreMask, Visibility, mask::DevicePlaces};
 
 /// Logits held at a time: 2^27 numbers, 512 MiB in f32.
@@ -37,7 +35,7 @@ fn tensor<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D>
 }
 
 /// The matrix's transpose, as a view.
-fn transposed<R: Product>(matrix: CubeTensor<R>) -> CubeTensor<R> {
+fn transposed<R: GpuRuntime>(matrix: CubeTensor<R>) -> CubeTensor<R> {
     permute(matrix, &[1, 0])
 }
 
@@ -65,7 +63,7 @@ fn joined<B: Backend, const D: usize>(mut parts: Vec<Tensor<B, D>>) -> Tensor<B,
     }
 }
 
-fn places<R: Product, BT: BoolElement>(
+fn places<R: GpuRuntime, BT: BoolElement>(
     places: &DevicePlaces<CubeBackend<R, f32, i32, BT>>,
     start: usize,
     end: usize,
@@ -84,7 +82,7 @@ fn places<R: Product, BT: BoolElement>(
     }
 }
 
-impl<R: Product, BT: BoolElement> Ops for CubeBackend<R, f32, i32, BT> {
+impl<R: GpuRuntime, BT: BoolElement> Ops for CubeBackend<R, f32, i32, BT> {
     fn run_step<T: Send>(device: &Self::Device, step: impl FnOnce() -> T + Send) -> T {
         R::run_step(device, step)
     }

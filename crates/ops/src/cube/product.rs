@@ -1,36 +1,13 @@
-//! What one GPU runtime has and another has not; above all a vendor's library for matrix products. Without,
-//! they are Burn's kernels.
+//! Matrix products: a vendor's library where there is one, else Burn's kernels.
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::{
-    CubeRuntime,
     kernel::matmul::{MatmulStrategy, matmul},
     ops::{numeric, reshape},
     tensor::CubeTensor,
 };
 
-/// A runtime, and what it can do beyond CubeCL's kernels.
-pub trait Product: CubeRuntime {
-    /// See [`Ops::run_step`](crate::Ops::run_step).
-    fn run_step<T: Send>(device: &Self::Device, step: impl FnOnce() -> T + Send) -> T {
-        let _ = device;
-        step()
-    }
-
-    /// `lhs · rhs (+ bias)` as [`product`] wants it; `None` where no library can do it.
-    fn library_product(
-        lhs: &CubeTensor<Self>,
-        rhs: &CubeTensor<Self>,
-        bias: Option<&CubeTensor<Self>>,
-        dtype: DType,
-    ) -> Option<CubeTensor<Self>> {
-        let _ = (lhs, rhs, bias, dtype);
-        None
-    }
-}
-
-#[cfg(feature = "wgpu")]
-impl Product for burn_wgpu::WgpuRuntime {}
+use super::{launch::contiguous, runtime::GpuRuntime};
 
 /// `lhs · rhs (+ bias)`, summed in f32 and rounded to `dtype`; views cost no copy.
 ///
@@ -39,7 +16,7 @@ impl Product for burn_wgpu::WgpuRuntime {}
 /// - rhs: `[k, n]` or `[batch, k, n]`
 /// - bias: `[n]`, of type `dtype`
 /// - output: `[m, n]` or `[batch, m, n]`, row-major without gaps
-pub(crate) fn product<R: Product>(
+pub(crate) fn product<R: GpuRuntime>(
     lhs: &CubeTensor<R>,
     rhs: &CubeTensor<R>,
     bias: Option<&CubeTensor<R>>,
@@ -52,7 +29,7 @@ pub(crate) fn product<R: Product>(
     let strategy = MatmulStrategy::default();
     let output = matmul(lhs.clone(), rhs.clone(), None, strategy, dtype)
         .expect("Burn has a kernel for every product");
-    let output = super::launch::contiguous(output);
+    let output = contiguous(output);
     match bias {
         Some(bias) => {
             let columns = bias.meta.shape()[0];

@@ -16,11 +16,12 @@ mod swiglu;
 mod tests;
 mod vector;
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use burn::tensor::{DType, Int, Tensor};
 use burn_flex::{Flex, FlexDevice};
 use half::bf16;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 pub use self::vector::f32_lanes;
 use crate::{Ops, ScoreMask, Visibility, composed, dtype::accumulation_dtype};
@@ -42,6 +43,17 @@ macro_rules! by_element {
     };
 }
 
+/// Threads for steps alone. An operation that is asked for from elsewhere, in a backward pass say, is divided among
+/// rayon's global threads: were these the same, one of them could take up a step in the middle of that
+/// operation, and the step wait for a lock that the backward pass holds.
+fn step_threads() -> &'static ThreadPool {
+    static THREADS: OnceLock<ThreadPool> = OnceLock::new();
+    THREADS.get_or_init(|| {
+        let threads = ThreadPoolBuilder::new().num_threads(rayon::current_num_threads());
+        threads.build().expect("the system has threads")
+    })
+}
+
 impl Ops for Flex {
     fn run_step<R: Send>(_: &FlexDevice, step: impl FnOnce() -> R + Send) -> R {
         // One step at a time among the threads that compute. While one waits for its share of an operation, it
@@ -49,7 +61,7 @@ impl Ops for Flex {
         static TAKEN: Mutex<()> = Mutex::new(());
         let outside = rayon::current_thread_index().is_none();
         match outside.then(|| TAKEN.try_lock()) {
-            Some(Ok(_taken)) => rayon::scope(|_| step()),
+            Some(Ok(_taken)) => step_threads().install(step),
             _ => step(),
         }
     }

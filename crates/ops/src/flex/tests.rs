@@ -42,3 +42,13 @@ fn a_second_step_runs_on_the_thread_that_asks_for_it() {
     });
     assert!(first && !second);
 }
+
+/// One of those could come to it in the middle of an operation of another thread, which waits for that
+/// operation with a lock that the step needs.
+#[test]
+fn a_step_does_not_run_on_rayons_global_threads() {
+    let thread = || std::thread::current().id();
+    let step = Flex::run_step(&Default::default(), thread);
+    assert!(!rayon::broadcast(|_| thread()).contains(&step));
+    assert_ne!(step, thread());
+}
