@@ -224,18 +224,18 @@ struct Library {
 #[allow(unsafe_code)]
 unsafe impl Send for Library {}
 
-/// The library on device `index`, made at the first call; `None` where it cannot be had.
+/// By the device's number; `None` where it cannot be had.
+type Libraries = HashMap<usize, Option<&'static Mutex<Library>>>;
+
+/// The library on device `index`, made at the first call.
 fn library(index: usize) -> Option<&'static Mutex<Library>> {
-    static LIBRARIES: Mutex<Option<HashMap<usize, Option<&'static Mutex<Library>>>>> =
-        Mutex::new(None);
-    let mut libraries = locked(&LIBRARIES);
-    *libraries
+    static LIBRARIES: Mutex<Option<Libraries>> = Mutex::new(None);
+    // Kept to the end of the process, as the backend keeps its device.
+    let kept = |library| &*Box::leak(Box::new(Mutex::new(library)));
+    *locked(&LIBRARIES)
         .get_or_insert_default()
         .entry(index)
-        // Kept to the end of the process, as the backend keeps its device.
-        .or_insert_with(|| {
-            Library::load(index).map(|library| &*Box::leak(Box::new(Mutex::new(library))))
-        })
+        .or_insert_with(|| Library::load(index).map(kept))
 }
 
 /// A panic between two calls of the library leaves nothing half-done.
