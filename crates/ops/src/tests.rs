@@ -4,14 +4,17 @@ use burn::{
     backend::Autodiff,
     tensor::{DType, Distribution, Int, Tensor, TensorData, Tolerance, activation::log_softmax, s},
 };
-use burn_ndarray::NdArray;
+use burn_ndarray::{NdArray, NdArrayDevice};
 
 use crate::{Ops, Visibility};
 
 type B = Autodiff<NdArray<f64>>;
 
+/// Named, for ndarray's device remembers the type of the first backend that used it, which may be f32.
+const F64: (&NdArrayDevice, DType) = (&NdArrayDevice::Cpu, DType::F64);
+
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
-    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Default::default()).require_grad()
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), F64).require_grad()
 }
 
 /// f64 keeps 15 digits; a dozen operations lose two or three of them.
@@ -143,7 +146,7 @@ fn grouped_attention_equals_repeating_each_key_for_its_group() {
     let hidden = |query: usize, key: usize| if key > query + 1 { -1e9 } else { 0.0 };
     let scores = (0..20).map(|i| hidden(i / 5, i % 5)).collect();
     let added = TensorData::new(scores, [1, 1, 4, 5]);
-    let added = Tensor::<B, 4>::from_data(added, &Default::default());
+    let added = Tensor::<B, 4>::from_data(added, F64);
     let mask = B::score_mask(visibility, DType::F64, &Default::default());
     let repeat = |states: &Tensor<B, 4>| {
         let head = |h: usize| states.clone().slice(s![.., h..h + 1, .., ..]);
