@@ -60,8 +60,10 @@ fn a_saved_adapter_gives_pefts_losses<B: TestBackend>() {
             let (count, sum) = of_row.fold((0, 0.0), |(n, sum), (_, nll)| (n + 1, sum + nll));
             assert_eq!(count, expected.label_tokens, "{name}");
             let difference = (sum - expected.nll_sum).abs() / expected.nll_sum;
-            let tolerance = LOSS_TOLERANCE;
-            assert!(difference < tolerance, "{name}, row {row}: {difference}");
+            assert!(
+                difference < LOSS_TOLERANCE,
+                "{name}, row {row}: {difference}"
+            );
         }
         let mean = nll.iter().sum::<f64>() / nll.len() as f64;
         let difference = (mean - case.evaluation.loss).abs() / case.evaluation.loss;
@@ -206,8 +208,10 @@ fn a_row_with_an_adapter_does_not_depend_on_its_batch<B: TestBackend>() {
             let kept = kept.nll.into_data().iter::<f64>().sum();
             for found in [right[row], left[row], kept] {
                 let difference = (found - alone).abs() / alone;
-                let tolerance = LOSS_TOLERANCE;
-                assert!(difference < tolerance, "{name}, row {row}: {difference}");
+                assert!(
+                    difference < LOSS_TOLERANCE,
+                    "{name}, row {row}: {difference}"
+                );
             }
         }
         // In generation too: every row of a left-padded batch gets what it gets alone.

@@ -5,13 +5,13 @@ use burn::tensor::{DType, Shape, TensorMetadata};
 use burn_cubecl::{
     CubeRuntime,
     cubecl::{self, prelude::*},
-    ops::{permute, reshape},
+    ops::reshape,
     tensor::CubeTensor,
 };
 
 use super::{
     launch::{contiguous, empty, row_grid, vector_size},
-    product::product,
+    product::{product, transposed},
     reduce::{cube_max, cube_sum, vector_max, vector_sum},
     runtime::GpuRuntime,
 };
@@ -232,10 +232,6 @@ fn stack_heads<R: CubeRuntime>(states: CubeTensor<R>, heads: usize) -> CubeTenso
     let head_dim = states.meta.shape()[3];
     let rows = states.shape().num_elements() / heads / head_dim;
     reshape(contiguous(states), Shape::new([heads, rows, head_dim]))
-}
-
-fn transposed<R: CubeRuntime>(matrices: &CubeTensor<R>) -> CubeTensor<R> {
-    permute(matrices.clone(), &[0, 2, 1])
 }
 
 pub(crate) fn attention<R: GpuRuntime>(

@@ -4,21 +4,18 @@ use burn::tensor::{DType, Shape, TensorMetadata};
 use burn_cubecl::{
     CubeRuntime,
     cubecl::{CubeCount, CubeDim, ir::VectorSize, server::CubeCountSelection},
-    kernel::into_contiguous,
     ops::numeric::empty_device_contiguous_dtype,
     tensor::CubeTensor,
 };
+
+/// Row-major without gaps, copied only where it is not.
+pub(crate) use burn_cubecl::kernel::into_contiguous as contiguous;
 
 /// Units of a cube in a kernel that goes over all elements.
 const UNITS: u32 = 256;
 
 /// Largest cube in a kernel that goes over rows; every GPU has as many units.
 const MAX_ROW_UNITS: u32 = 256;
-
-/// Row-major without gaps, copied only where it is not.
-pub(crate) fn contiguous<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
-    into_contiguous(tensor)
-}
 
 /// A result that is not written yet, row-major without gaps, on the device of `like`.
 pub(crate) fn empty<R: CubeRuntime>(

@@ -15,9 +15,13 @@ mod runtime;
 mod swiglu;
 
 use burn::tensor::{DType, Int, Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor, s};
-use burn_cubecl::{BoolElement, CubeBackend, ops::permute, tensor::CubeTensor};
+use burn_cubecl::{BoolElement, CubeBackend};
 
-use self::{attention::Places, product::product, runtime::GpuRuntime};
+use self::{
+    attention::Places,
+    product::{product, transposed},
+    runtime::GpuRuntime,
+};
 use crate::{Ops, ScoreMask, Visibility, mask::DevicePlaces};
 
 /// Logits held at a time: 2^27 numbers, 512 MiB in f32.
@@ -32,11 +36,6 @@ fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B>
 
 fn tensor<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
-}
-
-/// The matrix's transpose, as a view.
-fn transposed<R: GpuRuntime>(matrix: CubeTensor<R>) -> CubeTensor<R> {
-    permute(matrix, &[1, 0])
 }
 
 /// `start..end` of `len` things, as many at a time as keep within `most` numbers of `each`.
@@ -98,7 +97,7 @@ impl<R: GpuRuntime, BT: BoolElement> Ops for CubeBackend<R, f32, i32, BT> {
         bias: Option<Tensor<Self, 1>>,
     ) -> Tensor<Self, 2> {
         let dtype = weight.dtype();
-        let (input, weight) = (primitive(input), transposed(primitive(weight)));
+        let (input, weight) = (primitive(input), transposed(&primitive(weight)));
         let bias = bias.map(primitive);
         tensor(product(&input, &weight, bias.as_ref(), dtype))
     }
@@ -213,7 +212,7 @@ impl<R: GpuRuntime, BT: BoolElement> Ops for CubeBackend<R, f32, i32, BT> {
         targets: Tensor<Self, 1, Int>,
     ) -> Tensor<Self, 1> {
         let [vocab, _] = weight.dims();
-        let weight = transposed(primitive(weight));
+        let weight = transposed(&primitive(weight));
         let losses = chunks(targets.dims()[0], vocab, LOGITS_AT_ONCE).map(|(start, end)| {
             let hidden = primitive(hidden.clone().slice(s![start..end]));
             let targets = targets.clone().slice(s![start..end]).into_primitive();
@@ -233,7 +232,7 @@ impl<R: GpuRuntime, BT: BoolElement> Ops for CubeBackend<R, f32, i32, BT> {
         let parts = chunks(targets.dims()[0], vocab, LOGITS_AT_ONCE).map(|(start, end)| {
             let hidden = primitive(hidden.clone().slice(s![start..end]));
             let targets = targets.clone().slice(s![start..end]).into_primitive();
-            let logits = product(&hidden, &transposed(weight.clone()), None, DType::F32);
+            let logits = product(&hidden, &transposed(&weight), None, DType::F32);
             let (losses, gradients) = cross_entropy::cross_entropy(logits, targets, Some(dtype));
             let gradients = gradients.expect("they were asked for");
             let gradients = product(&gradients, &weight, None, dtype);

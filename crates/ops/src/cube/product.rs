@@ -2,8 +2,9 @@
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::{
+    CubeRuntime,
     kernel::matmul::{MatmulStrategy, matmul},
-    ops::{numeric, reshape},
+    ops::{numeric, permute, reshape},
     tensor::CubeTensor,
 };
 
@@ -38,4 +39,12 @@ pub(crate) fn product<R: GpuRuntime>(
         }
         None => output,
     }
+}
+
+/// The transpose of a matrix, or of each of a batch, as a view.
+pub(crate) fn transposed<R: CubeRuntime>(matrices: &CubeTensor<R>) -> CubeTensor<R> {
+    let rank = matrices.meta.num_dims();
+    let mut axes: Vec<usize> = (0..rank).collect();
+    axes.swap(rank - 2, rank - 1);
+    permute(matrices.clone(), &axes)
 }
