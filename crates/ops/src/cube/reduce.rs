@@ -26,7 +26,7 @@ pub(crate) fn cube_sum(value: f32, #[comptime] units: u32) -> f32 {
     shared[0]
 }
 
-/// The largest over the units of a cube, for each of them; otherwise as [`cube_sum`].
+/// The largest over the units of a cube, for each of them; otherwise as the sum.
 #[cube]
 pub(crate) fn cube_max(value: f32, #[comptime] units: u32) -> f32 {
     let mut shared = SharedMemory::<f32>::new(comptime![units as usize]);
