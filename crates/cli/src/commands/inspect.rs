@@ -188,8 +188,8 @@ impl Report {
         }
         if let Some(Cpu { threads, f32_lanes }) = self.cpu {
             text += &format!(
-                "on this CPU: {threads} threads, {f32_lanes} f32 a vector; products in f32, to which bf16 weights \
-                 are widened a block at a time\n"
+                "on this CPU: {threads} threads, {f32_lanes} f32 a vector; products in f32, bf16 weights made \
+                 wide on the way\n"
             );
         }
         let trainable = self.trainable_params;

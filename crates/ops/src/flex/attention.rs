@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::{
     element::Element,
     exp::exp,
-    gemm::{Before, Cores, Matrix, multiply},
+    gemm::{Before, Matrix, multiply},
     storage::{heads_tensor, narrow, rows_in_order, tensor, wide, zeros},
     vector::{largest, sum, vectorised},
 };
@@ -100,16 +100,8 @@ impl Inputs<'_> {
         let mut probabilities = zeros::<f32>(queries.len() * keys);
         if keys > 0 {
             let key = self.key.head(row, kv_head, 0, keys).transposed();
-            let (before, one) = (Before::Ignored, Cores::One);
-            multiply(
-                &mut probabilities,
-                keys,
-                query,
-                key,
-                self.scale,
-                before,
-                one,
-            );
+            let before = Before::Ignored;
+            multiply(&mut probabilities, keys, query, key, self.scale, before);
             let places = &places[..keys];
             vectorised(
                 #[inline(always)]
@@ -192,15 +184,7 @@ pub(super) fn forward<E: Element>(
             let value = inputs.value.head(row, head / inputs.group, 0, keys);
             let probabilities = Matrix::dense(&probabilities, [len, keys]);
             let output = &mut output[head * head_dim..];
-            multiply(
-                output,
-                width,
-                probabilities,
-                value,
-                1.0,
-                Before::Ignored,
-                Cores::One,
-            );
+            multiply(output, width, probabilities, value, 1.0, Before::Ignored);
         }
     });
     heads_tensor(narrow::<E>(output), shape)
@@ -285,8 +269,8 @@ impl Inputs<'_> {
                 } = self.probabilities(row, kv_head, query, &places);
                 let weights = Matrix::dense(&probabilities, [self.group, keys]);
                 let value = self.value.head(row, kv_head, 0, keys);
-                let (before, one) = (Before::Ignored, Cores::One);
-                multiply(output, head_dim, weights, value, 1.0, before, one);
+                let before = Before::Ignored;
+                multiply(output, head_dim, weights, value, 1.0, before);
             });
     }
 
@@ -311,7 +295,6 @@ impl Inputs<'_> {
         let query = self.query.head(row, head, start, len);
         let key = self.key.head(row, head / self.group, 0, keys);
         let value = self.value.head(row, head / self.group, 0, keys);
-        let one = Cores::One;
         let weights = Matrix::dense(&probabilities, [len, keys]);
         multiply(
             value_gradient,
@@ -320,7 +303,6 @@ impl Inputs<'_> {
             above,
             1.0,
             Before::Kept,
-            one,
         );
         let mut scores = zeros::<f32>(len * keys);
         multiply(
@@ -330,7 +312,6 @@ impl Inputs<'_> {
             value.transposed(),
             1.0,
             Before::Ignored,
-            one,
         );
         vectorised(
             #[inline(always)]
@@ -353,7 +334,6 @@ impl Inputs<'_> {
             key,
             self.scale,
             Before::Ignored,
-            one,
         );
         multiply(
             key_gradient,
@@ -362,7 +342,6 @@ impl Inputs<'_> {
             query,
             self.scale,
             Before::Kept,
-            one,
         );
     }
 }

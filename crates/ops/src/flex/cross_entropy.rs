@@ -9,8 +9,7 @@ use rayon::prelude::*;
 use super::{
     element::Element,
     exp::exp,
-    gemm::{Before, Cores, Matrix, multiply},
-    linear::for_blocks,
+    product::{Factor, add_product, product},
     storage::{contiguous, for_rows, narrow, tensor, wide, zeros},
     vector::{largest, sum, vectorised},
 };
@@ -108,20 +107,16 @@ impl<E: Element> Tokens<'_, E> {
             d_model, targets, ..
         } = *self;
         let mut tokens = vec![Token::default(); targets.len()];
-        let mut logits = zeros::<f32>(targets.len() * ROWS.min(self.weight.len() / d_model));
-        for_blocks(self.weight, d_model, ROWS, |rows, weight| {
-            let width = rows.len();
-            let logits = &mut logits[..targets.len() * width];
-            let weight = Matrix::dense(weight, [width, d_model]);
-            let hidden = Matrix::dense(self.hidden, [targets.len(), d_model]);
-            let (all, new) = (Cores::All, Before::Ignored);
-            multiply(logits, width, hidden, weight.transposed(), 1.0, new, all);
+        for (block, weight) in self.weight.chunks(ROWS * d_model).enumerate() {
+            let (start, weight) = (block * ROWS, Factor::weight(weight, d_model));
+            let mut logits = product(self.hidden, weight.transposed(), None);
+            let width = logits.len() / targets.len();
             logits
                 .par_chunks_exact_mut(width)
                 .zip(&mut tokens)
                 .zip(targets)
                 .for_each(|((logits, token), target)| {
-                    let target = target.wrapping_sub(rows.start);
+                    let target = target.wrapping_sub(start);
                     vectorised(
                         #[inline(always)]
                         || token.add(logits, target),
@@ -129,11 +124,9 @@ impl<E: Element> Tokens<'_, E> {
                 });
             if let Some(gradients) = &mut gradients {
                 rescale(gradients, &tokens, d_model);
-                let exponentials = Matrix::dense(logits, [targets.len(), width]);
-                let sum = Before::Kept;
-                multiply(gradients, d_model, exponentials, weight, 1.0, sum, all);
+                add_product(gradients, &logits, weight);
             }
-        });
+        }
         if let Some(gradients) = gradients {
             self.finish(gradients, &tokens);
         }

@@ -1,8 +1,4 @@
-//! The crate `gemm` behind a safe function.
-
-use std::ops::Range;
-
-use rayon::prelude::*;
+//! The crate `gemm` behind a safe function, for the small products of attention.
 
 /// A matrix in a slice: element `(i, j)` stands at `i · strides[0] + j · strides[1]`.
 #[derive(Debug, Clone, Copy)]
@@ -51,15 +47,6 @@ fn end([rows, columns]: [usize; 2], [down, right]: [usize; 2]) -> usize {
     }
 }
 
-/// On how many cores a product is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cores {
-    /// All, for a large one.
-    All,
-    /// One, inside a task of many.
-    One,
-}
-
 /// What becomes of the numbers that were there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Before {
@@ -69,7 +56,7 @@ pub(super) enum Before {
     Kept,
 }
 
-/// `scale · lhs · rhs` into `output`, whose rows begin `row_stride` apart.
+/// `scale · lhs · rhs` into `output`, whose rows begin `row_stride` apart; on one core, inside a task of many.
 ///
 /// # Panics
 /// If the shapes do not fit, or the last row ends outside `output`.
@@ -80,7 +67,6 @@ pub(super) fn multiply(
     rhs: Matrix<'_>,
     scale: f32,
     before: Before,
-    cores: Cores,
 ) {
     let ([rows, inner], [inner_too, columns]) = (lhs.shape, rhs.shape);
     assert_eq!(inner, inner_too, "the shapes of a product");
@@ -89,98 +75,35 @@ pub(super) fn multiply(
         "a product {rows} × {columns} with rows {row_stride} apart in {} elements",
         output.len()
     );
-    let product = Product {
-        output: output.as_mut_ptr(),
-        row_stride,
-        lhs,
-        rhs,
-        scale,
-        keep: before == Before::Kept,
-    };
-    let tile = tile_columns(columns, inner);
-    if cores == Cores::One {
-        product.columns(0..columns, gemm::Parallelism::None);
-    } else if columns < 2 * tile || rows * columns * inner < LARGE {
-        product.columns(0..columns, gemm::Parallelism::Rayon(0));
-    } else {
-        // Whole columns a task, each with buffers of its own: nobody waits for anybody in between.
-        (0..columns.div_ceil(tile))
-            .into_par_iter()
-            .for_each(|index| {
-                let start = index * tile;
-                let columns = start..columns.min(start + tile);
-                product.columns(columns, gemm::Parallelism::None);
-            });
-    }
-}
-
-/// Products with fewer multiplications are left to `gemm`'s own division among the cores.
-const LARGE: usize = 1 << 26;
-
-/// Columns a task: a few tasks a core, and a whole number of the kernels' widest tiles. All, where the
-/// left matrix is so wide that preparing it for each task anew would cost more than it gains.
-fn tile_columns(columns: usize, inner: usize) -> usize {
-    const KERNEL: usize = 96;
-    match inner {
-        0..=16_384 => columns
-            .div_ceil(4 * rayon::current_num_threads())
-            .next_multiple_of(KERNEL),
-        _ => columns,
-    }
-}
-
-/// A product whose shapes were checked. Its columns may be computed at the same time.
-struct Product<'a> {
-    output: *mut f32,
-    row_stride: usize,
-    lhs: Matrix<'a>,
-    rhs: Matrix<'a>,
-    scale: f32,
-    keep: bool,
-}
-
-#[expect(
-    unsafe_code,
-    reason = "the pointer is of a slice that `multiply` borrows alone until all tasks have ended, and no two \
-              tasks write to one column"
-)]
-// SAFETY: see the reason.
-unsafe impl Sync for Product<'_> {}
-
-impl Product<'_> {
-    fn columns(&self, columns: Range<usize>, parallelism: gemm::Parallelism) {
-        let Self { lhs, rhs, .. } = self;
-        let [down, right] = rhs.strides;
-        #[expect(
-            unsafe_code,
-            reason = "`gemm` takes pointers; the assertions in `multiply` and in `Matrix::new` keep every index \
-                      inside the three slices, `columns` is part of the output's, and the output overlaps \
-                      neither of the others, for it is borrowed alone"
-        )]
-        // SAFETY: see the reason.
-        unsafe {
-            gemm::gemm(
-                lhs.shape[0],
-                columns.len(),
-                lhs.shape[1],
-                self.output.add(columns.start),
-                1,
-                self.row_stride as isize,
-                self.keep,
-                lhs.data.as_ptr(),
-                lhs.strides[1] as isize,
-                lhs.strides[0] as isize,
-                rhs.data.as_ptr().wrapping_add(columns.start * right),
-                right as isize,
-                down as isize,
-                if self.keep { 1.0 } else { 0.0 },
-                self.scale,
-                false,
-                false,
-                false,
-                parallelism,
-            );
-        }
+    let keep = before == Before::Kept;
+    #[expect(
+        unsafe_code,
+        reason = "`gemm` takes pointers; the assertions here and in `Matrix::new` keep every index inside the \
+                  three slices, and the output overlaps neither of the others, for it is borrowed alone"
+    )]
+    // SAFETY: see the reason.
+    unsafe {
+        gemm::gemm(
+            rows,
+            columns,
+            inner,
+            output.as_mut_ptr(),
+            1,
+            row_stride as isize,
+            keep,
+            lhs.data.as_ptr(),
+            lhs.strides[1] as isize,
+            lhs.strides[0] as isize,
+            rhs.data.as_ptr(),
+            rhs.strides[1] as isize,
+            rhs.strides[0] as isize,
+            if keep { 1.0 } else { 0.0 },
+            scale,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
     }
 }
 
@@ -188,37 +111,15 @@ impl Product<'_> {
 mod tests {
     use super::*;
 
-    /// Every way of dividing the work, in exact small numbers.
     #[test]
-    fn tiled_and_whole_products_are_the_same() {
-        let (rows, inner, columns) = (130, 1024, 1001);
-        let number = |i: usize| ((i * 7919) % 17) as f32 - 8.0;
-        let lhs: Vec<f32> = (0..rows * inner).map(number).collect();
-        let rhs: Vec<f32> = (0..inner * columns).map(|i| number(i + 3)).collect();
-        assert!(rows * inner * columns >= LARGE && columns >= 2 * tile_columns(columns, inner));
-        let plain = Matrix::dense(&lhs, [rows, inner]);
-        for rhs in [
-            Matrix::dense(&rhs, [inner, columns]),
-            Matrix::dense(&rhs, [columns, inner]).transposed(),
-        ] {
-            let stride = columns + 5;
-            let product = |cores, before| {
-                let mut output = vec![1.0; rows * stride];
-                multiply(&mut output, stride, plain, rhs, 0.5, before, cores);
-                output
-            };
-            let once = product(Cores::One, Before::Ignored);
-            assert_eq!(once, product(Cores::All, Before::Ignored));
-            // What is between the rows is left alone.
-            assert!(once.chunks(stride).all(|row| row[columns..] == [1.0; 5]));
-            let added = product(Cores::All, Before::Kept);
-            let rows = once.chunks(stride).zip(added.chunks(stride));
-            for (once, added) in rows {
-                for (once, added) in once[..columns].iter().zip(added) {
-                    assert_eq!(once + 1.0, *added);
-                }
-            }
-        }
+    fn what_is_between_the_rows_is_left_alone() {
+        let (lhs, rhs) = ([1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]);
+        let (lhs, rhs) = (Matrix::dense(&lhs, [2, 2]), Matrix::dense(&rhs, [2, 2]));
+        let mut output = [1.0; 6];
+        multiply(&mut output, 3, lhs, rhs, 0.5, Before::Ignored);
+        assert_eq!(output, [9.5, 11.0, 1.0, 21.5, 25.0, 1.0]);
+        multiply(&mut output, 3, lhs, rhs.transposed(), 1.0, Before::Kept);
+        assert_eq!(output, [26.5, 34.0, 1.0, 60.5, 78.0, 1.0]);
     }
 
     #[test]
@@ -232,6 +133,6 @@ mod tests {
     fn an_output_that_is_too_short_is_refused() {
         let (lhs, rhs) = ([0.0; 4], [0.0; 6]);
         let (lhs, rhs) = (Matrix::dense(&lhs, [2, 2]), Matrix::dense(&rhs, [2, 3]));
-        multiply(&mut [0.0; 5], 3, lhs, rhs, 1.0, Before::Ignored, Cores::One);
+        multiply(&mut [0.0; 5], 3, lhs, rhs, 1.0, Before::Ignored);
     }
 }

@@ -29,6 +29,43 @@ fn a_query_that_sees_nothing_gives_nothing() {
     }
 }
 
+/// Rows one at a time, in tiles and in panels, whole and not: in small whole numbers all are exact.
+#[test]
+fn linear_layers_of_any_number_of_tokens_are_exact_in_small_numbers() {
+    let device = Default::default();
+    let numbers = |len: usize| {
+        (0..len)
+            .map(|i| ((i * 7919) % 17) as i64 - 8)
+            .collect::<Vec<_>>()
+    };
+    for dtype in [DType::F32, DType::BF16] {
+        let tensor = |numbers: &[i64], shape: [usize; 2]| {
+            let numbers: Vec<f32> = numbers.iter().map(|x| *x as f32).collect();
+            Tensor::<Flex, 2>::from_data(TensorData::new(numbers, shape), (&device, dtype))
+        };
+        for (tokens, d_out, d_in) in (1..=40).flat_map(|t| [(t, 7, 35), (t, 66, 3), (t, 1, 16)]) {
+            let (input, weight) = (numbers(tokens * d_in), numbers(d_out * d_in));
+            let sum = |token: usize, row: usize| -> i64 {
+                let (token, row) = (&input[token * d_in..], &weight[row * d_in..][..d_in]);
+                token.iter().zip(row).map(|(x, w)| x * w).sum()
+            };
+            let rows = |token| (0..d_out).map(move |row| (token, row));
+            let expected: Vec<_> = (0..tokens).flat_map(rows).map(|(t, r)| sum(t, r)).collect();
+            let expected = tensor(&expected, [tokens, d_out]);
+            let (input, weight) = (
+                tensor(&input, [tokens, d_in]),
+                tensor(&weight, [d_out, d_in]),
+            );
+            let output = Flex::frozen_linear(input, weight, None);
+            assert_eq!(
+                output.into_data(),
+                expected.into_data(),
+                "{tokens}, {d_out}, {d_in}"
+            );
+        }
+    }
+}
+
 /// No thread that computes can come to it while it waits for its share of the first one.
 #[test]
 fn a_second_step_runs_on_the_thread_that_asks_for_it() {

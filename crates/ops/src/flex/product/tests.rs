@@ -1,0 +1,82 @@
+use half::bf16;
+
+use super::*;
+
+/// Small whole numbers, whose products and sums are exact in f32 whatever their order.
+fn numbers(len: usize, offset: usize) -> impl Iterator<Item = f32> {
+    (offset..offset + len).map(|i| ((i * 7919) % 17) as f32 - 8.0)
+}
+
+fn plain(rows: &[f32], weight: &[f32], [d_out, d_in]: [usize; 2], transposed: bool) -> Vec<f32> {
+    let [inner, columns] = match transposed {
+        true => [d_in, d_out],
+        false => [d_out, d_in],
+    };
+    let at = |inner: usize, column: usize| match transposed {
+        true => weight[column * d_in + inner],
+        false => weight[inner * d_in + column],
+    };
+    let product = |row: &[f32], column| (0..inner).map(|k| row[k] * at(k, column)).sum::<f32>();
+    let row = |row| (0..columns).map(move |column| product(row, column));
+    rows.chunks(inner).flat_map(row).collect()
+}
+
+fn check<E: Element>(rows: usize, shape @ [d_out, d_in]: [usize; 2]) {
+    let weight: Vec<f32> = numbers(d_out * d_in, 5).collect();
+    let narrow: Vec<E> = weight.iter().map(|x| E::store(*x)).collect();
+    for transposed in [false, true] {
+        let factor = Factor::weight(&narrow, d_in);
+        let factor = if transposed {
+            factor.transposed()
+        } else {
+            factor
+        };
+        let [inner, columns] = factor.shape();
+        let left: Vec<f32> = numbers(rows * inner, 0).collect();
+        let bias: Vec<f32> = numbers(columns, 3).collect();
+        let narrow_bias: Vec<E> = bias.iter().map(|x| E::store(*x)).collect();
+        let expected = plain(&left, &weight, shape, transposed);
+        let case = format!("{rows} rows, {shape:?}, transposed: {transposed}");
+        assert!(product(&left, factor, None) == expected, "{case}");
+        let with_bias: Vec<f32> = (expected.iter().zip(bias.iter().cycle()))
+            .map(|(product, bias)| product + bias)
+            .collect();
+        assert!(
+            product(&left, factor, Some(&narrow_bias)) == with_bias,
+            "{case}, bias"
+        );
+        let mut output = expected.clone();
+        add_product(&mut output, &left, factor);
+        let twice: Vec<f32> = expected.iter().map(|x| 2.0 * x).collect();
+        assert!(output == twice, "{case}, added");
+    }
+}
+
+/// Tiles, panels, parts of the inner size and blocks of rows, whole and not.
+#[test]
+fn products_are_exact_in_small_numbers() {
+    for (rows, shape) in [
+        (1, [1, 1]),
+        (5, [3, 7]),
+        (12, [32, 64]),
+        (13, [33, 65]),
+        (250, [40, 97]),
+        (30, [INNER + 1, 2 * INNER + 70]),
+        (ROWS + 1, [3, 35]),
+    ] {
+        check::<f32>(rows, shape);
+        check::<bf16>(rows, shape);
+    }
+}
+
+#[test]
+fn a_product_without_rows_is_empty() {
+    let factor = Factor::weight(&[1.0, 2.0], 2);
+    assert!(product::<f32>(&[], factor, None).is_empty());
+}
+
+#[test]
+#[should_panic(expected = "5 elements in rows of 2, times 2 × 1, into 2")]
+fn rows_that_do_not_fit_are_refused() {
+    let _ = product::<f32>(&[0.0; 5], Factor::weight(&[1.0, 2.0], 2).transposed(), None);
+}
