@@ -22,6 +22,17 @@ pub(super) fn product<E: Element>(
     input: &[f32],
     weight: &[E],
     bias: Option<&[E]>,
+    dims: [usize; 3],
+) -> Vec<E> {
+    product_on(Arch::new(), input, weight, bias, dims)
+}
+
+/// [`product`] in the vectors of `arch`.
+fn product_on<E: Element>(
+    arch: Arch,
+    input: &[f32],
+    weight: &[E],
+    bias: Option<&[E]>,
     [tokens, d_in, d_out]: [usize; 3],
 ) -> Vec<E> {
     // [d_out, tokens]
@@ -40,7 +51,7 @@ pub(super) fn product<E: Element>(
                 input,
                 d_in,
             };
-            Arch::new().dispatch(dots);
+            arch.dispatch(dots);
         });
     if tokens == 1 {
         return columns;
@@ -169,4 +180,29 @@ fn dots<S: Simd, const ROWS: usize, const TOKENS: usize>(
         }
     }
     products
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flex::vector::arches;
+
+    /// In small whole numbers all sums are exact, whatever their order.
+    #[test]
+    fn all_vectors_give_the_same() {
+        let numbers = |len: usize| (0..len).map(|i| ((i * 7919) % 17) as f32 - 8.0);
+        for dims @ [tokens, d_in, d_out] in [[3, 20, 9], [5, 67, 4], [12, 33, 11], [23, 130, 6]] {
+            let input: Vec<f32> = numbers(tokens * d_in).collect();
+            let weight: Vec<f32> = numbers(d_out * d_in).collect();
+            let bias: Vec<f32> = numbers(d_out).collect();
+            let rows = weight.chunks(d_in).zip(&bias);
+            let dot = |x: &[f32], w: &[f32]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f32>();
+            let output = |x| rows.clone().map(move |(w, bias)| dot(x, w) + bias);
+            let expected: Vec<f32> = input.chunks(d_in).flat_map(output).collect();
+            for arch in arches() {
+                let output = product_on(arch, &input, &weight, Some(&bias), dims);
+                assert!(output == expected, "{dims:?}, {arch:?}");
+            }
+        }
+    }
 }

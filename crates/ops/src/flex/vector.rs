@@ -26,6 +26,15 @@ pub fn f32_lanes() -> usize {
     Arch::new().dispatch(Lanes)
 }
 
+/// The widest vectors of this processor, and narrower ones that it has too.
+#[cfg(test)]
+pub(super) fn arches() -> Vec<Arch> {
+    let mut arches = vec![Arch::new(), Arch::Scalar];
+    #[cfg(target_arch = "x86_64")]
+    arches.extend(pulp::x86::V3::try_new().map(Arch::V3));
+    arches
+}
+
 /// A closure that is called as it is. (As an `FnOnce`, which pulp takes, it would be called through a shim
 /// that nothing can mark for inlining.)
 struct Body<F>(F);

@@ -11,7 +11,7 @@ use super::{
 use crate::flex::element::Element;
 
 /// Vectors of columns a tile.
-pub(super) const VECTORS: usize = 2;
+const VECTORS: usize = 2;
 
 /// Rows of a tile: as many as registers can hold beside the vectors that are multiplied.
 const fn tile_rows<S: Simd>() -> usize {
@@ -27,15 +27,15 @@ const FEW: usize = 6;
 /// With 32.
 const MANY: usize = 12;
 
-/// Tells the rows of a tile on this processor.
-pub(super) struct TileRows;
+/// Tells the rows and columns of a tile.
+pub(super) struct TileShape;
 
-impl WithSimd for TileRows {
-    type Output = usize;
+impl WithSimd for TileShape {
+    type Output = [usize; 2];
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> usize {
-        tile_rows::<S>()
+    fn with_simd<S: Simd>(self, _: S) -> [usize; 2] {
+        [tile_rows::<S>(), VECTORS * S::F32_LANES]
     }
 }
 
@@ -70,7 +70,7 @@ impl<E: Element> PanelTask<'_, E> {
         } = self;
         let (factor, inner) = (&product.factor, product.inner.clone());
         let tiles = Tiles::<E, ROWS> { product, tiles };
-        match factor.in_place(&columns) {
+        match factor.in_place(&columns, VECTORS * S::F32_LANES) {
             Some((weight, stride)) if tiles.tiles.len() <= UNCOPIED_TILES => {
                 for columns in panels.of(columns) {
                     let rows = weight[inner.start * stride..]

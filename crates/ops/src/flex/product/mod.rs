@@ -15,8 +15,8 @@ use std::{mem::MaybeUninit, ops::Range};
 use pulp::Arch;
 use rayon::prelude::*;
 
-use self::kernel::{PanelTask, TileRows};
-use super::{element::Element, vector::f32_lanes};
+use self::kernel::{PanelTask, TileShape};
+use super::element::Element;
 
 /// The right factor of a product: a weight `[d_out, d_in]`, or its transpose.
 #[derive(Debug, Clone, Copy)]
@@ -58,17 +58,12 @@ impl<'a, E> Factor<'a, E> {
 }
 
 impl<E: Element> Factor<'_, E> {
-    /// The weight and the length of its rows, if these columns can be read there as whole panels.
-    fn in_place(&self, columns: &Range<usize>) -> Option<(&[f32], usize)> {
-        let whole = columns.len().is_multiple_of(panel_width());
+    /// The weight and the length of its rows, if these columns can be read there in whole panels of `width`.
+    fn in_place(&self, columns: &Range<usize>, width: usize) -> Option<(&[f32], usize)> {
+        let whole = columns.len().is_multiple_of(width);
         let weight = E::as_f32(self.weight).filter(|_| whole && !self.transposed)?;
         Some((weight, self.d_in))
     }
-}
-
-/// Columns of a panel.
-fn panel_width() -> usize {
-    kernel::VECTORS * f32_lanes()
 }
 
 /// What a product is added to.
@@ -88,11 +83,27 @@ pub(super) fn product<E: Element>(
     factor: Factor<'_, E>,
     bias: Option<&[E]>,
 ) -> Vec<f32> {
+    product_on(Arch::new(), rows, factor, bias)
+}
+
+/// [`product`] in the vectors of `arch`.
+fn product_on<E: Element>(
+    arch: Arch,
+    rows: &[f32],
+    factor: Factor<'_, E>,
+    bias: Option<&[E]>,
+) -> Vec<f32> {
     let [inner, columns] = factor.shape();
     let len = rows.len() / inner * columns;
     let mut output = Vec::with_capacity(len);
-    let start = bias.map_or(Start::Zero, Start::Bias);
-    multiply(&mut output.spare_capacity_mut()[..len], rows, factor, start);
+    let empty = &mut output.spare_capacity_mut()[..len];
+    multiply(
+        arch,
+        empty,
+        rows,
+        factor,
+        bias.map_or(Start::Zero, Start::Bias),
+    );
     #[expect(unsafe_code, reason = "`multiply` has written to all of it")]
     // SAFETY: see the reason.
     unsafe {
@@ -106,7 +117,7 @@ pub(super) fn add_product<E: Element>(output: &mut [f32], rows: &[f32], factor: 
     #[expect(unsafe_code, reason = "`multiply` writes numbers, and nothing else")]
     // SAFETY: see the reason.
     let output = unsafe { &mut *(std::ptr::from_mut(output) as *mut [MaybeUninit<f32>]) };
-    multiply(output, rows, factor, Start::Output);
+    multiply(Arch::new(), output, rows, factor, Start::Output);
 }
 
 /// Inner indices at a time: all of a small model's hidden size. A panel of them is 128 KiB with AVX-512.
@@ -126,6 +137,7 @@ const TASKS_A_THREAD: usize = 4;
 
 /// Writes to all of `output`; [`Start::Output`] says that there are numbers already.
 fn multiply<E: Element>(
+    arch: Arch,
     output: &mut [MaybeUninit<f32>],
     rows: &[f32],
     factor: Factor<'_, E>,
@@ -154,13 +166,16 @@ fn multiply<E: Element>(
         for first in (0..inner).step_by(inner_at_a_time) {
             let part = first..inner.min(first + inner_at_a_time);
             let start = if first == 0 { start } else { Start::Output };
-            Product::new(output, rows, factor, part, start).run();
+            Product::new(arch, output, rows, factor, part, start).run();
         }
     }
 }
 
 /// A part of a product whose shapes fit, its left factor copied. Its panels may be computed at the same time.
 struct Product<'a, E> {
+    arch: Arch,
+    /// Rows and columns.
+    tile: [usize; 2],
     /// `[rows, columns]`.
     output: *mut f32,
     rows: usize,
@@ -182,13 +197,15 @@ unsafe impl<E: Sync> Sync for Product<'_, E> {}
 
 impl<'a, E: Element> Product<'a, E> {
     fn new(
+        arch: Arch,
         output: &mut [MaybeUninit<f32>],
         rows: &[f32],
         factor: Factor<'a, E>,
         inner: Range<usize>,
         start: Start<'a, E>,
     ) -> Self {
-        let ([width, columns], tile_rows) = (factor.shape(), Arch::new().dispatch(TileRows));
+        let ([width, columns], tile) = (factor.shape(), arch.dispatch(TileShape));
+        let [tile_rows, _] = tile;
         let count = rows.len() / width;
         let len = count.next_multiple_of(tile_rows) * inner.len();
         let mut left = Vec::with_capacity(len);
@@ -205,6 +222,8 @@ impl<'a, E: Element> Product<'a, E> {
             left.set_len(len);
         }
         Self {
+            arch,
+            tile,
             output: output.as_mut_ptr().cast(),
             rows: count,
             columns,
@@ -218,14 +237,12 @@ impl<'a, E: Element> Product<'a, E> {
     /// Where these columns of a row begin in the output.
     fn row(&self, row: usize, columns: &Range<usize>) -> *mut f32 {
         // Inside the output: it has `rows` of `columns`.
-        assert!(row < self.rows && columns.start < self.columns);
+        assert!(row < self.rows && columns.end <= self.columns);
         self.output.wrapping_add(row * self.columns + columns.start)
     }
 
     fn run(&self) {
-        let columns = self.columns;
-        let (arch, tile_rows) = (Arch::new(), Arch::new().dispatch(TileRows));
-        let width = panel_width();
+        let (columns, [tile_rows, width]) = (self.columns, self.tile);
         let (panels, tiles) = (columns.div_ceil(width), self.rows.div_ceil(tile_rows));
         let tasks = TASKS_A_THREAD * rayon::current_num_threads();
         let columns_a_task = (panels / tasks).clamp(1, PANELS_A_TASK) * width;
@@ -239,7 +256,7 @@ impl<'a, E: Element> Product<'a, E> {
             || pack::Panels::new(self.inner.len(), columns_a_task, width),
             |panels, task| {
                 let (column, tile) = (task / parts * columns_a_task, task % parts * tiles_a_task);
-                arch.dispatch(PanelTask {
+                self.arch.dispatch(PanelTask {
                     product: self,
                     panels,
                     columns: column..columns.min(column + columns_a_task),

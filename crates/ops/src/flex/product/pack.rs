@@ -6,7 +6,7 @@ use super::Factor;
 use crate::flex::{element::Element, storage::zeros, vector::vectorised};
 
 /// f32s of a cache's line, and of the widest vector.
-pub(super) const LINE: usize = 16;
+const LINE: usize = 16;
 
 /// Inner indices of a row that are copied at a time, four lines of f32.
 const RUN: usize = 4 * LINE;
@@ -51,7 +51,9 @@ impl Panels {
     /// Room for so many columns of so many inner indices, in panels of `width` columns.
     pub(super) fn new(inner: usize, columns: usize, width: usize) -> Self {
         let buffer = zeros::<f32>(inner * columns.next_multiple_of(width) + LINE);
-        let start = buffer.as_ptr().align_offset(LINE * size_of::<f32>());
+        let aligned = buffer.as_ptr().align_offset(LINE * size_of::<f32>());
+        // Anywhere would do, only slower.
+        let start = aligned.min(LINE);
         Self {
             buffer,
             start,

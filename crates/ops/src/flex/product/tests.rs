@@ -1,6 +1,7 @@
 use half::bf16;
 
 use super::*;
+use crate::flex::vector::arches;
 
 /// Small whole numbers, whose products and sums are exact in f32 whatever their order.
 fn numbers(len: usize, offset: usize) -> impl Iterator<Item = f32> {
@@ -37,7 +38,10 @@ fn check<E: Element>(rows: usize, shape @ [d_out, d_in]: [usize; 2]) {
         let narrow_bias: Vec<E> = bias.iter().map(|x| E::store(*x)).collect();
         let expected = plain(&left, &weight, shape, transposed);
         let case = format!("{rows} rows, {shape:?}, transposed: {transposed}");
-        assert!(product(&left, factor, None) == expected, "{case}");
+        for arch in arches() {
+            let output = product_on(arch, &left, factor, None);
+            assert!(output == expected, "{case}, {arch:?}");
+        }
         let with_bias: Vec<f32> = (expected.iter().zip(bias.iter().cycle()))
             .map(|(product, bias)| product + bias)
             .collect();
