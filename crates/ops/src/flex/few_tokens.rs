@@ -191,7 +191,10 @@ mod tests {
     #[test]
     fn all_vectors_give_the_same() {
         let numbers = |len: usize| (0..len).map(|i| ((i * 7919) % 17) as f32 - 8.0);
-        for dims @ [tokens, d_in, d_out] in [[3, 20, 9], [5, 67, 4], [12, 33, 11], [23, 130, 6]] {
+        // The last two go through several tasks.
+        let shapes = [[3, 20, 9], [5, 67, 4], [12, 33, 11], [23, 130, 6]];
+        let tasks = [[2, BLOCK + 5, 9], [5, BLOCK + 5, 9]];
+        for dims @ [tokens, d_in, d_out] in shapes.into_iter().chain(tasks) {
             let input: Vec<f32> = numbers(tokens * d_in).collect();
             let weight: Vec<f32> = numbers(d_out * d_in).collect();
             let bias: Vec<f32> = numbers(d_out).collect();

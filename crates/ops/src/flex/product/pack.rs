@@ -24,16 +24,7 @@ pub(super) fn tile(tile: &mut [MaybeUninit<f32>], rows: &[f32], width: usize, in
             if rows.len() < tile_rows {
                 tile.fill(MaybeUninit::new(0.0));
             }
-            for (run, places) in tile.chunks_mut(RUN * tile_rows).enumerate() {
-                let start = inner.start + run * RUN;
-                for (column, row) in rows.clone().enumerate() {
-                    let row = &row[start..][..places.len() / tile_rows];
-                    prefetch(row.as_ptr().wrapping_add(RUN), RUN);
-                    for (place, x) in places.chunks_exact_mut(tile_rows).zip(row) {
-                        place[column].write(*x);
-                    }
-                }
-            }
+            interleave(tile, tile_rows, rows, inner.start, MaybeUninit::new);
         },
     );
 }
@@ -125,14 +116,33 @@ fn transpose<E: Element>(
     inner: Range<usize>,
     columns: Range<usize>,
 ) {
-    for (run, places) in panel.chunks_mut(RUN * width).enumerate() {
-        let len = places.len() / width;
-        let start = inner.start + run * RUN;
-        for (column, row) in columns.clone().enumerate() {
-            let row = &factor.weight[row * factor.d_in + start..][..len];
+    let rows = factor.weight[columns.start * factor.d_in..].chunks_exact(factor.d_in);
+    interleave(
+        panel,
+        width,
+        rows.take(columns.len()),
+        inner.start,
+        #[inline(always)]
+        |x| x,
+    );
+}
+
+/// Indices of rows, the first one and those behind it, as `[indices, width]`: a row is a column.
+#[inline(always)]
+fn interleave<'a, E: Element, T>(
+    places: &mut [T],
+    width: usize,
+    rows: impl Iterator<Item = &'a [E]> + Clone,
+    first: usize,
+    number: impl Fn(f32) -> T,
+) {
+    for (run, places) in places.chunks_mut(RUN * width).enumerate() {
+        let start = first + run * RUN;
+        for (column, row) in rows.clone().enumerate() {
+            let row = &row[start..][..places.len() / width];
             prefetch(row.as_ptr().wrapping_add(RUN), RUN);
             for (place, x) in places.chunks_exact_mut(width).zip(row) {
-                place[column] = x.load();
+                place[column] = number(x.load());
             }
         }
     }
