@@ -6,12 +6,12 @@ use pulp::{Simd, WithSimd};
 
 use super::{
     Product, Start,
-    pack::{COPY_AHEAD, Panels, prefetch},
+    pack::{COPY_AHEAD, Panel, prefetch},
 };
 use crate::flex::element::Element;
 
 /// Vectors of columns a tile.
-const VECTORS: usize = 2;
+const VECTORS: usize = 3;
 
 /// Rows of a tile: as many as registers can hold beside the vectors that are multiplied.
 const fn tile_rows<S: Simd>() -> usize {
@@ -22,10 +22,10 @@ const fn tile_rows<S: Simd>() -> usize {
 }
 
 /// With 16 registers.
-const FEW: usize = 6;
+const FEW: usize = 4;
 
 /// With 32.
-const MANY: usize = 12;
+const MANY: usize = 8;
 
 /// Tells the rows and columns of a tile.
 pub(super) struct TileShape;
@@ -39,10 +39,10 @@ impl WithSimd for TileShape {
     }
 }
 
-/// Some tiles of rows by some panels of columns.
+/// Some tiles of rows by a panel of columns.
 pub(super) struct PanelTask<'a, E> {
     pub(super) product: &'a Product<'a, E>,
-    pub(super) panels: &'a mut Panels,
+    pub(super) panel: &'a mut Panel,
     pub(super) columns: Range<usize>,
     pub(super) tiles: Range<usize>,
 }
@@ -62,119 +62,136 @@ impl<E: Element> WithSimd for PanelTask<'_, E> {
 impl<E: Element> PanelTask<'_, E> {
     #[inline(always)]
     fn run<S: Simd, const ROWS: usize>(self, simd: S) {
-        let Self {
-            product,
-            panels,
-            columns,
-            tiles,
-        } = self;
-        let (factor, inner) = (&product.factor, product.inner.clone());
-        let tiles = Tiles::<E, ROWS> { product, tiles };
-        match factor.in_place(&columns, VECTORS * S::F32_LANES) {
+        match self.columns.len().div_ceil(S::F32_LANES) {
+            1 => self.multiply::<S, ROWS, 1>(simd),
+            2 => self.multiply::<S, ROWS, 2>(simd),
+            _ => self.multiply::<S, ROWS, VECTORS>(simd),
+        }
+    }
+
+    /// With so many vectors of columns, the last of which may be a part of one.
+    #[inline(always)]
+    fn multiply<S: Simd, const ROWS: usize, const WIDE: usize>(self, simd: S) {
+        let Product { factor, inner, .. } = self.product;
+        let width = WIDE * S::F32_LANES;
+        let tiles = Tiles::<E, ROWS, WIDE> {
+            product: self.product,
+            tiles: self.tiles,
+            columns: self.columns.clone(),
+        };
+        match factor.in_place(&self.columns, width) {
             Some((weight, stride)) if tiles.tiles.len() <= UNCOPIED_TILES => {
-                for columns in panels.of(columns) {
-                    let rows = weight[inner.start * stride..]
-                        .chunks(stride)
-                        .take(inner.len());
-                    let rows = rows.map(|row| vectors::<S>(&row[columns.clone()]));
-                    tiles.by(simd, &columns, rows, COPY_AHEAD * stride);
-                }
+                let rows = weight[inner.start * stride..].chunks(stride);
+                let rows = rows.map(|row| vectors::<S, WIDE>(&row[self.columns.clone()]));
+                tiles.by(simd, rows.take(inner.len()), COPY_AHEAD * stride);
             }
             _ => {
-                for (columns, panel) in panels.fill(factor, inner, columns) {
-                    let (panel, _) = S::as_simd_f32s(panel);
-                    let rows = panel.as_chunks().0.iter();
-                    tiles.by(simd, &columns, rows, AHEAD * VECTORS * S::F32_LANES);
-                }
+                let panel = self.panel.fill(factor, inner.clone(), self.columns, width);
+                let (panel, _) = S::as_simd_f32s(panel);
+                tiles.by(simd, panel.as_chunks().0.iter(), AHEAD * width);
             }
         }
     }
 }
 
 /// For so many tiles a panel is read where it is: once, and again from the second cache.
-const UNCOPIED_TILES: usize = 2;
+const UNCOPIED_TILES: usize = 3;
 
 /// Inner indices whose columns are asked for ahead, in a panel.
 const AHEAD: usize = 12;
 
 #[inline(always)]
-fn vectors<S: Simd>(columns: &[f32]) -> &[S::f32s; VECTORS] {
+fn vectors<S: Simd, const WIDE: usize>(columns: &[f32]) -> &[S::f32s; WIDE] {
     let (vectors, _) = S::as_simd_f32s(columns);
     vectors.first_chunk().expect("a panel's columns")
 }
 
-/// Some tiles of a product's rows.
-struct Tiles<'a, E, const ROWS: usize> {
+/// Some tiles of a product's rows, and some columns.
+struct Tiles<'a, E, const ROWS: usize, const WIDE: usize> {
     product: &'a Product<'a, E>,
     tiles: Range<usize>,
+    columns: Range<usize>,
 }
 
-impl<E: Element, const ROWS: usize> Tiles<'_, E, ROWS> {
-    /// Multiplies them by a panel of these columns, an item for each inner index, and asks for what is
-    /// `ahead` f32s behind it.
+impl<E: Element, const ROWS: usize, const WIDE: usize> Tiles<'_, E, ROWS, WIDE> {
+    /// Multiplies them by a panel, an item for each inner index, and asks for what is `ahead` f32s behind it.
     #[inline(always)]
     fn by<'p, S: Simd>(
         &self,
         simd: S,
-        columns: &Range<usize>,
-        panel: impl Iterator<Item = &'p [S::f32s; VECTORS]> + Clone,
+        panel: impl Iterator<Item = &'p [S::f32s; WIDE]> + Clone,
         ahead: usize,
     ) {
-        let product = self.product;
-        let left = product.left.chunks_exact(product.inner.len() * ROWS);
+        let Product {
+            left, inner, rows, ..
+        } = self.product;
+        let left = left.chunks_exact(inner.len() * ROWS);
         for (tile, left) in self.tiles.clone().zip(left.skip(self.tiles.start)) {
-            let sums = multiply::<S, ROWS>(simd, left, panel.clone(), ahead);
-            let rows = tile * ROWS..product.rows.min((tile + 1) * ROWS);
-            for (row, sums) in rows.zip(&sums) {
-                let output = product.row(row, columns).cast::<MaybeUninit<f32>>();
-                #[expect(unsafe_code, reason = "a part of the output, and of no other task's")]
-                // SAFETY: see the reason.
-                let output = unsafe { std::slice::from_raw_parts_mut(output, columns.len()) };
-                let sums = bytemuck::cast_slice::<_, f32>(sums).iter().copied();
-                match product.start {
-                    Start::Zero => put(output, sums),
-                    Start::Bias(bias) => {
-                        let bias = bias[columns.clone()].iter();
-                        put(output, sums.zip(bias).map(|(sum, bias)| sum + bias.load()));
-                    }
-                    Start::Output => add(output, sums),
+            let sums = multiply::<S, ROWS, WIDE>(simd, left, panel.clone(), ahead);
+            // So many rows that the compiler knows it: the sums go from registers to the output.
+            for (row, sums) in sums.into_iter().enumerate() {
+                let row = tile * ROWS + row;
+                if row < *rows {
+                    self.put(simd, row, sums);
                 }
             }
         }
     }
-}
 
-#[inline(always)]
-fn put(output: &mut [MaybeUninit<f32>], numbers: impl Iterator<Item = f32>) {
-    for (output, number) in output.iter_mut().zip(numbers) {
-        output.write(number);
-    }
-}
-
-/// To an output that was written to.
-#[inline(always)]
-fn add(output: &mut [MaybeUninit<f32>], numbers: impl Iterator<Item = f32>) {
-    for (output, number) in output.iter_mut().zip(numbers) {
-        #[expect(unsafe_code, reason = "`Start::Output` says that it was")]
+    /// Writes the columns of a row.
+    #[inline(always)]
+    fn put<S: Simd>(&self, simd: S, row: usize, mut sums: [S::f32s; WIDE]) {
+        let (columns, start) = (self.columns.clone(), self.product.start);
+        let output = self.product.row(row, &columns).cast::<MaybeUninit<f32>>();
+        #[expect(unsafe_code, reason = "a part of the output, and of no other task's")]
         // SAFETY: see the reason.
-        let output = unsafe { output.assume_init_mut() };
-        *output += number;
+        let output = unsafe { std::slice::from_raw_parts_mut(output, columns.len()) };
+        if let Start::Bias(bias) = start {
+            let sums = bytemuck::cast_slice_mut::<_, f32>(&mut sums);
+            for (sum, bias) in sums.iter_mut().zip(&bias[columns]) {
+                *sum += bias.load();
+            }
+        }
+        let (vectors, rest) = S::as_uninit_mut_simd_f32s(output);
+        for (output, sum) in vectors.iter_mut().zip(sums) {
+            output.write(match start {
+                Start::Output => {
+                    #[expect(unsafe_code, reason = "`Start::Output` says that it was written to")]
+                    // SAFETY: see the reason.
+                    let before = unsafe { output.assume_init() };
+                    simd.add_f32s(before, sum)
+                }
+                Start::Zero | Start::Bias(_) => sum,
+            });
+        }
+        let sums = bytemuck::cast_slice::<_, f32>(&sums);
+        for (output, sum) in rest.iter_mut().zip(&sums[vectors.len() * S::F32_LANES..]) {
+            output.write(match start {
+                Start::Output => {
+                    #[expect(unsafe_code, reason = "as above")]
+                    // SAFETY: see the reason.
+                    let before = unsafe { output.assume_init() };
+                    before + sum
+                }
+                Start::Zero | Start::Bias(_) => *sum,
+            });
+        }
     }
 }
 
-/// The product of a tile's rows, `[inner, ROWS]`, and a panel, `[inner, VECTORS]`.
+/// The product of a tile's rows, `[inner, ROWS]`, and a panel, `[inner, WIDE]`.
 #[inline(always)]
-fn multiply<'p, S: Simd, const ROWS: usize>(
+fn multiply<'p, S: Simd, const ROWS: usize, const WIDE: usize>(
     simd: S,
     rows: &[f32],
-    panel: impl Iterator<Item = &'p [S::f32s; VECTORS]>,
+    panel: impl Iterator<Item = &'p [S::f32s; WIDE]>,
     ahead: usize,
-) -> [[S::f32s; VECTORS]; ROWS] {
-    let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
+) -> [[S::f32s; WIDE]; ROWS] {
+    let mut sums = [[simd.splat_f32s(0.0); WIDE]; ROWS];
     let (rows, _) = rows.as_chunks::<ROWS>();
     for (rows, columns) in rows.iter().zip(panel) {
         let place = columns.as_ptr().cast::<f32>();
-        prefetch(place.wrapping_add(ahead), VECTORS * S::F32_LANES);
+        prefetch(place.wrapping_add(ahead), WIDE * S::F32_LANES);
         for (sums, row) in sums.iter_mut().zip(rows) {
             let row = simd.splat_f32s(*row);
             for (sum, column) in sums.iter_mut().zip(columns) {

@@ -15,7 +15,10 @@ use std::{mem::MaybeUninit, ops::Range};
 use pulp::Arch;
 use rayon::prelude::*;
 
-use self::kernel::{PanelTask, TileShape};
+use self::{
+    kernel::{PanelTask, TileShape},
+    pack::Panel,
+};
 use super::element::Element;
 
 /// The right factor of a product: a weight `[d_out, d_in]`, or its transpose.
@@ -129,9 +132,6 @@ const ROWS: usize = 1536;
 /// Rows a task at least, or copying its panels would take too long beside.
 const ROWS_A_TASK: usize = 192;
 
-/// Panels a task at most: with AVX-512 they fill half of a second cache of 1 MiB.
-const PANELS_A_TASK: usize = 4;
-
 /// Tasks for each thread at least, so that all end at about the same time.
 const TASKS_A_THREAD: usize = 4;
 
@@ -242,27 +242,24 @@ impl<'a, E: Element> Product<'a, E> {
     }
 
     fn run(&self) {
-        let (columns, [tile_rows, width]) = (self.columns, self.tile);
-        let (panels, tiles) = (columns.div_ceil(width), self.rows.div_ceil(tile_rows));
-        let tasks = TASKS_A_THREAD * rayon::current_num_threads();
-        let columns_a_task = (panels / tasks).clamp(1, PANELS_A_TASK) * width;
-        let groups = columns.div_ceil(columns_a_task);
-        // Where there are few columns, the rows are divided too.
-        let tiles_a_task = tiles
-            .div_ceil(tasks.div_ceil(groups))
-            .max(ROWS_A_TASK / tile_rows);
+        let [tile_rows, width] = self.tile;
+        let (panels, tiles) = (self.columns.div_ceil(width), self.rows.div_ceil(tile_rows));
+        // Where there are few panels, the rows are divided too.
+        let parts = (TASKS_A_THREAD * rayon::current_num_threads()).div_ceil(panels);
+        let tiles_a_task = tiles.div_ceil(parts).max(ROWS_A_TASK / tile_rows);
         let parts = tiles.div_ceil(tiles_a_task);
-        (0..groups * parts).into_par_iter().for_each_init(
-            || pack::Panels::new(self.inner.len(), columns_a_task, width),
-            |panels, task| {
-                let (column, tile) = (task / parts * columns_a_task, task % parts * tiles_a_task);
+        // Each a task by itself, or rayon gives several to a thread that may be a slow one.
+        let tasks = (0..panels * parts).into_par_iter().with_max_len(1);
+        tasks.for_each(|task| {
+            let (column, tile) = (task / parts * width, task % parts * tiles_a_task);
+            Panel::with(|panel| {
                 self.arch.dispatch(PanelTask {
                     product: self,
-                    panels,
-                    columns: column..columns.min(column + columns_a_task),
+                    panel,
+                    columns: column..self.columns.min(column + width),
                     tiles: tile..tiles.min(tile + tiles_a_task),
                 });
-            },
-        );
+            });
+        });
     }
 }

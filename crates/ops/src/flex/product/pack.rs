@@ -1,6 +1,6 @@
 //! Copies of factors, in the kernel's order.
 
-use std::{mem::MaybeUninit, ops::Range};
+use std::{cell::RefCell, mem::MaybeUninit, ops::Range};
 
 use super::Factor;
 use crate::flex::{element::Element, storage::zeros, vector::vectorised};
@@ -29,60 +29,54 @@ pub(super) fn tile(tile: &mut [MaybeUninit<f32>], rows: &[f32], width: usize, in
     );
 }
 
-/// Panels of a right factor: side by side columns of some inner indices, each panel `[inner, width]`.
-pub(super) struct Panels {
-    /// A line too many.
-    buffer: Vec<f32>,
-    /// Where its first line begins.
-    start: usize,
-    width: usize,
-}
+/// Room for a panel of a right factor: some columns of some inner indices, `[inner, columns]`.
+#[derive(Default)]
+pub(super) struct Panel(Vec<f32>);
 
-impl Panels {
-    /// Room for so many columns of so many inner indices, in panels of `width` columns.
-    pub(super) fn new(inner: usize, columns: usize, width: usize) -> Self {
-        let buffer = zeros::<f32>(inner * columns.next_multiple_of(width) + LINE);
-        let aligned = buffer.as_ptr().align_offset(LINE * size_of::<f32>());
-        // Anywhere would do, only slower.
-        let start = aligned.min(LINE);
-        Self {
-            buffer,
-            start,
-            width,
+impl Panel {
+    /// Runs `body` with one that this thread keeps.
+    pub(super) fn with<R>(body: impl FnOnce(&mut Self) -> R) -> R {
+        thread_local! {
+            static PANEL: RefCell<Panel> = RefCell::default();
         }
+        PANEL.with_borrow_mut(body)
     }
 
-    /// These columns, a panel at a time.
-    pub(super) fn of(
-        &self,
-        columns: Range<usize>,
-    ) -> impl Iterator<Item = Range<usize>> + Clone + use<> {
-        let width = self.width;
-        let starts = columns.clone().step_by(width);
-        starts.map(move |start| start..columns.end.min(start + width))
-    }
-
-    /// Copies a part of the factor here; zeros are behind its columns in the last panel.
+    /// Copies a part of the factor here, `[inner, width]`, with zeros behind its columns.
     #[inline(always)]
     pub(super) fn fill<E: Element>(
         &mut self,
         factor: &Factor<'_, E>,
         inner: Range<usize>,
         columns: Range<usize>,
-    ) -> impl Iterator<Item = (Range<usize>, &[f32])> + Clone {
-        let width = self.width;
-        let panel_columns = self.of(columns);
-        let panels = self.buffer[self.start..].chunks_exact_mut(inner.len() * width);
-        for (columns, panel) in panel_columns.clone().zip(panels) {
-            if columns.len() < width {
-                panel.fill(0.0);
-            }
-            match factor.transposed {
-                false => copy(panel, width, factor, inner.clone(), columns),
-                true => transpose(panel, width, factor, inner.clone(), columns),
+        width: usize,
+    ) -> &[f32] {
+        let len = inner.len() * width;
+        if self.0.len() < len + LINE {
+            self.0 = zeros(len + LINE);
+        }
+        // Anywhere would do, only slower.
+        let aligned = self.0.as_ptr().align_offset(LINE * size_of::<f32>());
+        let panel = &mut self.0[aligned.min(LINE)..][..len];
+        if columns.len() < width {
+            panel.fill(0.0);
+        }
+        match factor.transposed {
+            false => copy(panel, width, factor, inner, columns),
+            true => {
+                let rows = factor.weight.chunks_exact(factor.d_in);
+                let rows = rows.skip(columns.start).take(columns.len());
+                interleave(
+                    panel,
+                    width,
+                    rows,
+                    inner.start,
+                    #[inline(always)]
+                    |x| x,
+                );
             }
         }
-        panel_columns.zip(self.buffer[self.start..].chunks_exact(inner.len() * width))
+        panel
     }
 }
 
@@ -105,26 +99,6 @@ fn copy<E: Element>(
             *place = x.load();
         }
     }
-}
-
-/// Where the inner indices of a column stand side by side.
-#[inline(always)]
-fn transpose<E: Element>(
-    panel: &mut [f32],
-    width: usize,
-    factor: &Factor<'_, E>,
-    inner: Range<usize>,
-    columns: Range<usize>,
-) {
-    let rows = factor.weight[columns.start * factor.d_in..].chunks_exact(factor.d_in);
-    interleave(
-        panel,
-        width,
-        rows.take(columns.len()),
-        inner.start,
-        #[inline(always)]
-        |x| x,
-    );
 }
 
 /// Indices of rows, the first one and those behind it, as `[indices, width]`: a row is a column.
