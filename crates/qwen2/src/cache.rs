@@ -180,8 +180,13 @@ impl<B: Backend> KvCache<B> {
                 // In place, if nobody holds a view of it any more.
                 true => held.slice_assign(s![.., .., end - count..end, ..], new),
                 false => {
-                    let past = held.slice(s![.., .., ..end - count, ..]);
-                    Tensor::cat(vec![past, new], 2)
+                    let past = match held.dims()[2] > end - count {
+                        true => held.slice(s![.., .., ..end - count, ..]),
+                        false => held,
+                    };
+                    // As the new ones come from their projection: a token's heads side by side.
+                    let tokens = [past, new].map(|states| states.swap_dims(1, 2));
+                    Tensor::cat(tokens.into(), 1).swap_dims(1, 2)
                 }
             }
         });

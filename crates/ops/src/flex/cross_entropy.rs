@@ -10,7 +10,7 @@ use super::{
     element::Element,
     exp::exp,
     product::{Factor, add_product, product},
-    storage::{contiguous, for_rows, narrow, tensor, wide, zeros},
+    storage::{contiguous, for_rows, narrow, tensor, zeros},
     vector::{largest, sum, vectorised},
 };
 
@@ -63,7 +63,7 @@ fn run<E: Element>(
         "a target is none of the {vocab} tokens"
     );
     let (hidden, weight) = (contiguous(hidden), contiguous(weight));
-    let (hidden, weight) = (wide(hidden.storage::<E>()), weight.storage::<E>());
+    let (hidden, weight) = (hidden.storage::<E>(), weight.storage::<E>());
     let mut losses = Vec::with_capacity(targets.len());
     let mut gradients = zeros::<f32>(if with_gradients { hidden.len() } else { 0 });
     for (index, targets) in targets.chunks(TOKENS).enumerate() {
@@ -82,7 +82,7 @@ fn run<E: Element>(
 
 /// Some tokens, and the head.
 struct Tokens<'a, E> {
-    hidden: &'a [f32],
+    hidden: &'a [E],
     weight: &'a [E],
     targets: &'a [usize],
     d_model: usize,

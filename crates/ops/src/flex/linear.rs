@@ -21,13 +21,13 @@ pub(super) fn forward<E: Element>(
 ) -> Tensor<Flex, 2> {
     let ([tokens, d_in], d_out) = (input.dims(), weight.dims()[0]);
     let (input, weight, bias) = (contiguous(input), contiguous(weight), bias.map(contiguous));
-    let (input, weight) = (wide(input.storage::<E>()), weight.storage::<E>());
+    let (input, weight) = (input.storage::<E>(), weight.storage::<E>());
     let bias = bias.as_ref().map(|bias| bias.storage::<E>());
     let output = match tokens {
-        0..=FEW_TOKENS => few_tokens::product(&input, weight, bias, [tokens, d_in, d_out]),
+        0..=FEW_TOKENS => few_tokens::product(&wide(input), weight, bias, [tokens, d_in, d_out]),
         _ => {
             let weight = Factor::weight(weight, d_in).transposed();
-            narrow(product(&input, weight, bias))
+            narrow(product(input, weight, bias))
         }
     };
     tensor(output, [tokens, d_out])
@@ -40,7 +40,7 @@ pub(super) fn backward<E: Element>(
 ) -> Tensor<Flex, 2> {
     let (tokens, d_in) = (above.dims()[0], weight.dims()[1]);
     let (above, weight) = (contiguous(above), contiguous(weight));
-    let above = wide(above.storage::<E>());
-    let output = product(&above, Factor::weight(weight.storage::<E>(), d_in), None);
+    let weight = Factor::weight(weight.storage::<E>(), d_in);
+    let output = product(above.storage::<E>(), weight, None);
     tensor(narrow::<E>(output), [tokens, d_in])
 }

@@ -5,7 +5,7 @@ use burn_flex::Flex;
 
 use super::{
     element::Element,
-    storage::{contiguous, for_rows, tensor, zeros},
+    storage::{contiguous, from_rows, tensor},
     vector::sum,
 };
 
@@ -25,19 +25,18 @@ pub(super) fn forward<E: Element>(
     let shape @ [_, width] = hidden.dims();
     let (hidden, weight) = (contiguous(hidden), contiguous(weight));
     let (hidden, weight) = (hidden.storage::<E>(), weight.storage::<E>());
-    let mut output = zeros::<E>(hidden.len());
-    for_rows(
-        &mut output,
+    let output = from_rows(
+        hidden.len(),
         width,
         #[inline(always)]
-        |start, part| {
-            let rows = hidden[start..].chunks_exact(width);
-            for (output, row) in part.chunks_exact_mut(width).zip(rows) {
+        |start, places| {
+            for row in hidden[start..][..places.len()].chunks_exact(width) {
                 let scale = scale(row, epsilon as f32);
-                for ((output, x), weight) in output.iter_mut().zip(row).zip(weight) {
+                places.put(row.iter().zip(weight).map(
                     // Rounded before the weight, as transformers does.
-                    *output = E::store(E::store(x.load() * scale).load() * weight.load());
-                }
+                    #[inline(always)]
+                    |(x, weight)| E::store(E::store(x.load() * scale).load() * weight.load()),
+                ));
             }
         },
     );
@@ -55,23 +54,25 @@ pub(super) fn backward<E: Element>(
     let (hidden, weight, above) = (contiguous(hidden), contiguous(weight), contiguous(above));
     let (hidden, weight) = (hidden.storage::<E>(), weight.storage::<E>());
     let above = above.storage::<E>();
-    let mut output = zeros::<E>(hidden.len());
-    for_rows(
-        &mut output,
+    let output = from_rows(
+        hidden.len(),
         width,
         #[inline(always)]
-        |start, part| {
-            let rows = hidden[start..].chunks_exact(width);
-            let aboves = above[start..].chunks_exact(width);
-            for ((output, x), dy) in part.chunks_exact_mut(width).zip(rows).zip(aboves) {
+        |start, places| {
+            let part = start..start + places.len();
+            let rows = hidden[part.clone()].chunks_exact(width);
+            for (x, dy) in rows.zip(above[part].chunks_exact(width)) {
                 let scale = scale(x, epsilon as f32);
                 // n = x · scale, so dx = scale · (a − n · mean(a · n)) with a = dy · weight.
                 let along = sum(width, |i| x[i].load() * (dy[i].load() * weight[i].load()));
                 let along = along * scale * scale / width as f32;
-                for (i, output) in output.iter_mut().enumerate() {
-                    let a = dy[i].load() * weight[i].load();
-                    *output = E::store(scale * (a - x[i].load() * along));
-                }
+                places.put(x.iter().zip(dy).zip(weight).map(
+                    #[inline(always)]
+                    |((x, dy), weight)| {
+                        let a = dy.load() * weight.load();
+                        E::store(scale * (a - x.load() * along))
+                    },
+                ));
             }
         },
     );

@@ -5,7 +5,7 @@ use burn_flex::Flex;
 
 use super::{
     element::Element,
-    storage::{contiguous, for_rows, heads_tensor, rows_in_order, zeros},
+    storage::{contiguous, from_rows, heads_tensor, rows_in_order},
 };
 
 /// See [`Ops::rotary`](crate::Ops::rotary). The output stands in memory as `[batch, seq, heads,
@@ -30,27 +30,31 @@ pub(super) fn rotate<E: Element>(
     let (cos, sin) = (contiguous(cos), contiguous(sin));
     let (cos, sin) = (cos.storage::<E>(), sin.storage::<E>());
     let width = heads * head_dim;
-    let mut output = zeros::<E>(batch * seq * width);
-    for_rows(
-        &mut output,
+    let output = from_rows(
+        batch * seq * width,
         width,
         #[inline(always)]
-        |start, part| {
-            for (index, token) in part.chunks_exact_mut(width).enumerate() {
-                let cell = start / width + index;
+        |start, places| {
+            for cell in start / width..(start + places.len()) / width {
                 let (row, place) = (cell / seq, cell % seq);
                 let angle = half * if angles_differ { cell } else { place };
                 let (cos, sin) = (&cos[angle..][..half], &sin[angle..][..half]);
-                for (head, output) in token.chunks_exact_mut(head_dim).enumerate() {
+                for head in 0..heads {
                     let at = offset + row * strides[0] + head * strides[1] + place * strides[2];
                     let (first, second) = states[at..][..head_dim].split_at(half);
-                    let (low, high) = output.split_at_mut(half);
-                    for i in 0..half {
-                        let (x, y) = (first[i].load(), second[i].load());
-                        let (cos, sin) = (cos[i].load(), sin[i].load());
-                        low[i] = E::store(x * cos - y * sin);
-                        high[i] = E::store(y * cos + x * sin);
-                    }
+                    let pairs = first.iter().zip(second).zip(cos.iter().zip(sin));
+                    let pairs = pairs.map(
+                        #[inline(always)]
+                        |((x, y), (cos, sin))| (x.load(), y.load(), cos.load(), sin.load()),
+                    );
+                    places.put(pairs.clone().map(
+                        #[inline(always)]
+                        |(x, y, cos, sin)| E::store(x * cos - y * sin),
+                    ));
+                    places.put(pairs.map(
+                        #[inline(always)]
+                        |(x, y, cos, sin)| E::store(y * cos + x * sin),
+                    ));
                 }
             }
         },

@@ -1,6 +1,9 @@
 //! Between tensors and slices, and between narrow numbers and wide ones.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    mem::{MaybeUninit, take},
+};
 
 use burn::tensor::{Bytes, Shape, Tensor, TensorPrimitive};
 use burn_flex::{Flex, FlexTensor, Layout};
@@ -75,10 +78,10 @@ pub(super) fn rows_a_task(width: usize) -> usize {
 
 /// Calls `body` with equal parts of `output`, `rows_a_task(width)` elements each, on all cores and with
 /// the processor's vectors; the number is where the part begins.
-pub(super) fn for_rows<E: Element>(
-    output: &mut [E],
+pub(super) fn for_rows<T: Send>(
+    output: &mut [T],
     width: usize,
-    body: impl Fn(usize, &mut [E]) + Sync,
+    body: impl Fn(usize, &mut [T]) + Sync,
 ) {
     let len = rows_a_task(width);
     if output.len() <= len {
@@ -99,45 +102,79 @@ pub(super) fn for_rows<E: Element>(
         });
 }
 
+/// Places that are written to one after the other, in memory that nothing was done to before.
+pub(super) struct Places<'a, E>(&'a mut [MaybeUninit<E>]);
+
+impl<E> Places<'_, E> {
+    /// How many are left.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Writes to the next ones.
+    #[inline(always)]
+    pub(super) fn put(&mut self, numbers: impl ExactSizeIterator<Item = E>) {
+        let (places, rest) = take(&mut self.0).split_at_mut(numbers.len());
+        let mut written = 0;
+        for (place, number) in places.iter_mut().zip(numbers) {
+            place.write(number);
+            written += 1;
+        }
+        assert_eq!(written, places.len(), "the numbers of an iterator");
+        self.0 = rest;
+    }
+}
+
+/// `len` elements from `body`, which is called as by [`for_rows`], and has to write to all places of a part.
+pub(super) fn from_rows<E: Element>(
+    len: usize,
+    width: usize,
+    body: impl Fn(usize, &mut Places<'_, E>) + Sync,
+) -> Vec<E> {
+    let mut output = Vec::with_capacity(len);
+    for_rows(
+        &mut output.spare_capacity_mut()[..len],
+        width,
+        #[inline(always)]
+        |start, part| {
+            let mut places = Places(part);
+            body(start, &mut places);
+            assert_eq!(places.len(), 0, "places that were not written to");
+        },
+    );
+    #[expect(
+        unsafe_code,
+        reason = "`for_rows` went through all places, and a part with some left ends in a panic"
+    )]
+    // SAFETY: see the reason.
+    unsafe {
+        output.set_len(len);
+    }
+    output
+}
+
 /// As f32; a copy only where they are not.
 pub(super) fn wide<E: Element>(numbers: &[E]) -> Cow<'_, [f32]> {
     match E::as_f32(numbers) {
         Some(numbers) => Cow::Borrowed(numbers),
-        None => {
-            let mut wide = zeros(numbers.len());
-            widen(&mut wide, numbers);
-            Cow::Owned(wide)
-        }
+        None => Cow::Owned(converted(numbers, E::load)),
     }
 }
 
-pub(super) fn widen<E: Element>(wide: &mut [f32], narrow: &[E]) {
-    for_rows(
-        wide,
+/// `numbers`, each by itself.
+fn converted<A: Element, B: Element>(numbers: &[A], number: impl Fn(A) -> B + Sync) -> Vec<B> {
+    from_rows(
+        numbers.len(),
         1,
         #[inline(always)]
-        |start, part| {
-            for (wide, narrow) in part.iter_mut().zip(&narrow[start..]) {
-                *wide = narrow.load();
-            }
+        |start, places| {
+            let numbers = &numbers[start..][..places.len()];
+            places.put(numbers.iter().map(|x| number(*x)));
         },
-    );
+    )
 }
 
 /// From f32, rounded where they are narrower.
 pub(super) fn narrow<E: Element>(wide: Vec<f32>) -> Vec<E> {
-    E::from_f32s(wide).unwrap_or_else(|wide| {
-        let mut narrow = zeros::<E>(wide.len());
-        for_rows(
-            &mut narrow,
-            1,
-            #[inline(always)]
-            |start, part| {
-                for (narrow, wide) in part.iter_mut().zip(&wide[start..]) {
-                    *narrow = E::store(*wide);
-                }
-            },
-        );
-        narrow
-    })
+    E::from_f32s(wide).unwrap_or_else(|wide| converted(&wide, E::store))
 }

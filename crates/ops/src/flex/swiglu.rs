@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::{
     element::Element,
     exp::sigmoid,
-    storage::{contiguous, for_rows, from_primitive, rows_a_task, tensor, zeros},
+    storage::{contiguous, from_primitive, from_rows, rows_a_task, tensor},
     vector::vectorised,
 };
 
@@ -16,17 +16,19 @@ pub(super) fn forward<E: Element>(gate: Tensor<Flex, 2>, up: Tensor<Flex, 2>) ->
     let shape = gate.dims();
     let (gate, up) = (contiguous(gate), contiguous(up));
     let (gate, up) = (gate.storage::<E>(), up.storage::<E>());
-    let mut output = zeros::<E>(gate.len());
-    for_rows(
-        &mut output,
+    let output = from_rows(
+        gate.len(),
         1,
         #[inline(always)]
-        |start, part| {
-            let (gate, up) = (&gate[start..], &up[start..]);
-            for ((output, gate), up) in part.iter_mut().zip(gate).zip(up) {
-                let gate = gate.load();
-                *output = E::store(gate * sigmoid(gate) * up.load());
-            }
+        |start, places| {
+            let part = start..start + places.len();
+            places.put(gate[part.clone()].iter().zip(&up[part]).map(
+                #[inline(always)]
+                |(gate, up)| {
+                    let gate = gate.load();
+                    E::store(gate * sigmoid(gate) * up.load())
+                },
+            ));
         },
     );
     tensor(output, shape)

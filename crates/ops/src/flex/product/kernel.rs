@@ -129,10 +129,10 @@ impl<E: Element, const ROWS: usize, const WIDE: usize> Tiles<'_, E, ROWS, WIDE> 
         for (tile, left) in self.tiles.clone().zip(left.skip(self.tiles.start)) {
             let sums = multiply::<S, ROWS, WIDE>(simd, left, panel.clone(), ahead);
             // So many rows that the compiler knows it: the sums go from registers to the output.
-            for (row, sums) in sums.into_iter().enumerate() {
+            for (row, sums) in sums.iter().enumerate() {
                 let row = tile * ROWS + row;
                 if row < *rows {
-                    self.put(simd, row, sums);
+                    self.put(simd, row, *sums);
                 }
             }
         }

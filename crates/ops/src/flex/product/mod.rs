@@ -82,7 +82,7 @@ enum Start<'a, E> {
 
 /// `rows · factor (+ bias)`, `[rows, columns]`, for `rows` of `[rows, inner]`.
 pub(super) fn product<E: Element>(
-    rows: &[f32],
+    rows: &[impl Element],
     factor: Factor<'_, E>,
     bias: Option<&[E]>,
 ) -> Vec<f32> {
@@ -92,7 +92,7 @@ pub(super) fn product<E: Element>(
 /// [`product`] in the vectors of `arch`.
 fn product_on<E: Element>(
     arch: Arch,
-    rows: &[f32],
+    rows: &[impl Element],
     factor: Factor<'_, E>,
     bias: Option<&[E]>,
 ) -> Vec<f32> {
@@ -139,7 +139,7 @@ const TASKS_A_THREAD: usize = 4;
 fn multiply<E: Element>(
     arch: Arch,
     output: &mut [MaybeUninit<f32>],
-    rows: &[f32],
+    rows: &[impl Element],
     factor: Factor<'_, E>,
     start: Start<'_, E>,
 ) {
@@ -199,7 +199,7 @@ impl<'a, E: Element> Product<'a, E> {
     fn new(
         arch: Arch,
         output: &mut [MaybeUninit<f32>],
-        rows: &[f32],
+        rows: &[impl Element],
         factor: Factor<'a, E>,
         inner: Range<usize>,
         start: Start<'a, E>,

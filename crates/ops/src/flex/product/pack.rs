@@ -15,7 +15,12 @@ const RUN: usize = 4 * LINE;
 pub(super) const COPY_AHEAD: usize = 16;
 
 /// Some inner indices of a tile's rows, `[rows, width]`, as `[inner, tile_rows]`. Writes to all of `tile`.
-pub(super) fn tile(tile: &mut [MaybeUninit<f32>], rows: &[f32], width: usize, inner: Range<usize>) {
+pub(super) fn tile(
+    tile: &mut [MaybeUninit<f32>],
+    rows: &[impl Element],
+    width: usize,
+    inner: Range<usize>,
+) {
     let tile_rows = tile.len() / inner.len();
     vectorised(
         #[inline(always)]

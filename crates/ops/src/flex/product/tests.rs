@@ -23,8 +23,9 @@ fn plain(rows: &[f32], weight: &[f32], [d_out, d_in]: [usize; 2], transposed: bo
 }
 
 fn check<E: Element>(rows: usize, shape @ [d_out, d_in]: [usize; 2]) {
+    let stored = |numbers: &[f32]| numbers.iter().map(|x| E::store(*x)).collect::<Vec<E>>();
     let weight: Vec<f32> = numbers(d_out * d_in, 5).collect();
-    let narrow: Vec<E> = weight.iter().map(|x| E::store(*x)).collect();
+    let narrow = stored(&weight);
     for transposed in [false, true] {
         let factor = Factor::weight(&narrow, d_in);
         let factor = if transposed {
@@ -35,18 +36,18 @@ fn check<E: Element>(rows: usize, shape @ [d_out, d_in]: [usize; 2]) {
         let [inner, columns] = factor.shape();
         let left: Vec<f32> = numbers(rows * inner, 0).collect();
         let bias: Vec<f32> = numbers(columns, 3).collect();
-        let narrow_bias: Vec<E> = bias.iter().map(|x| E::store(*x)).collect();
+        let (narrow_left, narrow_bias) = (stored(&left), stored(&bias));
         let expected = plain(&left, &weight, shape, transposed);
         let case = format!("{rows} rows, {shape:?}, transposed: {transposed}");
         for arch in arches() {
-            let output = product_on(arch, &left, factor, None);
+            let output = product_on(arch, &narrow_left[..], factor, None);
             assert!(output == expected, "{case}, {arch:?}");
         }
         let with_bias: Vec<f32> = (expected.iter().zip(bias.iter().cycle()))
             .map(|(product, bias)| product + bias)
             .collect();
         assert!(
-            product(&left, factor, Some(&narrow_bias)) == with_bias,
+            product(&narrow_left[..], factor, Some(&narrow_bias)) == with_bias,
             "{case}, bias"
         );
         let mut output = expected.clone();
@@ -63,6 +64,7 @@ fn products_are_exact_in_small_numbers() {
         (1, [1, 1]),
         (5, [3, 7]),
         (12, [32, 64]),
+        (16, [48, 96]),
         (13, [33, 65]),
         (250, [40, 97]),
         (30, [INNER + 1, 2 * INNER + 70]),
@@ -76,11 +78,15 @@ fn products_are_exact_in_small_numbers() {
 #[test]
 fn a_product_without_rows_is_empty() {
     let factor = Factor::weight(&[1.0, 2.0], 2);
-    assert!(product::<f32>(&[], factor, None).is_empty());
+    assert!(product(&[0.0_f32; 0], factor, None).is_empty());
 }
 
 #[test]
 #[should_panic(expected = "5 elements in rows of 2, times 2 × 1, into 2")]
 fn rows_that_do_not_fit_are_refused() {
-    let _ = product::<f32>(&[0.0; 5], Factor::weight(&[1.0, 2.0], 2).transposed(), None);
+    let _ = product(
+        &[0.0_f32; 5],
+        Factor::weight(&[1.0, 2.0], 2).transposed(),
+        None,
+    );
 }
