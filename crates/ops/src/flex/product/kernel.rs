@@ -152,31 +152,34 @@ impl<E: Element, const ROWS: usize, const WIDE: usize> Tiles<'_, E, ROWS, WIDE> 
                 *sum += bias.load();
             }
         }
-        let (vectors, rest) = S::as_uninit_mut_simd_f32s(output);
-        for (output, sum) in vectors.iter_mut().zip(sums) {
-            output.write(match start {
-                Start::Output => {
-                    #[expect(unsafe_code, reason = "`Start::Output` says that it was written to")]
-                    // SAFETY: see the reason.
-                    let before = unsafe { output.assume_init() };
-                    simd.add_f32s(before, sum)
+        let written = matches!(start, Start::Output);
+        match S::as_uninit_mut_simd_f32s(output) {
+            // So many that the compiler knows it: from registers, without a call that copies memory.
+            (vectors, []) if vectors.len() == WIDE => {
+                for i in 0..WIDE {
+                    add_or_put(&mut vectors[i], sums[i], written, |a, b| {
+                        simd.add_f32s(a, b)
+                    });
                 }
-                Start::Zero | Start::Bias(_) => sum,
-            });
-        }
-        let sums = bytemuck::cast_slice::<_, f32>(&sums);
-        for (output, sum) in rest.iter_mut().zip(&sums[vectors.len() * S::F32_LANES..]) {
-            output.write(match start {
-                Start::Output => {
-                    #[expect(unsafe_code, reason = "as above")]
-                    // SAFETY: see the reason.
-                    let before = unsafe { output.assume_init() };
-                    before + sum
+            }
+            _ => {
+                for (output, sum) in output.iter_mut().zip(bytemuck::cast_slice(&sums)) {
+                    add_or_put(output, *sum, written, |a: f32, b| a + b);
                 }
-                Start::Zero | Start::Bias(_) => *sum,
-            });
+            }
         }
     }
+}
+
+/// Adds to a place that was written to, or writes to one that was not.
+#[inline(always)]
+fn add_or_put<T: Copy>(place: &mut MaybeUninit<T>, x: T, written: bool, add: impl Fn(T, T) -> T) {
+    place.write(match written {
+        #[expect(unsafe_code, reason = "`Start::Output` says that it was")]
+        // SAFETY: see the reason.
+        true => add(unsafe { place.assume_init() }, x),
+        false => x,
+    });
 }
 
 /// The product of a tile's rows, `[inner, ROWS]`, and a panel, `[inner, WIDE]`.
