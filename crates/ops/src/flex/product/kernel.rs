@@ -128,7 +128,6 @@ impl<E: Element, const ROWS: usize, const WIDE: usize> Tiles<'_, E, ROWS, WIDE> 
         let left = left.chunks_exact(inner.len() * ROWS);
         for (tile, left) in self.tiles.clone().zip(left.skip(self.tiles.start)) {
             let sums = multiply::<S, ROWS, WIDE>(simd, left, panel.clone(), ahead);
-            // So many rows that the compiler knows it: the sums go from registers to the output.
             for (row, sums) in sums.iter().enumerate() {
                 let row = tile * ROWS + row;
                 if row < *rows {
@@ -154,12 +153,9 @@ impl<E: Element, const ROWS: usize, const WIDE: usize> Tiles<'_, E, ROWS, WIDE> 
         }
         let written = matches!(start, Start::Output);
         match S::as_uninit_mut_simd_f32s(output) {
-            // So many that the compiler knows it: from registers, without a call that copies memory.
             (vectors, []) if vectors.len() == WIDE => {
-                for i in 0..WIDE {
-                    add_or_put(&mut vectors[i], sums[i], written, |a, b| {
-                        simd.add_f32s(a, b)
-                    });
+                for (output, sum) in vectors.iter_mut().zip(sums) {
+                    add_or_put(output, sum, written, |a, b| simd.add_f32s(a, b));
                 }
             }
             _ => {

@@ -1,7 +1,7 @@
 //! Products of many rows with a weight: both factors are copied into the order in which the kernel reads
 //! them (Goto and van de Geijn 2008), and what is stored narrow becomes f32 on the way.
 //!
-//! The output is made a tile at a time: some rows by two vectors of columns, summed in registers. The left
+//! The output is made a tile at a time: some rows by three vectors of columns, summed in registers. The left
 //! factor is copied once, for all threads. A panel of the right one, the columns of a tile, is copied by the
 //! thread that needs it, and stays in its second cache for all tiles of rows.
 
@@ -10,7 +10,11 @@ mod pack;
 #[cfg(test)]
 mod tests;
 
-use std::{mem::MaybeUninit, ops::Range};
+use std::{
+    mem::MaybeUninit,
+    ops::Range,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use pulp::Arch;
 use rayon::prelude::*;
@@ -123,17 +127,14 @@ pub(super) fn add_product<E: Element>(output: &mut [f32], rows: &[f32], factor: 
     multiply(Arch::new(), output, rows, factor, Start::Output);
 }
 
-/// Inner indices at a time: all of a small model's hidden size. A panel of them is 128 KiB with AVX-512.
+/// Inner indices at a time: all of a small model's hidden size. A panel of them is 192 KiB with AVX-512.
 const INNER: usize = 1024;
 
 /// Rows at a time: what the kernel reads of them stays in a third cache.
 const ROWS: usize = 1536;
 
-/// Rows a task at least, or copying its panels would take too long beside.
+/// Rows a task at least, or copying its panel would take too long beside.
 const ROWS_A_TASK: usize = 192;
-
-/// Tasks for each thread at least, so that all end at about the same time.
-const TASKS_A_THREAD: usize = 4;
 
 /// Writes to all of `output`; [`Start::Output`] says that there are numbers already.
 fn multiply<E: Element>(
@@ -242,24 +243,40 @@ impl<'a, E: Element> Product<'a, E> {
     }
 
     fn run(&self) {
-        let [tile_rows, width] = self.tile;
-        let (panels, tiles) = (self.columns.div_ceil(width), self.rows.div_ceil(tile_rows));
-        // Where there are few panels, the rows are divided too.
-        let parts = (TASKS_A_THREAD * rayon::current_num_threads()).div_ceil(panels);
-        let tiles_a_task = tiles.div_ceil(parts).max(ROWS_A_TASK / tile_rows);
-        let parts = tiles.div_ceil(tiles_a_task);
-        // Each a task by itself, or rayon gives several to a thread that may be a slow one.
-        let tasks = (0..panels * parts).into_par_iter().with_max_len(1);
-        tasks.for_each(|task| {
-            let (column, tile) = (task / parts * width, task % parts * tiles_a_task);
+        let threads = rayon::current_num_threads();
+        let (tasks, next) = (self.tasks(threads), AtomicUsize::new(0));
+        // In this order, by whoever is free.
+        let workers = (0..threads.min(tasks.len()))
+            .into_par_iter()
+            .with_max_len(1);
+        workers.for_each(|_| {
             Panel::with(|panel| {
-                self.arch.dispatch(PanelTask {
-                    product: self,
-                    panel,
-                    columns: column..self.columns.min(column + width),
-                    tiles: tile..tiles.min(tile + tiles_a_task),
-                });
+                while let Some((columns, tiles)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    self.arch.dispatch(PanelTask {
+                        product: self,
+                        panel,
+                        columns: columns.clone(),
+                        tiles: tiles.clone(),
+                    });
+                }
             });
         });
+    }
+
+    /// Columns of a panel, and tiles of rows: whole panels, and behind them parts of the last ones, so that all
+    /// threads end at about the same time.
+    fn tasks(&self, threads: usize) -> Vec<(Range<usize>, Range<usize>)> {
+        let [tile_rows, width] = self.tile;
+        let (panels, tiles) = (self.columns.div_ceil(width), self.rows.div_ceil(tile_rows));
+        let whole = (panels / threads).saturating_sub(1) * threads;
+        let parts = threads.div_ceil(panels - whole).max(2);
+        let part = tiles.div_ceil(parts).max(ROWS_A_TASK / tile_rows);
+        let panel = |panel| panel * width..self.columns.min((panel + 1) * width);
+        let parts = (0..tiles).step_by(part);
+        let parts = parts.map(|start| start..tiles.min(start + part));
+        let divided =
+            (whole..panels).flat_map(|rest| parts.clone().map(move |tiles| (rest, tiles)));
+        let tasks = (0..whole).map(|whole| (whole, 0..tiles)).chain(divided);
+        tasks.map(|(index, tiles)| (panel(index), tiles)).collect()
     }
 }
