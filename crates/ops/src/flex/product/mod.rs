@@ -271,12 +271,14 @@ impl<'a, E: Element> Product<'a, E> {
         let whole = (panels / threads).saturating_sub(1) * threads;
         let parts = threads.div_ceil(panels - whole).max(2);
         let part = tiles.div_ceil(parts).max(ROWS_A_TASK / tile_rows);
-        let panel = |panel| panel * width..self.columns.min((panel + 1) * width);
         let parts = (0..tiles).step_by(part);
         let parts = parts.map(|start| start..tiles.min(start + part));
         let divided =
-            (whole..panels).flat_map(|rest| parts.clone().map(move |tiles| (rest, tiles)));
-        let tasks = (0..whole).map(|whole| (whole, 0..tiles)).chain(divided);
-        tasks.map(|(index, tiles)| (panel(index), tiles)).collect()
+            (whole..panels).flat_map(|panel| parts.clone().map(move |part| (panel, part)));
+        let tasks = (0..whole).map(|panel| (panel, 0..tiles)).chain(divided);
+        let columns = |panel| panel * width..self.columns.min((panel + 1) * width);
+        tasks
+            .map(|(panel, tiles)| (columns(panel), tiles))
+            .collect()
     }
 }
