@@ -10,7 +10,7 @@ use super::{
     element::Element,
     exp::exp,
     gemm::{Before, Matrix, multiply},
-    storage::{from_rows, heads_tensor, narrow, rows_in_order, tensor, wide, zeros},
+    storage::{from_heads, heads_tensor, narrow, rows_in_order, tensor, wide, zeros},
     vector::{largest, sum, vectorised},
 };
 use crate::Visibility;
@@ -230,28 +230,21 @@ pub(super) fn backward<E: Element>(
         });
     let query_gradients = tensor(narrow::<E>(query_gradients), shape);
     let sum_group = |gradients: Vec<f32>| {
-        let width = kv_heads * head_dim;
-        let output = from_rows(
-            batch * kv_len * width,
-            width,
+        from_heads(
+            kv_shape,
             #[inline(always)]
-            |start, places| {
-                for token in start / width..(start + places.len()) / width {
-                    let (row, place) = (token / kv_len, token % kv_len);
-                    for first in (row * heads..(row + 1) * heads).step_by(inputs.group) {
-                        let gradients = &gradients[first * kv_len_all + place * head_dim..];
-                        places.put((0..head_dim).map(
-                            #[inline(always)]
-                            |i| {
-                                let heads = (0..inputs.group).map(|head| head * kv_len_all + i);
-                                E::store(heads.map(|at| gradients[at]).sum())
-                            },
-                        ));
-                    }
-                }
+            |[row, kv_head, place], unwritten| {
+                let first = row * heads + kv_head * inputs.group;
+                let gradients = &gradients[first * kv_len_all + place * head_dim..];
+                unwritten.put((0..head_dim).map(
+                    #[inline(always)]
+                    |i| {
+                        let heads = (0..inputs.group).map(|head| head * kv_len_all + i);
+                        E::store(heads.map(|at| gradients[at]).sum())
+                    },
+                ));
             },
-        );
-        heads_tensor(output, kv_shape)
+        )
     };
     [
         query_gradients,

@@ -29,10 +29,10 @@ pub(super) fn forward<E: Element>(
         hidden.len(),
         width,
         #[inline(always)]
-        |start, places| {
-            for row in hidden[start..][..places.len()].chunks_exact(width) {
+        |start, unwritten| {
+            for row in hidden[start..][..unwritten.len()].chunks_exact(width) {
                 let scale = scale(row, epsilon as f32);
-                places.put(row.iter().zip(weight).map(
+                unwritten.put(row.iter().zip(weight).map(
                     // Rounded before the weight, as transformers does.
                     #[inline(always)]
                     |(x, weight)| E::store(E::store(x.load() * scale).load() * weight.load()),
@@ -58,15 +58,15 @@ pub(super) fn backward<E: Element>(
         hidden.len(),
         width,
         #[inline(always)]
-        |start, places| {
-            let part = start..start + places.len();
+        |start, unwritten| {
+            let part = start..start + unwritten.len();
             let rows = hidden[part.clone()].chunks_exact(width);
             for (x, dy) in rows.zip(above[part].chunks_exact(width)) {
                 let scale = scale(x, epsilon as f32);
                 // n = x · scale, so dx = scale · (a − n · mean(a · n)) with a = dy · weight.
                 let along = sum(width, |i| x[i].load() * (dy[i].load() * weight[i].load()));
                 let along = along * scale * scale / width as f32;
-                places.put(x.iter().zip(dy).zip(weight).map(
+                unwritten.put(x.iter().zip(dy).zip(weight).map(
                     #[inline(always)]
                     |((x, dy), weight)| {
                         let a = dy.load() * weight.load();

@@ -5,7 +5,7 @@ use burn_flex::Flex;
 
 use super::{
     element::Element,
-    storage::{contiguous, from_rows, heads_tensor, rows_in_order},
+    storage::{contiguous, from_heads, rows_in_order},
 };
 
 /// See [`Ops::rotary`](crate::Ops::rotary). The output stands in memory as `[batch, seq, heads,
@@ -15,7 +15,7 @@ pub(super) fn rotate<E: Element>(
     cos: Tensor<Flex, 4>,
     sin: Tensor<Flex, 4>,
 ) -> Tensor<Flex, 4> {
-    let shape @ [batch, heads, seq, head_dim] = states.dims();
+    let shape @ [_, _, seq, head_dim] = states.dims();
     let half = head_dim / 2;
     let angles_differ = cos.dims()[0] > 1;
     let states = rows_in_order(states);
@@ -29,35 +29,32 @@ pub(super) fn rotate<E: Element>(
     let states = states.storage::<E>();
     let (cos, sin) = (contiguous(cos), contiguous(sin));
     let (cos, sin) = (cos.storage::<E>(), sin.storage::<E>());
-    let width = heads * head_dim;
-    let output = from_rows(
-        batch * seq * width,
-        width,
+    from_heads(
+        shape,
         #[inline(always)]
-        |start, places| {
-            for cell in start / width..(start + places.len()) / width {
-                let (row, place) = (cell / seq, cell % seq);
-                let angle = half * if angles_differ { cell } else { place };
-                let (cos, sin) = (&cos[angle..][..half], &sin[angle..][..half]);
-                for head in 0..heads {
-                    let at = offset + row * strides[0] + head * strides[1] + place * strides[2];
-                    let (first, second) = states[at..][..head_dim].split_at(half);
-                    let pairs = first.iter().zip(second).zip(cos.iter().zip(sin));
-                    let pairs = pairs.map(
-                        #[inline(always)]
-                        |((x, y), (cos, sin))| (x.load(), y.load(), cos.load(), sin.load()),
-                    );
-                    places.put(pairs.clone().map(
-                        #[inline(always)]
-                        |(x, y, cos, sin)| E::store(x * cos - y * sin),
-                    ));
-                    places.put(pairs.map(
-                        #[inline(always)]
-                        |(x, y, cos, sin)| E::store(y * cos + x * sin),
-                    ));
-                }
-            }
+        |[row, head, place], unwritten| {
+            let angle = half
+                * if angles_differ {
+                    row * seq + place
+                } else {
+                    place
+                };
+            let (cos, sin) = (&cos[angle..][..half], &sin[angle..][..half]);
+            let at = offset + row * strides[0] + head * strides[1] + place * strides[2];
+            let (first, second) = states[at..][..head_dim].split_at(half);
+            let pairs = first.iter().zip(second).zip(cos.iter().zip(sin));
+            let pairs = pairs.map(
+                #[inline(always)]
+                |((x, y), (cos, sin))| (x.load(), y.load(), cos.load(), sin.load()),
+            );
+            unwritten.put(pairs.clone().map(
+                #[inline(always)]
+                |(x, y, cos, sin)| E::store(x * cos - y * sin),
+            ));
+            unwritten.put(pairs.map(
+                #[inline(always)]
+                |(x, y, cos, sin)| E::store(y * cos + x * sin),
+            ));
         },
-    );
-    heads_tensor(output, shape)
+    )
 }

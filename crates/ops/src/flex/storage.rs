@@ -102,10 +102,10 @@ pub(super) fn for_rows<T: Send>(
         });
 }
 
-/// Places that are written to one after the other, in memory that nothing was done to before.
-pub(super) struct Places<'a, E>(&'a mut [MaybeUninit<E>]);
+/// Unwritten that are written to one after the other, in memory that nothing was done to before.
+pub(super) struct Unwritten<'a, E>(&'a mut [MaybeUninit<E>]);
 
-impl<E> Places<'_, E> {
+impl<E> Unwritten<'_, E> {
     /// How many are left.
     pub(super) fn len(&self) -> usize {
         self.0.len()
@@ -129,7 +129,7 @@ impl<E> Places<'_, E> {
 pub(super) fn from_rows<E: Element>(
     len: usize,
     width: usize,
-    body: impl Fn(usize, &mut Places<'_, E>) + Sync,
+    body: impl Fn(usize, &mut Unwritten<'_, E>) + Sync,
 ) -> Vec<E> {
     let mut output = Vec::with_capacity(len);
     for_rows(
@@ -137,7 +137,7 @@ pub(super) fn from_rows<E: Element>(
         width,
         #[inline(always)]
         |start, part| {
-            let mut places = Places(part);
+            let mut places = Unwritten(part);
             body(start, &mut places);
             assert_eq!(places.len(), 0, "places that were not written to");
         },
@@ -151,6 +151,29 @@ pub(super) fn from_rows<E: Element>(
         output.set_len(len);
     }
     output
+}
+
+/// A tensor `[batch, heads, seq, head_dim]` that stands in memory as `[batch, seq, heads, head_dim]`. `body` writes
+/// the `head_dim` numbers of each row, head and place.
+pub(super) fn from_heads<E: Element>(
+    shape: [usize; 4],
+    body: impl Fn([usize; 3], &mut Unwritten<'_, E>) + Sync,
+) -> Tensor<Flex, 4> {
+    let [batch, heads, seq, head_dim] = shape;
+    let width = heads * head_dim;
+    let elements = from_rows(
+        batch * seq * width,
+        width,
+        #[inline(always)]
+        |start, unwritten| {
+            for token in start / width..(start + unwritten.len()) / width {
+                for head in 0..heads {
+                    body([token / seq, head, token % seq], unwritten);
+                }
+            }
+        },
+    );
+    heads_tensor(elements, shape)
 }
 
 /// As f32; a copy only where they are not.
@@ -177,4 +200,15 @@ fn converted<A: Element, B: Element>(numbers: &[A], number: impl Fn(A) -> B + Sy
 /// From f32, rounded where they are narrower.
 pub(super) fn narrow<E: Element>(wide: Vec<f32>) -> Vec<E> {
     E::from_f32s(wide).unwrap_or_else(|wide| converted(&wide, E::store))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "places that were not written to")]
+    fn a_part_that_is_not_written_is_no_output() {
+        let _ = from_rows::<f32>(3, 1, |_, unwritten| unwritten.put([1.0, 2.0].into_iter()));
+    }
 }

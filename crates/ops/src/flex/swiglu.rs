@@ -20,9 +20,9 @@ pub(super) fn forward<E: Element>(gate: Tensor<Flex, 2>, up: Tensor<Flex, 2>) ->
         gate.len(),
         1,
         #[inline(always)]
-        |start, places| {
-            let part = start..start + places.len();
-            places.put(gate[part.clone()].iter().zip(&up[part]).map(
+        |start, unwritten| {
+            let part = start..start + unwritten.len();
+            unwritten.put(gate[part.clone()].iter().zip(&up[part]).map(
                 #[inline(always)]
                 |(gate, up)| {
                     let gate = gate.load();

@@ -90,3 +90,31 @@ fn rows_that_do_not_fit_are_refused() {
         None,
     );
 }
+
+/// Nobody else writes to an output that begins as it is: what is left out would be read.
+#[test]
+fn the_tasks_of_any_number_of_threads_are_each_tile_of_each_panel_once() {
+    let weight = [0.0_f32; 2 * 1000];
+    let rows = [0.0_f32; 2 * 250];
+    let mut output = Vec::with_capacity(250 * 1000);
+    let product = Product::new(
+        Arch::new(),
+        output.spare_capacity_mut(),
+        &rows,
+        Factor::weight(&weight, 2).transposed(),
+        0..2,
+        Start::Zero,
+    );
+    let tiles = product.rows.div_ceil(product.tile[0]);
+    for threads in [1, 2, 3, 16, 100] {
+        let mut times = vec![0; 1000 * tiles];
+        for (columns, some) in product.tasks(threads) {
+            for column in columns {
+                times[column * tiles..][some.clone()]
+                    .iter_mut()
+                    .for_each(|n| *n += 1);
+            }
+        }
+        assert!(times.iter().all(|n| *n == 1), "{threads} threads");
+    }
+}
