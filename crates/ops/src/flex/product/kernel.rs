@@ -1,4 +1,4 @@
-//! A panel of a product.
+//! Panels of a product.
 
 use std::{mem::MaybeUninit, ops::Range};
 
@@ -6,7 +6,7 @@ use pulp::{Simd, WithSimd};
 
 use super::{
     Product, Start,
-    pack::{COPY_AHEAD, Panel, prefetch},
+    pack::{COPY_AHEAD, Panels, prefetch},
 };
 use crate::flex::element::Element;
 
@@ -39,15 +39,15 @@ impl WithSimd for TileShape {
     }
 }
 
-/// Some tiles of rows by a panel of columns.
-pub(super) struct PanelTask<'a, E> {
+/// Some tiles of rows by some panels of columns.
+pub(super) struct Task<'a, E> {
     pub(super) product: &'a Product<'a, E>,
-    pub(super) panel: &'a mut Panel,
+    pub(super) panels: &'a mut Panels,
     pub(super) columns: Range<usize>,
     pub(super) tiles: Range<usize>,
 }
 
-impl<E: Element> WithSimd for PanelTask<'_, E> {
+impl<E: Element> WithSimd for Task<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -59,9 +59,10 @@ impl<E: Element> WithSimd for PanelTask<'_, E> {
     }
 }
 
-impl<E: Element> PanelTask<'_, E> {
+impl<E: Element> Task<'_, E> {
     #[inline(always)]
     fn run<S: Simd, const ROWS: usize>(self, simd: S) {
+        // Several panels are whole ones.
         match self.columns.len().div_ceil(S::F32_LANES) {
             1 => self.multiply::<S, ROWS, 1>(simd),
             2 => self.multiply::<S, ROWS, 2>(simd),
@@ -69,7 +70,7 @@ impl<E: Element> PanelTask<'_, E> {
         }
     }
 
-    /// With so many vectors of columns, the last of which may be a part of one.
+    /// In panels of so many vectors of columns, the last of which may be a part of one.
     #[inline(always)]
     fn multiply<S: Simd, const ROWS: usize, const WIDE: usize>(self, simd: S) {
         let Product { factor, inner, .. } = self.product;
@@ -81,14 +82,20 @@ impl<E: Element> PanelTask<'_, E> {
         };
         match factor.in_place(&self.columns, width) {
             Some((weight, stride)) if tiles.tiles.len() <= UNCOPIED_TILES => {
-                let rows = weight[inner.start * stride..].chunks(stride);
-                let rows = rows.map(|row| vectors::<S, WIDE>(&row[self.columns.clone()]));
-                tiles.by(simd, rows.take(inner.len()), COPY_AHEAD * stride);
+                let panels = tiles.panels(width).map(|columns| {
+                    let rows = weight[inner.start * stride..].chunks(stride);
+                    let rows = rows.map(move |row| vectors::<S, WIDE>(&row[columns.clone()]));
+                    rows.take(inner.len())
+                });
+                tiles.by(simd, panels, COPY_AHEAD * stride);
             }
             _ => {
-                let panel = self.panel.fill(factor, inner.clone(), self.columns, width);
-                let (panel, _) = S::as_simd_f32s(panel);
-                tiles.by(simd, panel.as_chunks().0.iter(), AHEAD * width);
+                let panels = self.panels.fill(factor, inner, &self.columns, width);
+                let panels = panels.chunks_exact(inner.len() * width).map(|panel| {
+                    let (panel, _) = S::as_simd_f32s(panel);
+                    panel.as_chunks().0.iter()
+                });
+                tiles.by(simd, panels, AHEAD * width);
             }
         }
     }
@@ -114,40 +121,54 @@ struct Tiles<'a, E, const ROWS: usize, const WIDE: usize> {
 }
 
 impl<E: Element, const ROWS: usize, const WIDE: usize> Tiles<'_, E, ROWS, WIDE> {
-    /// Multiplies them by a panel, an item for each inner index, and asks for what is `ahead` f32s behind it.
+    /// The columns of each panel.
+    fn panels(
+        &self,
+        width: usize,
+    ) -> impl Iterator<Item = Range<usize>> + Clone + use<E, ROWS, WIDE> {
+        let end = self.columns.end;
+        let starts = self.columns.clone().step_by(width);
+        starts.map(move |start| start..end.min(start + width))
+    }
+
+    /// Multiplies each tile by all panels while it is in the first cache. A panel has an item for each inner
+    /// index; what is `ahead` f32s behind that is asked for.
     #[inline(always)]
-    fn by<'p, S: Simd>(
+    fn by<'p, S: Simd, P: Iterator<Item = &'p [S::f32s; WIDE]>>(
         &self,
         simd: S,
-        panel: impl Iterator<Item = &'p [S::f32s; WIDE]> + Clone,
+        panels: impl Iterator<Item = P> + Clone,
         ahead: usize,
     ) {
         let Product {
             left, inner, rows, ..
         } = self.product;
         let left = left.chunks_exact(inner.len() * ROWS);
+        let panels = self.panels(WIDE * S::F32_LANES).zip(panels);
         for (tile, left) in self.tiles.clone().zip(left.skip(self.tiles.start)) {
-            let sums = multiply::<S, ROWS, WIDE>(simd, left, panel.clone(), ahead);
-            for (row, sums) in sums.iter().enumerate() {
-                let row = tile * ROWS + row;
-                if row < *rows {
-                    self.put(simd, row, *sums);
+            for (columns, panel) in panels.clone() {
+                let sums = multiply::<S, ROWS, WIDE>(simd, left, panel, ahead);
+                for (row, sums) in sums.iter().enumerate() {
+                    let row = tile * ROWS + row;
+                    if row < *rows {
+                        self.put(simd, row, &columns, *sums);
+                    }
                 }
             }
         }
     }
 
-    /// Writes the columns of a row.
+    /// Writes some columns of a row.
     #[inline(always)]
-    fn put<S: Simd>(&self, simd: S, row: usize, mut sums: [S::f32s; WIDE]) {
-        let (columns, start) = (self.columns.clone(), self.product.start);
-        let output = self.product.row(row, &columns).cast::<MaybeUninit<f32>>();
+    fn put<S: Simd>(&self, simd: S, row: usize, columns: &Range<usize>, mut sums: [S::f32s; WIDE]) {
+        let start = self.product.start;
+        let output = self.product.row(row, columns).cast::<MaybeUninit<f32>>();
         #[expect(unsafe_code, reason = "a part of the output, and of no other task's")]
         // SAFETY: see the reason.
         let output = unsafe { std::slice::from_raw_parts_mut(output, columns.len()) };
         if let Start::Bias(bias) = start {
             let sums = bytemuck::cast_slice_mut::<_, f32>(&mut sums);
-            for (sum, bias) in sums.iter_mut().zip(&bias[columns]) {
+            for (sum, bias) in sums.iter_mut().zip(&bias[columns.clone()]) {
                 *sum += bias.load();
             }
         }

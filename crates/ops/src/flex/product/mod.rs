@@ -2,8 +2,8 @@
 //! them (Goto and van de Geijn 2008), and what is stored narrow becomes f32 on the way.
 //!
 //! The output is made a tile at a time: some rows by three vectors of columns, summed in registers. The left
-//! factor is copied once, for all threads. A panel of the right one, the columns of a tile, is copied by the
-//! thread that needs it, and stays in its second cache for all tiles of rows.
+//! factor is copied once, for all threads. Panels of the right one, each the columns of a tile, are copied by the
+//! thread that needs them, a few at a time, and stay in its second cache for all tiles of rows.
 
 mod kernel;
 mod pack;
@@ -20,8 +20,8 @@ use pulp::Arch;
 use rayon::prelude::*;
 
 use self::{
-    kernel::{PanelTask, TileShape},
-    pack::Panel,
+    kernel::{Task, TileShape},
+    pack::Panels,
 };
 use super::element::Element;
 
@@ -132,6 +132,9 @@ const INNER: usize = 1024;
 
 /// Rows at a time: what the kernel reads of them stays in a third cache.
 const ROWS: usize = 1536;
+
+/// Panels that a thread goes through at a time, so that a tile of rows is fetched once for them all.
+const TOGETHER: usize = 3;
 
 /// Rows a task at least, or copying its panel would take too long beside.
 const ROWS_A_TASK: usize = 192;
@@ -250,11 +253,11 @@ impl<'a, E: Element> Product<'a, E> {
             .into_par_iter()
             .with_max_len(1);
         workers.for_each(|_| {
-            Panel::with(|panel| {
+            Panels::with(|panels| {
                 while let Some((columns, tiles)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    self.arch.dispatch(PanelTask {
+                    self.arch.dispatch(Task {
                         product: self,
-                        panel,
+                        panels,
                         columns: columns.clone(),
                         tiles: tiles.clone(),
                     });
@@ -263,22 +266,23 @@ impl<'a, E: Element> Product<'a, E> {
         });
     }
 
-    /// Columns of a panel, and tiles of rows: whole panels, and behind them parts of the last ones, so that all
-    /// threads end at about the same time.
+    /// Columns of panels, and tiles of rows: first whole panels, [`TOGETHER`] of them where that gives each
+    /// thread as many, and behind them parts of the last ones, so that all threads end at about the same time.
     fn tasks(&self, threads: usize) -> Vec<(Range<usize>, Range<usize>)> {
         let [tile_rows, width] = self.tile;
         let (panels, tiles) = (self.columns.div_ceil(width), self.rows.div_ceil(tile_rows));
         let whole = (panels / threads).saturating_sub(1) * threads;
+        let grouped = whole / TOGETHER / threads * threads * TOGETHER;
         let parts = threads.div_ceil(panels - whole).max(2);
         let part = tiles.div_ceil(parts).max(ROWS_A_TASK / tile_rows);
         let parts = (0..tiles).step_by(part);
         let parts = parts.map(|start| start..tiles.min(start + part));
-        let divided =
-            (whole..panels).flat_map(|panel| parts.clone().map(move |part| (panel, part)));
-        let tasks = (0..whole).map(|panel| (panel, 0..tiles)).chain(divided);
-        let columns = |panel| panel * width..self.columns.min((panel + 1) * width);
-        tasks
-            .map(|(panel, tiles)| (columns(panel), tiles))
-            .collect()
+        let columns = |first, count| first * width..self.columns.min((first + count) * width);
+        let groups = (0..grouped).step_by(TOGETHER);
+        let groups = groups.map(|first| (columns(first, TOGETHER), 0..tiles));
+        let single = (grouped..whole).map(|panel| (columns(panel, 1), 0..tiles));
+        let divided = (whole..panels)
+            .flat_map(|panel| parts.clone().map(move |part| (columns(panel, 1), part)));
+        groups.chain(single).chain(divided).collect()
     }
 }

@@ -34,54 +34,60 @@ pub(super) fn tile(
     );
 }
 
-/// Room for a panel of a right factor: some columns of some inner indices, `[inner, columns]`.
+/// Room for panels of a right factor: each some columns of some inner indices, `[inner, width]`.
 #[derive(Default)]
-pub(super) struct Panel(Vec<f32>);
+pub(super) struct Panels(Vec<f32>);
 
-impl Panel {
-    /// Runs `body` with one that this thread keeps.
+impl Panels {
+    /// Runs `body` with some that this thread keeps.
     pub(super) fn with<R>(body: impl FnOnce(&mut Self) -> R) -> R {
         thread_local! {
-            static PANEL: RefCell<Panel> = RefCell::default();
+            static PANELS: RefCell<Panels> = RefCell::default();
         }
-        PANEL.with_borrow_mut(body)
+        PANELS.with_borrow_mut(body)
     }
 
-    /// Copies a part of the factor here, `[inner, width]`, with zeros behind its columns.
+    /// Copies a part of the factor here, `[panels, inner, width]`, with zeros behind its columns.
     #[inline(always)]
     pub(super) fn fill<E: Element>(
         &mut self,
         factor: &Factor<'_, E>,
-        inner: Range<usize>,
-        columns: Range<usize>,
+        inner: &Range<usize>,
+        columns: &Range<usize>,
         width: usize,
     ) -> &[f32] {
-        let len = inner.len() * width;
+        let len = inner.len() * columns.len().next_multiple_of(width);
         if self.0.len() < len + LINE {
             self.0 = zeros(len + LINE);
         }
         // Anywhere would do, only slower.
         let aligned = self.0.as_ptr().align_offset(LINE * size_of::<f32>());
-        let panel = &mut self.0[aligned.min(LINE)..][..len];
-        if columns.len() < width {
-            panel.fill(0.0);
-        }
-        match factor.transposed {
-            false => copy(panel, width, factor, inner, columns),
-            true => {
-                let rows = factor.weight.chunks_exact(factor.d_in);
-                let rows = rows.skip(columns.start).take(columns.len());
-                interleave(
-                    panel,
-                    width,
-                    rows,
-                    inner.start,
-                    #[inline(always)]
-                    |x| x,
-                );
+        let panels = &mut self.0[aligned.min(LINE)..][..len];
+        for (panel, start) in panels
+            .chunks_exact_mut(inner.len() * width)
+            .zip(columns.clone().step_by(width))
+        {
+            let columns = start..columns.end.min(start + width);
+            if columns.len() < width {
+                panel.fill(0.0);
+            }
+            match factor.transposed {
+                false => copy(panel, width, factor, inner.clone(), columns),
+                true => {
+                    let rows = factor.weight.chunks_exact(factor.d_in);
+                    let rows = rows.skip(columns.start).take(columns.len());
+                    interleave(
+                        panel,
+                        width,
+                        rows,
+                        inner.start,
+                        #[inline(always)]
+                        |x| x,
+                    );
+                }
             }
         }
-        panel
+        panels
     }
 }
 
