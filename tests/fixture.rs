@@ -6,8 +6,9 @@ use std::{
 };
 
 use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
-use burn_peft::{Inputs, Placement};
+use burn_peft::{Inputs, Placement, Prepared};
 use burn_peft_data::Batch;
+use burn_peft_ops::Ops;
 use burn_qwen2::{AttentionMask, Checkpoint, Qwen2};
 use safetensors::SafeTensors;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -31,6 +32,13 @@ pub(crate) fn model<B: Backend>(name: &str) -> Qwen2<B> {
         .unwrap()
         .load(DType::F32, &Default::default(), &mut |_, _| {})
         .unwrap()
+}
+
+/// The hidden states of every cell, `[batch, seq, d_model]`.
+pub(crate) fn hidden_states<B: Ops>(prepared: &Prepared<B>) -> Tensor<B, 3> {
+    let [batch, seq, d_model] = prepared.hidden.dims();
+    let cells: Vec<usize> = (0..batch * seq).collect();
+    prepared.decode_cells(&cells).reshape([batch, seq, d_model])
 }
 
 /// The tensors of one safetensors file, all f32.

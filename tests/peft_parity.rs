@@ -23,7 +23,7 @@ use burn_train::TrainStep;
 use crate::{
     backends::TestBackend,
     cases::{case, cases},
-    fixture,
+    fixture::{self, hidden_states},
 };
 
 /// Relative, of a row's summed loss: some 200 roundings of f32 in sums taken in another order.
@@ -78,10 +78,7 @@ fn a_saved_adapter_gives_pefts_logits<B: TestBackend>() {
         let expected = case.tensors().get(&case.evaluation.row0_logits);
         let expected: Vec<f64> = expected.iter::<f64>().collect();
         let prepared = model.prepare(case.evaluation.rows.row(0).inputs());
-        let mut cache = prepared.cache;
-        let hidden = prepared
-            .base
-            .decode(prepared.hidden, &prepared.mask, &mut cache);
+        let hidden = hidden_states(&prepared);
         let [batch, seq, d_model] = hidden.dims();
         let logits = prepared.base.logits(hidden.reshape([batch * seq, d_model]));
         let logits: Vec<f64> = logits.into_data().iter::<f64>().collect();

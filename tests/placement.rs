@@ -9,7 +9,7 @@ use burn_qwen2::{AttentionMask, KvCache, LayerKv};
 
 use crate::{
     backends::TestBackend,
-    fixture::{self, Rows},
+    fixture::{self, Rows, hidden_states},
     training::{prompt, rows},
 };
 
@@ -49,10 +49,7 @@ fn virtual_tokens_in_the_middle_equal_the_same_input_assembled_by_hand<B: TestBa
     };
     let prepared = model.prepare(inputs);
     assert_eq!(prepared.mask.seq(), rows.seq() + 5);
-    let mut cache = prepared.cache;
-    let together = prepared
-        .base
-        .decode(prepared.hidden, &prepared.mask, &mut cache);
+    let together = hidden_states(&prepared);
     for (row, padding) in padding.into_iter().enumerate() {
         let ids = rows.row(row);
         let own = base.embed(ids.ids());
@@ -116,10 +113,7 @@ fn a_prefix_in_the_middle_stands_where_its_tokens_would<B: TestBackend>() {
         placement: Placement::Cells(vec![vec![start; end - start]]),
         ..rest.inputs()
     });
-    let mut cache = prepared.cache;
-    let found = prepared
-        .base
-        .decode(prepared.hidden, &prepared.mask, &mut cache);
+    let found = hidden_states(&prepared);
     let expected = Tensor::cat(
         vec![
             whole.clone().slice(s![.., ..start]),

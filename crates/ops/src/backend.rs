@@ -5,7 +5,10 @@ use burn::{
     tensor::{DType, Int, Tensor, backend::Backend},
 };
 
-use crate::{ScoreMask, Visibility, composed, dtype::accumulation_dtype, tracked};
+use crate::{
+    ScoreMask, SharedPrompt, Visibility, composed, dtype::accumulation_dtype, shared_prompt,
+    tracked,
+};
 
 /// The operations of a frozen decoder layer and its loss.
 ///
@@ -170,6 +173,21 @@ pub trait Ops: Backend {
         composed::attention_backward(query, key, value, mask, above)
     }
 
+    /// [`grouped_attention`](Self::grouped_attention) of rows that share a prompt and of the prompt itself, whose
+    /// tokens stand in one list so that everything else can be done to them at once.
+    ///
+    /// # Shapes
+    /// - query, output: `[1, n_heads, batch · seq + prompt, head_dim]`
+    /// - key, value: `[1, n_kv_heads, batch · seq + prompt, head_dim]`
+    fn shared_prompt_attention(
+        query: Tensor<Self, 4>,
+        key: Tensor<Self, 4>,
+        value: Tensor<Self, 4>,
+        shared: &SharedPrompt<Self>,
+    ) -> Tensor<Self, 4> {
+        shared_prompt::attention(query, key, value, shared)
+    }
+
     /// Negative log-likelihood of `targets` under a frozen head, one number per token, in f32.
     ///
     /// The logits are made a chunk of tokens at a time, so nothing of size `[tokens, vocab]` is
@@ -254,6 +272,15 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         mask: &ScoreMask<Self>,
     ) -> Tensor<Self, 4> {
         tracked::attention(query, key, value, mask)
+    }
+
+    fn shared_prompt_attention(
+        query: Tensor<Self, 4>,
+        key: Tensor<Self, 4>,
+        value: Tensor<Self, 4>,
+        shared: &SharedPrompt<Self>,
+    ) -> Tensor<Self, 4> {
+        tracked::shared_prompt_attention(query, key, value, shared)
     }
 
     fn linear_cross_entropy(

@@ -36,6 +36,7 @@ mod dtype;
 mod flex;
 mod mask;
 mod memory;
+mod shared_prompt;
 #[cfg(test)]
 mod tests;
 mod tracked;
@@ -45,3 +46,4 @@ pub use dtype::accumulation_dtype;
 pub use flex::f32_lanes;
 pub use mask::{NO_TOKEN, ScoreMask, Visibility};
 pub use memory::{LargePages, keep_freed_memory};
+pub use shared_prompt::SharedPrompt;

@@ -13,7 +13,7 @@ use burn::{
     tensor::{Int, Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor},
 };
 
-use crate::{Ops, ScoreMask};
+use crate::{Ops, ScoreMask, SharedPrompt, shared_prompt};
 
 fn from_primitive<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
@@ -184,25 +184,58 @@ pub(crate) fn rotary<B: Ops, C: CheckpointStrategy>(
     record!(RotaryBackward, [states], output, state)
 }
 
+/// Of attention over grouped heads, by `M`.
 #[derive(Debug)]
-struct AttentionBackward<B: Backend> {
-    mask: ScoreMask<B>,
-}
+struct AttentionBackward<M>(M);
 
-impl<B: Ops> Backward<B, 3> for AttentionBackward<B> {
+impl<B: Ops> Backward<B, 3> for AttentionBackward<ScoreMask<B>> {
     /// Query, key and value.
     type State = [FloatTensor<B>; 3];
 
     fn backward(self, step: Step<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let [query, key, value] = step.state.map(from_primitive);
-        let above = from_primitive(grads.consume::<B>(&step.node));
-        let gradients = B::grouped_attention_backward(query, key, value, &self.mask, above);
-        for (parent, gradient) in step.parents.into_iter().zip(gradients) {
-            if let Some(parent) = parent {
-                grads.register::<B>(parent.id, to_primitive(gradient));
-            }
+        carry_back::<B>(step, grads, |query, key, value, above| {
+            B::grouped_attention_backward(query, key, value, &self.0, above)
+        });
+    }
+}
+
+impl<B: Ops> Backward<B, 3> for AttentionBackward<SharedPrompt<B>> {
+    /// Query, key and value.
+    type State = [FloatTensor<B>; 3];
+
+    fn backward(self, step: Step<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        carry_back::<B>(step, grads, |query, key, value, above| {
+            shared_prompt::attention_backward(query, key, value, &self.0, above)
+        });
+    }
+}
+
+/// Registers the gradients of query, key and value.
+fn carry_back<B: Ops>(
+    step: Step<[FloatTensor<B>; 3], 3>,
+    grads: &mut Gradients,
+    gradients: impl FnOnce(Tensor<B, 4>, Tensor<B, 4>, Tensor<B, 4>, Tensor<B, 4>) -> [Tensor<B, 4>; 3],
+) {
+    let [query, key, value] = step.state.map(from_primitive);
+    let above = from_primitive(grads.consume::<B>(&step.node));
+    let gradients = gradients(query, key, value, above);
+    for (parent, gradient) in step.parents.into_iter().zip(gradients) {
+        if let Some(parent) = parent {
+            grads.register::<B>(parent.id, to_primitive(gradient));
         }
     }
+}
+
+/// Attention over tracked states, as `$forward` has it for the backend below.
+macro_rules! attend {
+    ($how:expr, [$query:expr, $key:expr, $value:expr], $forward:path) => {{
+        let inner = |states: &Tensor<_, 4>| states.clone().inner();
+        let how = $how.clone().inner();
+        let output = $forward(inner(&$query), inner(&$key), inner(&$value), &how);
+        let [query, key, value] = [$query, $key, $value].map(to_primitive);
+        let state = [&query, &key, &value].map(|states| states.primitive.clone());
+        record!(AttentionBackward(how), [query, key, value], output, state)
+    }};
 }
 
 pub(crate) fn attention<B: Ops, C: CheckpointStrategy>(
@@ -211,17 +244,16 @@ pub(crate) fn attention<B: Ops, C: CheckpointStrategy>(
     value: Tensor<Autodiff<B, C>, 4>,
     mask: &ScoreMask<Autodiff<B, C>>,
 ) -> Tensor<Autodiff<B, C>, 4> {
-    let mask = mask.clone().inner();
-    let inner = |states: &Tensor<_, 4>| states.clone().inner();
-    let output = B::grouped_attention(inner(&query), inner(&key), inner(&value), &mask);
-    let [query, key, value] = [query, key, value].map(to_primitive);
-    let state = [&query, &key, &value].map(|states| states.primitive.clone());
-    record!(
-        AttentionBackward { mask },
-        [query, key, value],
-        output,
-        state
-    )
+    attend!(mask, [query, key, value], B::grouped_attention)
+}
+
+pub(crate) fn shared_prompt_attention<B: Ops, C: CheckpointStrategy>(
+    query: Tensor<Autodiff<B, C>, 4>,
+    key: Tensor<Autodiff<B, C>, 4>,
+    value: Tensor<Autodiff<B, C>, 4>,
+    shared: &SharedPrompt<Autodiff<B, C>>,
+) -> Tensor<Autodiff<B, C>, 4> {
+    attend!(shared, [query, key, value], B::shared_prompt_attention)
 }
 
 /// Scales the gradient found in the forward pass by what arrives from above.

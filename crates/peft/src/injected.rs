@@ -4,7 +4,9 @@ use std::{cell::OnceCell, ops::ControlFlow};
 
 use burn::tensor::{Tensor, backend::Backend};
 use burn_peft_ops::Ops;
-use burn_qwen2::{AttentionMask, Generated, GenerationOptions, KvCache, LayerKv, Qwen2, generate};
+use burn_qwen2::{
+    AttentionMask, Generated, GenerationOptions, KvCache, LayerKv, Past, Qwen2, generate,
+};
 
 use crate::{Adapter, Injection, Inputs, PeftModel, Placement, Prepared, VirtualTokens};
 
@@ -68,16 +70,18 @@ impl<B: Ops> Injected<B> {
         }
     }
 
-    /// A prompt in front of every row. What its tokens are to the rows does not depend on the rows: they
-    /// run once, as one row, and the others attend to their keys and values as to a prefix.
+    /// A prompt in front of every row. The rows share it: for one batch it runs beside them, for many before
+    /// them, and they attend to its keys and values as to a prefix.
     fn with_prompt(&self, bare: Prepared<B>, prompt: VirtualTokens<B>) -> Prepared<B> {
         let batch = bare.mask.batch();
         let has_token = |row: usize| bare.mask.row(row).contains(&true);
-        let shared = batch > 1 || self.many;
-        if !shared || !(0..batch).all(has_token) {
-            // Nobody to share it with, or a row that consists of its prompt.
+        if !(0..batch).all(has_token) || (batch == 1 && !self.many) {
+            // A row that consists of its prompt, or nobody to share it with.
             let tokens = prompt.embeddings.dims()[0];
             return bare.with_prompt_among(prompt, &vec![vec![0; tokens]; batch]);
+        }
+        if !self.many {
+            return bare.with_shared_prompt(prompt);
         }
         let lead = self.lead.get_or_init(|| Lead::of(&self.base, prompt));
         bare.with_lead(lead.clone())
@@ -96,9 +100,12 @@ impl<B: Ops> Injected<B> {
             base,
             hidden,
             mask,
-            mut cache,
+            past,
             ..
         } = self.prepare(inputs);
+        let Past::Cache(mut cache) = past else {
+            unreachable!("a prompt has run, where there are many batches to come");
+        };
         let last = mask.last_tokens().into_iter().enumerate();
         let cells: Vec<usize> = last.map(|(row, cell)| row * mask.seq() + cell).collect();
         let last = base.decode_cells(hidden, &mask, &mut cache, &cells);

@@ -108,6 +108,6 @@ impl<B: Ops, A: Adapter<B>> PeftModel<B, A> {
         options: &GenerationOptions,
         on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Vec<Generated> {
-        Injected::once(self).generate(inputs, options, on_token)
+        self.injected().generate(inputs, options, on_token)
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend, s};
 use burn_peft_ops::Ops;
-use burn_qwen2::{AttentionMask, KvCache, LayerBiases, LayerKv, Qwen2};
+use burn_qwen2::{AttentionMask, KvCache, LayerBiases, LayerKv, Past, Qwen2};
 
 use crate::{VirtualTokens, injected::Lead};
 
@@ -15,12 +15,12 @@ pub struct Prepared<B: Backend> {
     pub hidden: Tensor<B, 3>,
     /// `[batch, new_seq]`.
     pub mask: AttentionMask,
-    /// Empty, or the adapter's prefix.
-    pub cache: KvCache<B>,
+    /// The adapter's prefix, or its prompt where the rows share one; an empty cache else.
+    pub past: Past<B>,
     /// Row-major `[batch, seq]`: the cell of `hidden` that each of the batch's own went to.
     pub cells: Vec<usize>,
     /// What stands behind the last norm for the last virtual token in front of every row, `[1, d_model]`,
-    /// where the rows share one prompt: its tokens are in the cache then, and not in `hidden`.
+    /// where a prompt has run before: its tokens are in the cache then, and not in `hidden`.
     pub lead: Option<Tensor<B, 2>>,
 }
 
@@ -29,10 +29,10 @@ impl<B: Ops> Prepared<B> {
         let cache = KvCache::empty(base.config().num_hidden_layers, mask.batch());
         Self {
             hidden: base.embed(input_ids),
+            past: Past::Cache(cache),
             base,
             cells: (0..mask.batch()).flat_map(|_| 0..mask.seq()).collect(),
             mask,
-            cache,
             lead: None,
         }
     }
@@ -45,18 +45,8 @@ impl<B: Ops> Prepared<B> {
     }
 
     pub(crate) fn with_prefix(self, prefix: Vec<LayerKv<B>>) -> Self {
-        let dtype = self.base.dtype();
-        let prefix = prefix
-            .into_iter()
-            .map(|LayerKv { key, value }| LayerKv {
-                key: key.cast(dtype),
-                value: value.cast(dtype),
-            })
-            .collect();
-        Self {
-            cache: KvCache::with_prefix(prefix, self.mask.batch()),
-            ..self
-        }
+        let cache = self.prefix_cache(prefix);
+        self.behind(Past::Cache(cache))
     }
 
     pub(crate) fn with_prefix_among(
@@ -75,18 +65,38 @@ impl<B: Ops> Prepared<B> {
                 value: value.slice(s![.., ..tokens, ..]),
             })
             .collect();
-        let placed = self.with_prefix(prefix);
-        Self {
-            cache: placed.cache.prefix_among(before),
-            ..placed
-        }
+        let cache = self.prefix_cache(prefix).prefix_among(before);
+        self.behind(Past::Cache(cache))
     }
 
+    fn prefix_cache(&self, prefix: Vec<LayerKv<B>>) -> KvCache<B> {
+        let dtype = self.base.dtype();
+        let prefix = prefix
+            .into_iter()
+            .map(|LayerKv { key, value }| LayerKv {
+                key: key.cast(dtype),
+                value: value.cast(dtype),
+            })
+            .collect();
+        KvCache::with_prefix(prefix, self.mask.batch())
+    }
+
+    fn behind(self, past: Past<B>) -> Self {
+        Self { past, ..self }
+    }
+
+    /// Behind a prompt that all rows share, still to run.
+    pub(crate) fn with_shared_prompt(self, VirtualTokens { embeddings }: VirtualTokens<B>) -> Self {
+        let prompt = embeddings.cast(self.base.dtype());
+        self.behind(Past::Prompt(prompt))
+    }
+
+    /// Behind one that has run.
     pub(crate) fn with_lead(self, lead: Lead<B>) -> Self {
+        let cache = self.prefix_cache(lead.prefix);
         Self {
-            cache: KvCache::with_prefix(lead.prefix, self.mask.batch()),
             lead: Some(lead.last),
-            ..self
+            ..self.behind(Past::Cache(cache))
         }
     }
 
@@ -143,6 +153,22 @@ impl<B: Ops> Prepared<B> {
             mask: AttentionMask::new(batch, new_seq, mask),
             cells,
             ..self
+        }
+    }
+}
+
+impl<B: Ops> Prepared<B> {
+    /// The hidden states of some cells, behind the last norm; see [`Qwen2::decode_cells`] and, behind a
+    /// shared prompt, [`Qwen2::decode_behind`].
+    ///
+    /// # Shapes
+    /// - output: `[cells, d_model]`
+    #[must_use]
+    pub fn decode_cells(&self, cells: &[usize]) -> Tensor<B, 2> {
+        let (base, hidden, mask) = (&self.base, self.hidden.clone(), &self.mask);
+        match self.past.clone() {
+            Past::Cache(mut cache) => base.decode_cells(hidden, mask, &mut cache, cells),
+            Past::Prompt(prompt) => base.decode_behind(prompt, hidden, mask, cells),
         }
     }
 }

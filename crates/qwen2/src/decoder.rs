@@ -4,7 +4,7 @@ use burn::{
     module::Module,
     tensor::{Int, Tensor, backend::Backend},
 };
-use burn_peft_ops::{Ops, ScoreMask};
+use burn_peft_ops::{Ops, ScoreMask, SharedPrompt};
 
 use crate::{
     KvCache, Qwen2Config,
@@ -66,7 +66,16 @@ pub(crate) struct Pass<B: Backend> {
     pub(crate) cos: Tensor<B, 4>,
     /// `[batch or 1, 1, seq, head_dim / 2]`.
     pub(crate) sin: Tensor<B, 4>,
-    pub(crate) mask: ScoreMask<B>,
+    pub(crate) sight: Sight<B>,
+}
+
+/// What the cells of a pass see beside each other.
+#[derive(Clone)]
+pub(crate) enum Sight<B: Backend> {
+    /// What the cache holds, which they are added to.
+    Cache(ScoreMask<B>),
+    /// A prompt, whose tokens are the last cells.
+    Prompt(SharedPrompt<B>),
 }
 
 impl<B: Backend> DecoderLayer<B> {
@@ -200,8 +209,14 @@ impl<B: Ops> Attention<B> {
         let query = rotate(heads(self.q_proj.forward(hidden.clone())));
         let key = rotate(heads(self.k_proj.forward(hidden.clone())));
         let value = heads(self.v_proj.forward(hidden));
-        let [key, value] = cache.append(layer, key, value);
-        B::grouped_attention(query, key, value, &pass.mask)
+        let attended = match &pass.sight {
+            Sight::Cache(mask) => {
+                let [key, value] = cache.append(layer, key, value);
+                B::grouped_attention(query, key, value, mask)
+            }
+            Sight::Prompt(shared) => B::shared_prompt_attention(query, key, value, shared),
+        };
+        attended
             .swap_dims(1, 2) // [batch, seq, n_heads, head_dim]
             .reshape([pass.batch * pass.seq, self.o_proj.weight.dims()[1]])
     }

@@ -33,6 +33,7 @@ mod error;
 mod generation;
 mod mask;
 mod model;
+mod past;
 mod random;
 mod recompute;
 mod rope;
@@ -47,4 +48,5 @@ pub use generation::{
 };
 pub use mask::AttentionMask;
 pub use model::{LayerBiases, Qwen2};
-pub use recompute::{Cut, Recording};
+pub use past::Past;
+pub use recompute::Recording;

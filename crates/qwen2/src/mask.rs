@@ -201,6 +201,16 @@ pub(crate) enum Positions {
     PerRow(Vec<Vec<usize>>),
 }
 
+impl Positions {
+    /// Those of each of `batch` rows of `seq` cells.
+    pub(crate) fn rows(self, batch: usize, seq: usize) -> Vec<Vec<usize>> {
+        match self {
+            Self::Shared { start } => vec![(start..start + seq).collect(); batch],
+            Self::PerRow(rows) => rows,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

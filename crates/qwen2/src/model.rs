@@ -4,11 +4,12 @@ use burn::{
     module::Module,
     tensor::{DType, Int, Tensor, TensorData, backend::Backend},
 };
-use burn_peft_ops::{Ops, accumulation_dtype};
+use burn_peft_ops::{Ops, SharedPrompt, accumulation_dtype};
 
 use crate::{
     AttentionMask, KvCache, Qwen2Config,
-    decoder::{DecoderLayer, FrozenRmsNorm, Pass},
+    decoder::{DecoderLayer, FrozenRmsNorm, Pass, Sight},
+    mask::Positions,
     rope::RotaryTable,
     weights::{self, TensorSource},
 };
@@ -186,7 +187,8 @@ impl<B: Ops> Qwen2<B> {
         cache: &mut KvCache<B>,
     ) -> Tensor<B, 3> {
         let shape = hidden.dims();
-        self.run(hidden, mask, cache, None).reshape(shape)
+        self.run(None, cache, |cache| self.start(hidden, mask, cache))
+            .reshape(shape)
     }
 
     /// [`decode`](Self::decode) for who reads some cells only: behind the attention of the last layer
@@ -204,18 +206,37 @@ impl<B: Ops> Qwen2<B> {
         cells: &[usize],
     ) -> Tensor<B, 2> {
         let cells = cell_indices(cells, &hidden.device());
-        self.run(hidden, mask, cache, Some(cells))
+        self.run(Some(cells), cache, |cache| self.start(hidden, mask, cache))
+    }
+
+    /// [`decode_cells`](Self::decode_cells) of rows behind a prompt that they share. What its tokens are to the
+    /// rows does not depend on the rows: they run once, beside them. Nothing is cached.
+    ///
+    /// # Shapes
+    /// - prompt: `[tokens, d_model]`, in the model's dtype
+    /// - cells: of the row-major `[batch, seq]`, and behind them the prompt's tokens
+    #[must_use]
+    pub fn decode_behind(
+        &self,
+        prompt: Tensor<B, 2>,
+        hidden: Tensor<B, 3>,
+        mask: &AttentionMask,
+        cells: &[usize],
+    ) -> Tensor<B, 2> {
+        let cells = cell_indices(cells, &hidden.device());
+        self.run(Some(cells), &mut KvCache::empty(0, 0), |_| {
+            self.start_behind(prompt, hidden, mask)
+        })
     }
 
     fn run(
         &self,
-        hidden: Tensor<B, 3>,
-        mask: &AttentionMask,
-        cache: &mut KvCache<B>,
         cells: Option<Tensor<B, 1, Int>>,
+        cache: &mut KvCache<B>,
+        start: impl FnOnce(&mut KvCache<B>) -> (Pass<B>, Tensor<B, 2>) + Send,
     ) -> Tensor<B, 2> {
         B::run_step(&self.device(), || {
-            let (pass, mut hidden) = self.start(hidden, mask, cache);
+            let (pass, mut hidden) = start(cache);
             for (index, layer) in self.layers.iter().enumerate() {
                 let cells = self.cells_of(index, &cells);
                 hidden = layer.forward(index, hidden, cells, &pass, cache);
@@ -255,9 +276,46 @@ impl<B: Ops> Qwen2<B> {
             seq,
             cos,
             sin,
-            mask,
+            sight: Sight::Cache(mask),
         };
         (pass, hidden.reshape([batch * seq, d_model]))
+    }
+
+    /// The same of rows behind a prompt: the input is `[batch · seq + tokens, d_model]`, as one row.
+    pub(crate) fn start_behind(
+        &self,
+        prompt: Tensor<B, 2>,
+        hidden: Tensor<B, 3>,
+        mask: &AttentionMask,
+    ) -> (Pass<B>, Tensor<B, 2>) {
+        let ([batch, seq, d_model], tokens) = (hidden.dims(), prompt.dims()[0]);
+        debug_assert!(
+            [prompt.dtype(), hidden.dtype()] == [self.dtype(); 2],
+            "hidden states of another type"
+        );
+        let all = AttentionMask::full(batch, tokens).then(mask);
+        let positions = all.positions(seq).rows(batch, seq).concat();
+        let positions = Positions::PerRow(vec![positions.into_iter().chain(0..tokens).collect()]);
+        let seq_of_all = batch * seq + tokens;
+        let [cos, sin] = self.rotary.at(&positions, seq_of_all);
+        let score_mask = |mask: &AttentionMask, seq| {
+            B::score_mask(mask.visibility(seq), self.dtype(), &hidden.device())
+        };
+        let shared = SharedPrompt {
+            batch,
+            seq,
+            row_mask: score_mask(&all, seq),
+            prompt_mask: score_mask(&AttentionMask::full(1, tokens), tokens),
+        };
+        let pass = Pass {
+            batch: 1,
+            seq: seq_of_all,
+            cos,
+            sin,
+            sight: Sight::Prompt(shared),
+        };
+        let hidden = hidden.reshape([batch * seq, d_model]);
+        (pass, Tensor::cat(vec![hidden, prompt], 0))
     }
 
     /// Scores of every next token, in f32.

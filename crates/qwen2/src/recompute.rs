@@ -12,19 +12,19 @@ use burn::{
 };
 use burn_peft_ops::Ops;
 
-use crate::{AttentionMask, KvCache, Qwen2, decoder::DecoderLayer, model::cell_indices};
+use crate::{AttentionMask, Past, Qwen2, decoder::DecoderLayer, model::cell_indices};
 
 /// A forward pass whose gradient can still be had.
 #[derive(Debug)]
 pub struct Recording<B: AutodiffBackend> {
     model: Qwen2<B>,
+    /// As it was given.
+    past: Past<B>,
     /// `[batch, seq, d_model]`, as it was given.
     hidden: Tensor<B, 3>,
-    /// As it was given.
-    cache: KvCache<B>,
     mask: AttentionMask,
     cells: Option<Tensor<B, 1, Int>>,
-    /// Each layer's input, `[batch · seq, d_model]`.
+    /// Each layer's input, `[batch · seq, d_model]`, with a prompt's tokens behind it.
     inputs: Vec<Tensor<B::InnerBackend, 2>>,
     /// The input of the last norm, `[cells, d_model]`.
     output: Tensor<B::InnerBackend, 2>,
@@ -34,31 +34,31 @@ impl<B> Qwen2<B>
 where
     B: AutodiffBackend<InnerBackend: Ops> + Ops,
 {
-    /// [`decode_cells`](Self::decode_cells) without a graph, to be given one layer by layer.
+    /// The states of some cells of rows behind their past, without a graph, to be given one layer by layer.
     #[must_use]
     pub fn record(
         &self,
         hidden: Tensor<B, 3>,
         mask: &AttentionMask,
-        cache: KvCache<B>,
+        past: Past<B>,
         cells: &[usize],
     ) -> Recording<B> {
         let model = self.valid();
-        let mut inner_cache = cache.clone().map(Tensor::inner);
-        let (pass, mut state) = model.start(hidden.clone().inner(), mask, &mut inner_cache);
+        let inner_past = past.clone().map(Tensor::inner, Tensor::inner);
+        let (pass, mut state, mut cache) = inner_past.start(&model, hidden.clone().inner(), mask);
         let cells = Some(cell_indices(cells, &hidden.device()));
         let mut inputs = Vec::with_capacity(model.layers.len());
         for (index, layer) in model.layers.iter().enumerate() {
             inputs.push(state.clone());
             let cells = model.cells_of(index, &cells);
-            state = layer.forward(index, state, cells, &pass, &mut inner_cache);
+            state = layer.forward(index, state, cells, &pass, &mut cache);
             // Keys and values are computed again too.
-            let _ = inner_cache.take(index);
+            let _ = cache.take(index);
         }
         Recording {
             model: self.clone(),
             hidden,
-            cache,
+            past,
             mask: mask.clone(),
             cells: cells.map(Tensor::from_inner),
             inputs,
@@ -87,7 +87,7 @@ where
         let Self {
             model,
             hidden,
-            mut cache,
+            past,
             mask,
             cells,
             mut inputs,
@@ -95,8 +95,8 @@ where
         } = self;
         let layers = model.layers.len();
         let mut links = Vec::new();
+        let (pass, first, mut cache) = past.start(&model, hidden, &mask);
         let prefix: Vec<_> = (0..layers).map(|layer| cache.take(layer)).collect();
-        let (pass, first) = model.start(hidden, &mask, &mut cache);
         let mut above = {
             let output = Tensor::from_inner(output).require_grad();
             let normed = model.norm.forward(output.clone());
@@ -134,24 +134,22 @@ fn link<B: AutodiffBackend, const D: usize>(
 
 /// A tensor of one graph, and a leaf that stands for it in another.
 #[derive(Debug)]
-pub struct Cut<B: AutodiffBackend, const D: usize> {
+struct Cut<B: AutodiffBackend, const D: usize> {
     outer: Tensor<B, D>,
     /// The same numbers.
-    pub leaf: Tensor<B, D>,
+    leaf: Tensor<B, D>,
 }
 
 impl<B: AutodiffBackend, const D: usize> Cut<B, D> {
     /// Cuts a graph at `outer`.
-    #[must_use]
-    pub fn new(outer: Tensor<B, D>) -> Self {
+    fn new(outer: Tensor<B, D>) -> Self {
         let leaf = Tensor::from_inner(outer.clone().inner()).require_grad();
         Self { outer, leaf }
     }
 
     /// A scalar, `[1]`, that carries the leaf's gradient on in the first graph; `None` where nothing hung on
     /// the leaf.
-    #[must_use]
-    pub fn link(self, grads: &B::Gradients) -> Option<Tensor<B, 1>> {
+    fn link(self, grads: &B::Gradients) -> Option<Tensor<B, 1>> {
         let gradient = self.leaf.grad(grads)?;
         Some(link(self.outer, gradient))
     }

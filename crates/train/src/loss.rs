@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use burn_peft::{Adapter, Injected, Inputs, PeftModel, Placement, Prepared};
 use burn_peft_data::{Batch, IGNORE_INDEX};
 use burn_peft_ops::Ops;
-use burn_qwen2::{AttentionMask, Qwen2};
+use burn_qwen2::{AttentionMask, Past, Qwen2};
 
 /// Negative log-likelihoods of a batch's supervised tokens.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub(crate) struct Question {
     predictions: Vec<Prediction>,
     /// Cells in a row.
     seq: usize,
+    /// The last token of a prompt that runs beside the rows, as a cell behind them.
+    prompt_cell: Option<usize>,
 }
 
 /// Lets the adapter do its work on a batch; `None` where the batch has no supervised token that anything
@@ -43,21 +45,30 @@ fn inputs<B: Backend>(batch: &Batch<B>) -> Inputs<B> {
 }
 
 fn ask<B: Backend>(prepared: Prepared<B>, batch: &Batch<B>) -> Option<(Prepared<B>, Question)> {
-    let lead = prepared.lead.is_some();
-    let predictions = predictions(&prepared.mask, &prepared.cells, lead, &batch.labels);
-    let seq = prepared.mask.seq();
-    (!predictions.is_empty()).then_some((prepared, Question { predictions, seq }))
+    let Prepared { mask, past, .. } = &prepared;
+    let prompt_cell = match past {
+        Past::Prompt(prompt) => Some(mask.batch() * mask.seq() + prompt.dims()[0] - 1),
+        Past::Cache(_) => None,
+    };
+    let prompt = prompt_cell.is_some() || prepared.lead.is_some();
+    let predictions = predictions(mask, &prepared.cells, prompt, &batch.labels);
+    let question = Question {
+        seq: mask.seq(),
+        prompt_cell: prompt_cell.filter(|_| predictions.iter().any(|p| p.cell.is_none())),
+        predictions,
+    };
+    (!question.predictions.is_empty()).then_some((prepared, question))
 }
 
 impl Question {
-    /// The cells whose hidden states are wanted, of the row-major `[batch, seq]`; at least one.
+    /// The cells whose hidden states are wanted, of the row-major `[batch, seq]` and, the last one, of a prompt
+    /// that runs beside the rows; at least one.
     pub(crate) fn cells(&self) -> Vec<usize> {
         let cells = self.predictions.iter();
-        let mut cells: Vec<_> = cells
-            .filter_map(|p| p.cell.map(|cell| p.row * self.seq + cell))
-            .collect();
+        let cells = cells.filter_map(|p| p.cell.map(|cell| p.row * self.seq + cell));
+        let mut cells: Vec<_> = cells.chain(self.prompt_cell).collect();
         if cells.is_empty() {
-            // The shared prompt predicts all there is; tensors without a row are not for every backend.
+            // A prompt that has run predicts all there is; tensors without a row are not for every backend.
             cells.push(0);
         }
         cells
@@ -76,18 +87,21 @@ impl Question {
             let count = values.len();
             Tensor::<B, 1, Int>::from_data(TensorData::new(values, [count]), &device)
         };
-        let count = hidden.dims()[0];
-        let hidden = match lead {
-            Some(lead) if self.predictions.iter().any(|p| p.cell.is_none()) => {
-                let mut next = 0..count as i64;
+        let hidden = match self.predictions.iter().any(|p| p.cell.is_none()) {
+            false => hidden,
+            true => {
+                let all = match lead {
+                    Some(lead) => Tensor::cat(vec![hidden, lead], 0),
+                    None => hidden,
+                };
+                let last = all.dims()[0] as i64 - 1;
+                let mut next = 0..last;
                 let places = self.predictions.iter().map(|p| match p.cell {
-                    Some(_) => next.next().unwrap_or_default(),
-                    None => count as i64,
+                    Some(_) => next.next().expect("a state for each cell"),
+                    None => last,
                 });
-                let places = to_device(places.collect());
-                Tensor::cat(vec![hidden, lead], 0).select(0, places)
+                all.select(0, to_device(places.collect()))
             }
-            _ => hidden,
         };
         let targets = to_device(self.predictions.iter().map(|p| p.label).collect());
         TokenLosses {
@@ -114,16 +128,8 @@ pub fn injected_losses<B: Ops>(model: &Injected<B>, batch: &Batch<B>) -> Option<
 }
 
 fn score<B: Ops>((prepared, question): (Prepared<B>, Question)) -> TokenLosses<B> {
-    let Prepared {
-        base,
-        hidden,
-        mask,
-        mut cache,
-        lead,
-        ..
-    } = prepared;
-    let hidden = base.decode_cells(hidden, &mask, &mut cache, &question.cells());
-    question.score(&base, hidden, lead)
+    let hidden = prepared.decode_cells(&question.cells());
+    question.score(&prepared.base, hidden, prepared.lead)
 }
 
 /// One supervised token.
@@ -138,11 +144,12 @@ struct Prediction {
 
 /// A label is predicted by the last token in front of it: a real one, or the last virtual one (as
 /// in PEFT). `labels` are row-major `[batch, seq]`, and `cells` says where in `mask` each of them went;
-/// `lead`: in front of the rows stands a shared prompt.
+/// `prompt`: in front of the rows stands one that is not in
+/// `mask`.
 fn predictions(
     mask: &AttentionMask,
     cells: &[usize],
-    lead: bool,
+    prompt: bool,
     labels: &[i64],
 ) -> Vec<Prediction> {
     let seq = cells.len() / mask.batch();
@@ -155,7 +162,7 @@ fn predictions(
         let mut before = None;
         for (cell, is_token) in mask.row(row).iter().enumerate() {
             let label = label_of[cell];
-            if label != IGNORE_INDEX && (lead || before.is_some()) {
+            if label != IGNORE_INDEX && (prompt || before.is_some()) {
                 predictions.push(Prediction {
                     row,
                     cell: before,

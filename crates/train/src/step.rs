@@ -13,7 +13,6 @@ use burn::{
 use burn_peft::{Adapter, PeftModel, Prepared};
 use burn_peft_data::Batch;
 use burn_peft_ops::Ops;
-use burn_qwen2::Cut;
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 
 use crate::{
@@ -147,27 +146,20 @@ where
             base,
             hidden,
             mask,
-            cache,
+            past,
             lead,
             ..
         } = prepared;
-        let recording = base.record(hidden, &mask, cache, &question.cells());
+        let recording = base.record(hidden, &mask, past, &question.cells());
         let hidden = recording.leaf();
-        // The shared prompt's graph must live until the layers' gradients have arrived at its keys.
-        let lead = lead.map(Cut::new);
-        let lead_leaf = lead.as_ref().map(|lead| lead.leaf.clone());
-        let losses = question.score(&base, hidden.clone(), lead_leaf);
+        let losses = question.score(&base, hidden.clone(), lead);
         let sum = losses.nll.sum();
         let grads = sum.backward();
         let gradient = hidden.grad(&grads).expect("the loss hangs on its leaf");
-        let mut outside = recording.backward(gradient);
-        if let Some(link) = lead.and_then(|lead| lead.link(&grads)) {
-            outside = outside + link;
-        }
         Some(Outcome {
             loss: sum.inner(),
             label_tokens: losses.rows.len(),
-            gradients: outside.backward(),
+            gradients: recording.backward(gradient).backward(),
         })
     }
 }

@@ -10,7 +10,7 @@ use super::{
     element::Element,
     exp::exp,
     gemm::{Before, Matrix, multiply},
-    storage::{from_heads, heads_tensor, narrow, rows_in_order, tensor, wide, zeros},
+    storage::{from_heads, heads_tensor, narrow, rows_in_order, wide, zeros},
     vector::{largest, sum, vectorised},
 };
 use crate::Visibility;
@@ -190,7 +190,8 @@ pub(super) fn forward<E: Element>(
     heads_tensor(narrow::<E>(output), shape)
 }
 
-/// See [`Ops::grouped_attention_backward`](crate::Ops::grouped_attention_backward).
+/// See [`Ops::grouped_attention_backward`](crate::Ops::grouped_attention_backward). The gradients stand in memory
+/// as `[batch, seq, heads, head_dim]`.
 pub(super) fn backward<E: Element>(
     query: Tensor<Flex, 4>,
     key: Tensor<Flex, 4>,
@@ -228,7 +229,18 @@ pub(super) fn backward<E: Element>(
                 inputs.block_backward(&above, [row, head, start, len], query, key, value);
             }
         });
-    let query_gradients = tensor(narrow::<E>(query_gradients), shape);
+    let query_gradients = from_heads(
+        shape,
+        #[inline(always)]
+        |[row, head, place], unwritten| {
+            let at = (row * heads + head) * query_len + place * head_dim;
+            let gradient = &query_gradients[at..][..head_dim];
+            unwritten.put(gradient.iter().map(
+                #[inline(always)]
+                |x| E::store(*x),
+            ));
+        },
+    );
     let sum_group = |gradients: Vec<f32>| {
         from_heads(
             kv_shape,
