@@ -49,6 +49,19 @@ pub trait Ops: Backend {
         composed::linear(input, weight, bias)
     }
 
+    /// [`frozen_linear`](Self::frozen_linear) of one input by several layers.
+    ///
+    /// # Shapes
+    /// - input: `[tokens, d_in]`
+    /// - layers: each a weight and a bias, as for one
+    /// - output: each `[tokens, d_out]`
+    fn frozen_linears<const N: usize>(
+        input: Tensor<Self, 2>,
+        layers: [(Tensor<Self, 2>, Option<Tensor<Self, 1>>); N],
+    ) -> [Tensor<Self, 2>; N] {
+        layers.map(|(weight, bias)| Self::frozen_linear(input.clone(), weight, bias))
+    }
+
     /// The gradient of [`frozen_linear`](Self::frozen_linear)'s input: `above · weight`.
     ///
     /// # Shapes
@@ -242,7 +255,15 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
         weight: Tensor<Self, 2>,
         bias: Option<Tensor<Self, 1>>,
     ) -> Tensor<Self, 2> {
-        tracked::linear(input, weight, bias)
+        let [output] = tracked::linears(input, [(weight, bias)]);
+        output
+    }
+
+    fn frozen_linears<const N: usize>(
+        input: Tensor<Self, 2>,
+        layers: [(Tensor<Self, 2>, Option<Tensor<Self, 1>>); N],
+    ) -> [Tensor<Self, 2>; N] {
+        tracked::linears(input, layers)
     }
 
     fn rms_norm(hidden: Tensor<Self, 2>, weight: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {

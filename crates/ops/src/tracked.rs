@@ -70,22 +70,23 @@ impl<B: Ops> Backward<B, 2> for LinearBackward {
     }
 }
 
-pub(crate) fn linear<B: Ops, C: CheckpointStrategy>(
+pub(crate) fn linears<B: Ops, C: CheckpointStrategy, const N: usize>(
     input: Tensor<Autodiff<B, C>, 2>,
-    weight: Tensor<Autodiff<B, C>, 2>,
-    bias: Option<Tensor<Autodiff<B, C>, 1>>,
-) -> Tensor<Autodiff<B, C>, 2> {
-    let weight = weight.inner();
-    let output = B::frozen_linear(
-        input.clone().inner(),
-        weight.clone(),
-        bias.clone().map(Tensor::inner),
-    );
-    let (input, weight) = (to_primitive(input), to_primitive(weight));
-    match bias.map(to_primitive) {
-        Some(bias) => record!(LinearBackward, [input, bias], output, weight),
-        None => record!(LinearBackward, [input], output, weight),
-    }
+    layers: [(Tensor<Autodiff<B, C>, 2>, Option<Tensor<Autodiff<B, C>, 1>>); N],
+) -> [Tensor<Autodiff<B, C>, 2>; N] {
+    let inner = layers
+        .clone()
+        .map(|(weight, bias)| (weight.inner(), bias.map(Tensor::inner)));
+    let mut outputs = B::frozen_linears(input.clone().inner(), inner).into_iter();
+    let input = to_primitive(input);
+    layers.map(|(weight, bias)| {
+        let output = outputs.next().expect("one a layer");
+        let weight = to_primitive(weight.inner());
+        match bias.map(to_primitive) {
+            Some(bias) => record!(LinearBackward, [input, bias], output, weight),
+            None => record!(LinearBackward, [input], output, weight),
+        }
+    })
 }
 
 #[derive(Debug)]

@@ -149,9 +149,17 @@ impl<B: Backend> FrozenRmsNorm<B> {
     }
 }
 
+impl<B: Backend> FrozenLinear<B> {
+    /// Weight and bias.
+    fn tensors(&self) -> (Tensor<B, 2>, Option<Tensor<B, 1>>) {
+        (self.weight.clone(), self.bias.clone())
+    }
+}
+
 impl<B: Ops> FrozenLinear<B> {
     fn forward(&self, input: Tensor<B, 2>) -> Tensor<B, 2> {
-        B::frozen_linear(input, self.weight.clone(), self.bias.clone())
+        let (weight, bias) = self.tensors();
+        B::frozen_linear(input, weight, bias)
     }
 }
 
@@ -206,9 +214,10 @@ impl<B: Ops> Attention<B> {
                 .swap_dims(1, 2) // [batch, heads, seq, head_dim]
         };
         let rotate = |states| B::rotary(states, pass.cos.clone(), pass.sin.clone());
-        let query = rotate(heads(self.q_proj.forward(hidden.clone())));
-        let key = rotate(heads(self.k_proj.forward(hidden.clone())));
-        let value = heads(self.v_proj.forward(hidden));
+        let projections = [&self.q_proj, &self.k_proj, &self.v_proj];
+        let [query, key, value] =
+            B::frozen_linears(hidden, projections.map(FrozenLinear::tensors)).map(heads);
+        let [query, key] = [query, key].map(rotate);
         let attended = match &pass.sight {
             Sight::Cache(mask) => {
                 let [key, value] = cache.append(layer, key, value);
@@ -224,8 +233,8 @@ impl<B: Ops> Attention<B> {
 
 impl<B: Ops> Mlp<B> {
     fn forward(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-        let gate = self.gate_proj.forward(hidden.clone());
-        let up = self.up_proj.forward(hidden);
+        let projections = [&self.gate_proj, &self.up_proj];
+        let [gate, up] = B::frozen_linears(hidden, projections.map(FrozenLinear::tensors));
         self.down_proj.forward(B::swiglu(gate, up))
     }
 }

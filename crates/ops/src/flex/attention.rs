@@ -59,10 +59,20 @@ impl States<'_> {
     }
 }
 
+/// Room for the scores of a block of queries, for any number of blocks.
+struct Scores(Vec<f32>);
+
 /// The probabilities of a block of queries, `[queries, keys]`.
-struct Block {
+struct Block<'s> {
     keys: usize,
-    probabilities: Vec<f32>,
+    probabilities: &'s [f32],
+}
+
+impl Scores {
+    /// For `queries` of them at a time.
+    fn of(queries: usize, inputs: &Inputs<'_>) -> Self {
+        Self(zeros(queries * inputs.key.dims[2]))
+    }
 }
 
 /// What all blocks share.
@@ -78,30 +88,30 @@ struct Inputs<'a> {
 
 impl Inputs<'_> {
     /// The softmax of the scores of `len` queries from `start` on.
-    fn block(&self, row: usize, head: usize, start: usize, len: usize) -> Block {
+    fn block<'s>(&self, [row, head, start, len]: [usize; 4], scores: &'s mut Scores) -> Block<'s> {
         let places = &self.places.queries(row)[start..start + len];
         let query = self.query.head(row, head, start, len);
-        self.probabilities(row, head / self.group, query, places)
+        self.probabilities([row, head / self.group], query, places, scores)
     }
 
     /// The softmax of the scores of queries that stand at `queries`.
-    fn probabilities(
+    fn probabilities<'s>(
         &self,
-        row: usize,
-        kv_head: usize,
+        [row, kv_head]: [usize; 2],
         query: Matrix<'_>,
         queries: &[i32],
-    ) -> Block {
+        scores: &'s mut Scores,
+    ) -> Block<'s> {
         let places = self.places.keys(row);
         let last = queries.iter().max();
         // Behind the last key that one of them sees there is nothing to compute.
         let keys = places.iter().rposition(|key| Some(key) <= last);
         let keys = keys.map_or(0, |last| last + 1);
-        let mut probabilities = zeros::<f32>(queries.len() * keys);
+        let probabilities = &mut scores.0[..queries.len() * keys];
         if keys > 0 {
             let key = self.key.head(row, kv_head, 0, keys).transposed();
             let before = Before::Ignored;
-            multiply(&mut probabilities, keys, query, key, self.scale, before);
+            multiply(probabilities, keys, query, key, self.scale, before);
             let places = &places[..keys];
             vectorised(
                 #[inline(always)]
@@ -176,13 +186,14 @@ pub(super) fn forward<E: Element>(
         .collect();
     blocks.into_par_iter().for_each(|(row, start, output)| {
         let len = output.len() / width;
+        let mut scores = Scores::of(len, &inputs);
         for head in 0..heads {
             let Block {
                 keys,
                 probabilities,
-            } = inputs.block(row, head, start, len);
+            } = inputs.block([row, head, start, len], &mut scores);
             let value = inputs.value.head(row, head / inputs.group, 0, keys);
-            let probabilities = Matrix::dense(&probabilities, [len, keys]);
+            let probabilities = Matrix::dense(probabilities, [len, keys]);
             let output = &mut output[head * head_dim..];
             multiply(output, width, probabilities, value, 1.0, Before::Ignored);
         }
@@ -223,10 +234,11 @@ pub(super) fn backward<E: Element>(
         .enumerate()
         .for_each(|(task, ((query, key), value))| {
             let (row, head) = (task / heads, task % heads);
+            let mut scores = [(); 2].map(|()| Scores::of(BLOCK.min(seq), &inputs));
             for start in (0..seq).step_by(BLOCK) {
-                let len = BLOCK.min(seq - start);
-                let query = &mut query[start * head_dim..][..len * head_dim];
-                inputs.block_backward(&above, [row, head, start, len], query, key, value);
+                let block = [row, head, start, BLOCK.min(seq - start)];
+                let query = &mut query[start * head_dim..];
+                inputs.block_backward(&above, block, &mut scores, query, key, value);
             }
         });
     let query_gradients = from_heads(
@@ -277,11 +289,12 @@ impl Inputs<'_> {
                 let (row, kv_head) = (task / kv_heads, task % kv_heads);
                 let places = vec![self.places.queries(row)[0]; self.group];
                 let query = self.query.group(row, kv_head * self.group, self.group);
+                let mut scores = Scores::of(self.group, self);
                 let Block {
                     keys,
                     probabilities,
-                } = self.probabilities(row, kv_head, query, &places);
-                let weights = Matrix::dense(&probabilities, [self.group, keys]);
+                } = self.probabilities([row, kv_head], query, &places, &mut scores);
+                let weights = Matrix::dense(probabilities, [self.group, keys]);
                 let value = self.value.head(row, kv_head, 0, keys);
                 let before = Before::Ignored;
                 multiply(output, head_dim, weights, value, 1.0, before);
@@ -292,7 +305,8 @@ impl Inputs<'_> {
     fn block_backward(
         &self,
         above: &States<'_>,
-        [row, head, start, len]: [usize; 4],
+        block @ [row, head, start, len]: [usize; 4],
+        [scores, above_scores]: &mut [Scores; 2],
         query_gradient: &mut [f32],
         key_gradient: &mut [f32],
         value_gradient: &mut [f32],
@@ -301,7 +315,7 @@ impl Inputs<'_> {
         let Block {
             keys,
             probabilities,
-        } = self.block(row, head, start, len);
+        } = self.block(block, scores);
         if keys == 0 {
             return;
         }
@@ -309,7 +323,7 @@ impl Inputs<'_> {
         let query = self.query.head(row, head, start, len);
         let key = self.key.head(row, head / self.group, 0, keys);
         let value = self.value.head(row, head / self.group, 0, keys);
-        let weights = Matrix::dense(&probabilities, [len, keys]);
+        let weights = Matrix::dense(probabilities, [len, keys]);
         multiply(
             value_gradient,
             head_dim,
@@ -318,9 +332,9 @@ impl Inputs<'_> {
             1.0,
             Before::Kept,
         );
-        let mut scores = zeros::<f32>(len * keys);
+        let scores = &mut above_scores.0[..len * keys];
         multiply(
-            &mut scores,
+            scores,
             keys,
             above,
             value.transposed(),
@@ -340,7 +354,7 @@ impl Inputs<'_> {
                 }
             },
         );
-        let scores = Matrix::dense(&scores, [len, keys]);
+        let scores = Matrix::dense(scores, [len, keys]);
         multiply(
             query_gradient,
             head_dim,

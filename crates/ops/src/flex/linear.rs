@@ -6,31 +6,41 @@ use burn_flex::Flex;
 use super::{
     element::Element,
     few_tokens,
-    product::{Factor, product},
+    product::{Factor, product, products},
     storage::{contiguous, narrow, tensor, wide},
 };
 
 /// Up to so many tokens the weight's way from memory is the cost, and each of its rows is read once.
 const FEW_TOKENS: usize = 32;
 
-/// See [`Ops::frozen_linear`](crate::Ops::frozen_linear).
-pub(super) fn forward<E: Element>(
+/// See [`Ops::frozen_linears`](crate::Ops::frozen_linears).
+pub(super) fn forward<E: Element, const N: usize>(
     input: Tensor<Flex, 2>,
-    weight: Tensor<Flex, 2>,
-    bias: Option<Tensor<Flex, 1>>,
-) -> Tensor<Flex, 2> {
-    let ([tokens, d_in], d_out) = (input.dims(), weight.dims()[0]);
-    let (input, weight, bias) = (contiguous(input), contiguous(weight), bias.map(contiguous));
-    let (input, weight) = (input.storage::<E>(), weight.storage::<E>());
-    let bias = bias.as_ref().map(|bias| bias.storage::<E>());
-    let output = match tokens {
-        0..=FEW_TOKENS => few_tokens::product(&wide(input), weight, bias, [tokens, d_in, d_out]),
+    layers: [(Tensor<Flex, 2>, Option<Tensor<Flex, 1>>); N],
+) -> [Tensor<Flex, 2>; N] {
+    let [tokens, d_in] = input.dims();
+    let input = contiguous(input);
+    let input = input.storage::<E>();
+    let layers = layers.map(|(weight, bias)| (contiguous(weight), bias.map(contiguous)));
+    let layers = layers.each_ref().map(|(weight, bias)| {
+        let bias = bias.as_ref().map(|bias| bias.storage::<E>());
+        (weight.storage::<E>(), bias)
+    });
+    let outputs = match tokens {
+        0..=FEW_TOKENS => {
+            let input = wide(input);
+            layers.map(|(weight, bias)| {
+                let shape = [tokens, d_in, weight.len() / d_in];
+                few_tokens::product(&input, weight, bias, shape)
+            })
+        }
         _ => {
-            let weight = Factor::weight(weight, d_in).transposed();
-            narrow(product(input, weight, bias))
+            let factor = |weight| Factor::weight(weight, d_in).transposed();
+            products(input, layers.map(|(weight, bias)| (factor(weight), bias))).map(narrow)
         }
     };
-    tensor(output, [tokens, d_out])
+    let mut widths = layers.map(|(weight, _)| weight.len() / d_in).into_iter();
+    outputs.map(|output| tensor(output, [tokens, widths.next().expect("one a layer")]))
 }
 
 /// See [`Ops::frozen_linear_backward`](crate::Ops::frozen_linear_backward).

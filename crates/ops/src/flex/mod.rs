@@ -73,11 +73,24 @@ impl Ops for Flex {
         weight: Tensor<Self, 2>,
         bias: Option<Tensor<Self, 1>>,
     ) -> Tensor<Self, 2> {
-        debug_assert_eq!(input.dtype(), weight.dtype(), "a linear layer mixes dtypes");
+        let [output] = Self::frozen_linears(input, [(weight, bias)]);
+        output
+    }
+
+    fn frozen_linears<const N: usize>(
+        input: Tensor<Self, 2>,
+        layers: [(Tensor<Self, 2>, Option<Tensor<Self, 1>>); N],
+    ) -> [Tensor<Self, 2>; N] {
+        debug_assert!(
+            layers
+                .iter()
+                .all(|(weight, _)| weight.dtype() == input.dtype()),
+            "a linear layer mixes dtypes"
+        );
         by_element!(
             input.dtype(),
-            E => linear::forward::<E>(input, weight, bias),
-            composed::linear(input, weight, bias)
+            E => linear::forward::<E, N>(input, layers),
+            layers.map(|(weight, bias)| composed::linear(input.clone(), weight, bias))
         )
     }
 

@@ -5,7 +5,7 @@ use std::{mem::MaybeUninit, ops::Range};
 use pulp::{Simd, WithSimd};
 
 use super::{
-    Product, Start,
+    Left, Product, Start,
     pack::{COPY_AHEAD, Panels, prefetch},
 };
 use crate::flex::element::Element;
@@ -73,7 +73,8 @@ impl<E: Element> Task<'_, E> {
     /// In panels of so many vectors of columns, the last of which may be a part of one.
     #[inline(always)]
     fn multiply<S: Simd, const ROWS: usize, const WIDE: usize>(self, simd: S) {
-        let Product { factor, inner, .. } = self.product;
+        let Product { factor, left, .. } = self.product;
+        let inner = &left.inner;
         let width = WIDE * S::F32_LANES;
         let tiles = Tiles::<E, ROWS, WIDE> {
             product: self.product,
@@ -140,10 +141,10 @@ impl<E: Element, const ROWS: usize, const WIDE: usize> Tiles<'_, E, ROWS, WIDE> 
         panels: impl Iterator<Item = P> + Clone,
         ahead: usize,
     ) {
-        let Product {
-            left, inner, rows, ..
-        } = self.product;
-        let left = left.chunks_exact(inner.len() * ROWS);
+        let Left {
+            tiles, inner, rows, ..
+        } = self.product.left;
+        let left = tiles.chunks_exact(inner.len() * ROWS);
         let panels = self.panels(WIDE * S::F32_LANES).zip(panels);
         for (tile, left) in self.tiles.clone().zip(left.skip(self.tiles.start)) {
             for (columns, panel) in panels.clone() {

@@ -90,33 +90,49 @@ pub(super) fn product<E: Element>(
     factor: Factor<'_, E>,
     bias: Option<&[E]>,
 ) -> Vec<f32> {
-    product_on(Arch::new(), rows, factor, bias)
+    let [product] = products(rows, [(factor, bias)]);
+    product
 }
 
-/// [`product`] in the vectors of `arch`.
-fn product_on<E: Element>(
+/// [`product`] of the same rows with several factors.
+pub(super) fn products<E: Element, const N: usize>(
+    rows: &[impl Element],
+    factors: [(Factor<'_, E>, Option<&[E]>); N],
+) -> [Vec<f32>; N] {
+    products_on(Arch::new(), rows, factors)
+}
+
+/// [`products`] in the vectors of `arch`.
+fn products_on<E: Element, const N: usize>(
     arch: Arch,
     rows: &[impl Element],
-    factor: Factor<'_, E>,
-    bias: Option<&[E]>,
-) -> Vec<f32> {
-    let [inner, columns] = factor.shape();
-    let len = rows.len() / inner * columns;
-    let mut output = Vec::with_capacity(len);
-    let empty = &mut output.spare_capacity_mut()[..len];
-    multiply(
-        arch,
-        empty,
-        rows,
-        factor,
-        bias.map_or(Start::Zero, Start::Bias),
-    );
-    #[expect(unsafe_code, reason = "`multiply` has written to all of it")]
-    // SAFETY: see the reason.
-    unsafe {
-        output.set_len(len);
+    factors: [(Factor<'_, E>, Option<&[E]>); N],
+) -> [Vec<f32>; N] {
+    let len = |factor: &Factor<'_, E>| {
+        let [inner, columns] = factor.shape();
+        rows.len() / inner * columns
+    };
+    let mut outputs = factors
+        .each_ref()
+        .map(|(factor, _)| Vec::with_capacity(len(factor)));
+    let mut empty = outputs.iter_mut();
+    let terms = factors.map(|(factor, bias)| {
+        let output: &mut Vec<f32> = empty.next().expect("one for each factor");
+        Term {
+            output: &mut output.spare_capacity_mut()[..len(&factor)],
+            factor,
+            start: bias.map_or(Start::Zero, Start::Bias),
+        }
+    });
+    multiply(arch, rows, terms);
+    for (output, (factor, _)) in outputs.iter_mut().zip(&factors) {
+        #[expect(unsafe_code, reason = "`multiply` has written to all of it")]
+        // SAFETY: see the reason.
+        unsafe {
+            output.set_len(len(factor));
+        }
     }
-    output
+    outputs
 }
 
 /// `output += rows · factor`.
@@ -124,7 +140,21 @@ pub(super) fn add_product<E: Element>(output: &mut [f32], rows: &[f32], factor: 
     #[expect(unsafe_code, reason = "`multiply` writes numbers, and nothing else")]
     // SAFETY: see the reason.
     let output = unsafe { &mut *(std::ptr::from_mut(output) as *mut [MaybeUninit<f32>]) };
-    multiply(Arch::new(), output, rows, factor, Start::Output);
+    let start = Start::Output;
+    let term = Term {
+        output,
+        factor,
+        start,
+    };
+    multiply(Arch::new(), rows, [term]);
+}
+
+/// What rows are multiplied by, and where that goes.
+struct Term<'a, 'o, E> {
+    /// `[rows, columns]`.
+    output: &'o mut [MaybeUninit<f32>],
+    factor: Factor<'a, E>,
+    start: Start<'a, E>,
 }
 
 /// Inner indices at a time: all of a small model's hidden size. A panel of them is 192 KiB with AVX-512.
@@ -139,55 +169,104 @@ const TOGETHER: usize = 3;
 /// Rows a task at least, or copying its panel would take too long beside.
 const ROWS_A_TASK: usize = 192;
 
-/// Writes to all of `output`; [`Start::Output`] says that there are numbers already.
-fn multiply<E: Element>(
+/// Writes to all of the outputs; [`Start::Output`] says that there are numbers already.
+fn multiply<E: Element, const N: usize>(
     arch: Arch,
-    output: &mut [MaybeUninit<f32>],
     rows: &[impl Element],
-    factor: Factor<'_, E>,
-    start: Start<'_, E>,
+    mut terms: [Term<'_, '_, E>; N],
 ) {
-    let [inner, columns] = factor.shape();
+    let [inner, _] = terms[0].factor.shape();
     let count = rows.len() / inner;
-    assert!(
-        rows.len() == count * inner && output.len() == count * columns,
-        "{} elements in rows of {inner}, times {inner} × {columns}, into {}",
-        rows.len(),
-        output.len()
-    );
-    if let Start::Bias(bias) = start {
-        assert_eq!(bias.len(), columns, "the elements of a bias");
+    for Term {
+        output,
+        factor,
+        start,
+    } in &terms
+    {
+        let [inner_too, columns] = factor.shape();
+        assert!(
+            inner_too == inner && rows.len() == count * inner && output.len() == count * columns,
+            "{} elements in rows of {inner}, times {inner_too} × {columns}, into {}",
+            rows.len(),
+            output.len()
+        );
+        if let Start::Bias(bias) = start {
+            assert_eq!(bias.len(), columns, "the elements of a bias");
+        }
     }
-    if count == 0 || columns == 0 {
+    if count == 0 {
         return;
     }
     let inner_at_a_time = inner.div_ceil(inner.div_ceil(INNER));
     let rows_at_a_time = count.div_ceil(count.div_ceil(ROWS));
-    for (rows, output) in rows
-        .chunks(rows_at_a_time * inner)
-        .zip(output.chunks_mut(rows_at_a_time * columns))
-    {
+    for (block, rows) in rows.chunks(rows_at_a_time * inner).enumerate() {
         for first in (0..inner).step_by(inner_at_a_time) {
             let part = first..inner.min(first + inner_at_a_time);
-            let start = if first == 0 { start } else { Start::Output };
-            Product::new(arch, output, rows, factor, part, start).run();
+            let left = Left::new(arch, rows, inner, part);
+            let products = terms.each_mut().map(|term| {
+                let [_, columns] = term.factor.shape();
+                let output = &mut term.output[block * rows_at_a_time * columns..];
+                Product {
+                    left: &left,
+                    output: output[..left.rows * columns].as_mut_ptr().cast(),
+                    columns,
+                    factor: term.factor,
+                    start: if first == 0 {
+                        term.start
+                    } else {
+                        Start::Output
+                    },
+                }
+            });
+            run(arch, &products);
         }
     }
 }
 
-/// A part of a product whose shapes fit, its left factor copied. Its panels may be computed at the same time.
-struct Product<'a, E> {
-    arch: Arch,
+/// Some inner indices of the left factor of a product, in the kernel's order.
+struct Left {
     /// Rows and columns.
     tile: [usize; 2],
-    /// `[rows, columns]`.
-    output: *mut f32,
     rows: usize,
-    columns: usize,
-    factor: Factor<'a, E>,
     inner: Range<usize>,
     /// `[tiles, inner, tile_rows]`, with zeros where the last tile has no rows.
-    left: Vec<f32>,
+    tiles: Vec<f32>,
+}
+
+impl Left {
+    fn new(arch: Arch, rows: &[impl Element], width: usize, inner: Range<usize>) -> Self {
+        let tile @ [tile_rows, _] = arch.dispatch(TileShape);
+        let count = rows.len() / width;
+        let len = count.next_multiple_of(tile_rows) * inner.len();
+        let mut tiles = Vec::with_capacity(len);
+        tiles.spare_capacity_mut()[..len]
+            .par_chunks_exact_mut(tile_rows * inner.len())
+            .zip(rows.par_chunks(tile_rows * width))
+            .for_each(|(tile, rows)| pack::tile(tile, rows, width, inner.clone()));
+        #[expect(
+            unsafe_code,
+            reason = "there is a part of `rows` for each tile, and `tile` writes to all of one"
+        )]
+        // SAFETY: see the reason.
+        unsafe {
+            tiles.set_len(len);
+        }
+        Self {
+            tile,
+            rows: count,
+            inner,
+            tiles,
+        }
+    }
+}
+
+/// A part of a product whose shapes fit. Its panels may be computed at the same time.
+struct Product<'a, E> {
+    left: &'a Left,
+    /// `[rows, columns]`.
+    output: *mut f32,
+    columns: usize,
+    factor: Factor<'a, E>,
     start: Start<'a, E>,
 }
 
@@ -199,90 +278,79 @@ struct Product<'a, E> {
 // SAFETY: see the reason.
 unsafe impl<E: Sync> Sync for Product<'_, E> {}
 
-impl<'a, E: Element> Product<'a, E> {
-    fn new(
-        arch: Arch,
-        output: &mut [MaybeUninit<f32>],
-        rows: &[impl Element],
-        factor: Factor<'a, E>,
-        inner: Range<usize>,
-        start: Start<'a, E>,
-    ) -> Self {
-        let ([width, columns], tile) = (factor.shape(), arch.dispatch(TileShape));
-        let [tile_rows, _] = tile;
-        let count = rows.len() / width;
-        let len = count.next_multiple_of(tile_rows) * inner.len();
-        let mut left = Vec::with_capacity(len);
-        left.spare_capacity_mut()[..len]
-            .par_chunks_exact_mut(tile_rows * inner.len())
-            .zip(rows.par_chunks(tile_rows * width))
-            .for_each(|(tile, rows)| pack::tile(tile, rows, width, inner.clone()));
-        #[expect(
-            unsafe_code,
-            reason = "there is a part of `rows` for each tile, and `tile` writes to all of one"
-        )]
-        // SAFETY: see the reason.
-        unsafe {
-            left.set_len(len);
-        }
-        Self {
-            arch,
-            tile,
-            output: output.as_mut_ptr().cast(),
-            rows: count,
-            columns,
-            factor,
-            inner,
-            left,
-            start,
-        }
-    }
-
+impl<E: Element> Product<'_, E> {
     /// Where these columns of a row begin in the output.
     fn row(&self, row: usize, columns: &Range<usize>) -> *mut f32 {
         // Inside the output: it has `rows` of `columns`.
-        assert!(row < self.rows && columns.end <= self.columns);
+        assert!(row < self.left.rows && columns.end <= self.columns);
         self.output.wrapping_add(row * self.columns + columns.start)
     }
+}
 
-    fn run(&self) {
-        let threads = rayon::current_num_threads();
-        let (tasks, next) = (self.tasks(threads), AtomicUsize::new(0));
-        // In this order, by whoever is free.
-        let workers = (0..threads.min(tasks.len()))
-            .into_par_iter()
-            .with_max_len(1);
-        workers.for_each(|_| {
-            Panels::with(|panels| {
-                while let Some((columns, tiles)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    self.arch.dispatch(Task {
-                        product: self,
-                        panels,
-                        columns: columns.clone(),
-                        tiles: tiles.clone(),
-                    });
-                }
-            });
+/// Computes products of one left factor.
+fn run<E: Element>(arch: Arch, products: &[Product<'_, E>]) {
+    let threads = rayon::current_num_threads();
+    let (tasks, next) = (tasks(products, threads), AtomicUsize::new(0));
+    // In this order, by whoever is free.
+    let workers = (0..threads.min(tasks.len()))
+        .into_par_iter()
+        .with_max_len(1);
+    workers.for_each(|_| {
+        Panels::with(|panels| {
+            while let Some(task) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                arch.dispatch(Task {
+                    product: &products[task.product],
+                    panels,
+                    columns: task.columns.clone(),
+                    tiles: task.tiles.clone(),
+                });
+            }
         });
-    }
+    });
+}
 
-    /// Columns of panels, and tiles of rows: first whole panels, [`TOGETHER`] of them where that gives each
-    /// thread as many, and behind them parts of the last ones, so that all threads end at about the same time.
-    fn tasks(&self, threads: usize) -> Vec<(Range<usize>, Range<usize>)> {
-        let [tile_rows, width] = self.tile;
-        let (panels, tiles) = (self.columns.div_ceil(width), self.rows.div_ceil(tile_rows));
-        let whole = (panels / threads).saturating_sub(1) * threads;
-        let grouped = whole / TOGETHER / threads * threads * TOGETHER;
-        let parts = threads.div_ceil(panels - whole).max(2);
-        let part = tiles.div_ceil(parts).max(ROWS_A_TASK / tile_rows);
-        let parts = (0..tiles).step_by(part);
-        let parts = parts.map(|start| start..tiles.min(start + part));
-        let columns = |first, count| first * width..self.columns.min((first + count) * width);
-        let groups = (0..grouped).step_by(TOGETHER);
-        let groups = groups.map(|first| (columns(first, TOGETHER), 0..tiles));
-        let single = (grouped..whole).map(|panel| (columns(panel, 1), 0..tiles));
-        let divided = (whole..panels)
-            .flat_map(|panel| parts.clone().map(move |part| (columns(panel, 1), part)));
-        groups.chain(single).chain(divided).collect()
-    }
+/// What one of the threads does at a time.
+struct Share {
+    /// Which product.
+    product: usize,
+    /// Those of one panel, or of a few whole ones.
+    columns: Range<usize>,
+    /// Of rows.
+    tiles: Range<usize>,
+}
+
+/// All of some products of one left factor: first whole panels, [`TOGETHER`] of them where that gives each thread
+/// as many, and behind them parts of the last ones, so that all threads end at about the same time.
+fn tasks<E>(products: &[Product<'_, E>], threads: usize) -> Vec<Share> {
+    let Left { tile, rows, .. } = products[0].left;
+    let [tile_rows, width] = *tile;
+    let tiles = rows.div_ceil(tile_rows);
+    let panels = products.iter().enumerate().flat_map(|(index, product)| {
+        let starts = (0..product.columns).step_by(width);
+        starts.map(move |start| (index, start..product.columns.min(start + width)))
+    });
+    let panels: Vec<(usize, Range<usize>)> = panels.collect();
+    let whole = (panels.len() / threads).saturating_sub(1) * threads;
+    let (whole, divided) = panels.split_at(whole);
+    let (grouped, single) = whole.split_at(whole.len() / TOGETHER / threads * threads * TOGETHER);
+    let alike = |(a, some): &(usize, Range<usize>), (b, others): &(usize, Range<usize>)| {
+        a == b && some.len() == others.len()
+    };
+    let groups = grouped
+        .chunk_by(alike)
+        .flat_map(|panels| panels.chunks(TOGETHER));
+    let share = |panels: &[(usize, Range<usize>)], tiles| Share {
+        product: panels[0].0,
+        columns: panels[0].1.start..panels[panels.len() - 1].1.end,
+        tiles,
+    };
+    let whole = groups.chain(single.chunks(1));
+    let whole = whole.map(|panels| share(panels, 0..tiles));
+    let parts = threads.div_ceil(divided.len().max(1)).max(2);
+    let part = tiles.div_ceil(parts).max(ROWS_A_TASK / tile_rows);
+    let parts = (0..tiles).step_by(part);
+    let parts = parts.map(|start| start..tiles.min(start + part));
+    let divided = divided.chunks(1);
+    let divided = divided.flat_map(|panel| parts.clone().map(move |part| share(panel, part)));
+    whole.chain(divided).collect()
 }

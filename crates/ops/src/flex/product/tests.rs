@@ -40,8 +40,8 @@ fn check<E: Element>(rows: usize, shape @ [d_out, d_in]: [usize; 2]) {
         let expected = plain(&left, &weight, shape, transposed);
         let case = format!("{rows} rows, {shape:?}, transposed: {transposed}");
         for arch in arches() {
-            let output = product_on(arch, &narrow_left[..], factor, None);
-            assert!(output == expected, "{case}, {arch:?}");
+            let [output, again] = products_on(arch, &narrow_left[..], [(factor, None); 2]);
+            assert!(output == expected && again == expected, "{case}, {arch:?}");
         }
         let with_bias: Vec<f32> = (expected.iter().zip(bias.iter().cycle()))
             .map(|(product, bias)| product + bias)
@@ -94,27 +94,25 @@ fn rows_that_do_not_fit_are_refused() {
 /// Nobody else writes to an output that begins as it is: what is left out would be read.
 #[test]
 fn the_tasks_of_any_number_of_threads_are_each_tile_of_each_panel_once() {
-    let weight = [0.0_f32; 2 * 1000];
-    let rows = [0.0_f32; 2 * 250];
-    let mut output = Vec::with_capacity(250 * 1000);
-    let product = Product::new(
-        Arch::new(),
-        output.spare_capacity_mut(),
-        &rows,
-        Factor::weight(&weight, 2).transposed(),
-        0..2,
-        Start::Zero,
-    );
-    let tiles = product.rows.div_ceil(product.tile[0]);
+    let left = Left::new(Arch::new(), &[0.0_f32; 2 * 250], 2, 0..2);
+    let columns = [1000, 70, 1, 400];
+    let products = columns.map(|columns| Product {
+        left: &left,
+        output: std::ptr::null_mut(),
+        columns,
+        factor: Factor::weight(&[0.0_f32; 2], 1),
+        start: Start::Zero,
+    });
+    let tiles = left.rows.div_ceil(left.tile[0]);
     for threads in [1, 2, 3, 16, 100] {
-        let mut times = vec![0; 1000 * tiles];
-        for (columns, some) in product.tasks(threads) {
-            for column in columns {
-                times[column * tiles..][some.clone()]
+        let mut times = columns.map(|columns| vec![0; columns * tiles]);
+        for task in tasks(&products, threads) {
+            for column in task.columns {
+                times[task.product][column * tiles..][task.tiles.clone()]
                     .iter_mut()
                     .for_each(|n| *n += 1);
             }
         }
-        assert!(times.iter().all(|n| *n == 1), "{threads} threads");
+        assert!(times.iter().flatten().all(|n| *n == 1), "{threads} threads");
     }
 }
