@@ -10,6 +10,9 @@ use crate::{
     tracked,
 };
 
+/// Weight and bias of a linear layer, `[d_out, d_in]` and `[d_out]`.
+pub type LinearLayer<B> = (Tensor<B, 2>, Option<Tensor<B, 1>>);
+
 /// The operations of a frozen decoder layer and its loss.
 ///
 /// Shapes use one vocabulary: `tokens` is `batch · seq` flattened, `d_in` and `d_out` the sizes of
@@ -53,11 +56,10 @@ pub trait Ops: Backend {
     ///
     /// # Shapes
     /// - input: `[tokens, d_in]`
-    /// - layers: each a weight and a bias, as for one
     /// - output: each `[tokens, d_out]`
     fn frozen_linears<const N: usize>(
         input: Tensor<Self, 2>,
-        layers: [(Tensor<Self, 2>, Option<Tensor<Self, 1>>); N],
+        layers: [LinearLayer<Self>; N],
     ) -> [Tensor<Self, 2>; N] {
         layers.map(|(weight, bias)| Self::frozen_linear(input.clone(), weight, bias))
     }
@@ -261,7 +263,7 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
 
     fn frozen_linears<const N: usize>(
         input: Tensor<Self, 2>,
-        layers: [(Tensor<Self, 2>, Option<Tensor<Self, 1>>); N],
+        layers: [LinearLayer<Self>; N],
     ) -> [Tensor<Self, 2>; N] {
         tracked::linears(input, layers)
     }

@@ -41,7 +41,7 @@ mod shared_prompt;
 mod tests;
 mod tracked;
 
-pub use backend::Ops;
+pub use backend::{LinearLayer, Ops};
 pub use dtype::accumulation_dtype;
 pub use flex::f32_lanes;
 pub use mask::{NO_TOKEN, ScoreMask, Visibility};

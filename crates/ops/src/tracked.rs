@@ -13,7 +13,7 @@ use burn::{
     tensor::{Int, Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor},
 };
 
-use crate::{Ops, ScoreMask, SharedPrompt, shared_prompt};
+use crate::{LinearLayer, Ops, ScoreMask, SharedPrompt, shared_prompt};
 
 fn from_primitive<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
@@ -72,7 +72,7 @@ impl<B: Ops> Backward<B, 2> for LinearBackward {
 
 pub(crate) fn linears<B: Ops, C: CheckpointStrategy, const N: usize>(
     input: Tensor<Autodiff<B, C>, 2>,
-    layers: [(Tensor<Autodiff<B, C>, 2>, Option<Tensor<Autodiff<B, C>, 1>>); N],
+    layers: [LinearLayer<Autodiff<B, C>>; N],
 ) -> [Tensor<Autodiff<B, C>, 2>; N] {
     let inner = layers
         .clone()

@@ -4,7 +4,7 @@ use burn::{
     module::Module,
     tensor::{Int, Tensor, backend::Backend},
 };
-use burn_peft_ops::{Ops, ScoreMask, SharedPrompt};
+use burn_peft_ops::{LinearLayer, Ops, ScoreMask, SharedPrompt};
 
 use crate::{
     KvCache, Qwen2Config,
@@ -151,7 +151,7 @@ impl<B: Backend> FrozenRmsNorm<B> {
 
 impl<B: Backend> FrozenLinear<B> {
     /// Weight and bias.
-    fn tensors(&self) -> (Tensor<B, 2>, Option<Tensor<B, 1>>) {
+    fn tensors(&self) -> LinearLayer<B> {
         (self.weight.clone(), self.bias.clone())
     }
 }

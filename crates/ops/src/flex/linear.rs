@@ -9,6 +9,7 @@ use super::{
     product::{Factor, product, products},
     storage::{contiguous, narrow, tensor, wide},
 };
+use crate::LinearLayer;
 
 /// Up to so many tokens the weight's way from memory is the cost, and each of its rows is read once.
 const FEW_TOKENS: usize = 32;
@@ -16,7 +17,7 @@ const FEW_TOKENS: usize = 32;
 /// See [`Ops::frozen_linears`](crate::Ops::frozen_linears).
 pub(super) fn forward<E: Element, const N: usize>(
     input: Tensor<Flex, 2>,
-    layers: [(Tensor<Flex, 2>, Option<Tensor<Flex, 1>>); N],
+    layers: [LinearLayer<Flex>; N],
 ) -> [Tensor<Flex, 2>; N] {
     let [tokens, d_in] = input.dims();
     let input = contiguous(input);

@@ -26,7 +26,7 @@ use half::bf16;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 pub use self::vector::f32_lanes;
-use crate::{Ops, ScoreMask, Visibility, composed, dtype::accumulation_dtype};
+use crate::{LinearLayer, Ops, ScoreMask, Visibility, composed, dtype::accumulation_dtype};
 
 /// `$fast` with `$element` standing for the type of the states, where there is a fast form of it.
 macro_rules! by_element {
@@ -79,7 +79,7 @@ impl Ops for Flex {
 
     fn frozen_linears<const N: usize>(
         input: Tensor<Self, 2>,
-        layers: [(Tensor<Self, 2>, Option<Tensor<Self, 1>>); N],
+        layers: [LinearLayer<Self>; N],
     ) -> [Tensor<Self, 2>; N] {
         debug_assert!(
             layers
