@@ -155,9 +155,7 @@ impl<B: Ops> Prepared<B> {
             ..self
         }
     }
-}
 
-impl<B: Ops> Prepared<B> {
     /// The hidden states of some cells, behind the last norm; see [`Qwen2::decode_cells`] and, behind a
     /// shared prompt, [`Qwen2::decode_behind`].
     ///

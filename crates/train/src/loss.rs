@@ -144,8 +144,7 @@ struct Prediction {
 
 /// A label is predicted by the last token in front of it: a real one, or the last virtual one (as
 /// in PEFT). `labels` are row-major `[batch, seq]`, and `cells` says where in `mask` each of them went;
-/// `prompt`: in front of the rows stands one that is not in
-/// `mask`.
+/// `prompt`: in front of the rows stands one that is not in `mask`.
 fn predictions(
     mask: &AttentionMask,
     cells: &[usize],
