@@ -1,8 +1,11 @@
 //! The types of states that have a fast form: stored narrow or wide, computed in f32.
 
+use std::mem::MaybeUninit;
+
 use burn::tensor::Element as BurnElement;
 use bytemuck::Pod;
 use half::bf16;
+use pulp::Simd;
 
 /// A number as it is stored.
 pub(super) trait Element: BurnElement + Pod + Send + Sync {
@@ -11,6 +14,15 @@ pub(super) trait Element: BurnElement + Pod + Send + Sync {
 
     /// The nearest to an f32, ties to even.
     fn store(value: f32) -> Self;
+
+    /// Writes the numbers of a vector to as many places.
+    #[inline(always)]
+    fn store_vector<S: Simd>(_: S, numbers: S::f32s, places: &mut [MaybeUninit<Self>]) {
+        let numbers = [numbers];
+        for (place, number) in places.iter_mut().zip(bytemuck::cast_slice(&numbers)) {
+            place.write(Self::store(*number));
+        }
+    }
 
     /// The same slice, if this is f32.
     fn as_f32(_numbers: &[Self]) -> Option<&[f32]> {
@@ -32,6 +44,12 @@ impl Element for f32 {
     #[inline(always)]
     fn store(value: f32) -> Self {
         value
+    }
+
+    #[inline(always)]
+    fn store_vector<S: Simd>(_: S, numbers: S::f32s, places: &mut [MaybeUninit<Self>]) {
+        let (places, _) = S::as_uninit_mut_simd_f32s(places);
+        places[0].write(numbers);
     }
 
     fn as_f32(numbers: &[Self]) -> Option<&[f32]> {

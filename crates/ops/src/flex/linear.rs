@@ -7,7 +7,7 @@ use super::{
     element::Element,
     few_tokens,
     product::{Factor, product, products},
-    storage::{contiguous, narrow, tensor, wide},
+    storage::{contiguous, tensor, wide},
 };
 use crate::LinearLayer;
 
@@ -37,7 +37,7 @@ pub(super) fn forward<E: Element, const N: usize>(
         }
         _ => {
             let factor = |weight| Factor::weight(weight, d_in).transposed();
-            products(input, layers.map(|(weight, bias)| (factor(weight), bias))).map(narrow)
+            products(input, layers.map(|(weight, bias)| (factor(weight), bias)))
         }
     };
     let mut widths = layers.map(|(weight, _)| weight.len() / d_in).into_iter();
@@ -52,6 +52,6 @@ pub(super) fn backward<E: Element>(
     let (tokens, d_in) = (above.dims()[0], weight.dims()[1]);
     let (above, weight) = (contiguous(above), contiguous(weight));
     let weight = Factor::weight(weight.storage::<E>(), d_in);
-    let output = product(above.storage::<E>(), weight, None);
-    tensor(narrow::<E>(output), [tokens, d_in])
+    let output: Vec<E> = product(above.storage::<E>(), weight, None);
+    tensor(output, [tokens, d_in])
 }

@@ -40,14 +40,14 @@ impl WithSimd for TileShape {
 }
 
 /// Some tiles of rows by some panels of columns.
-pub(super) struct Task<'a, E> {
-    pub(super) product: &'a Product<'a, E>,
+pub(super) struct Task<'a, E, O> {
+    pub(super) product: &'a Product<'a, E, O>,
     pub(super) panels: &'a mut Panels,
     pub(super) columns: Range<usize>,
     pub(super) tiles: Range<usize>,
 }
 
-impl<E: Element> WithSimd for Task<'_, E> {
+impl<E: Element, O: Element> WithSimd for Task<'_, E, O> {
     type Output = ();
 
     #[inline(always)]
@@ -59,7 +59,7 @@ impl<E: Element> WithSimd for Task<'_, E> {
     }
 }
 
-impl<E: Element> Task<'_, E> {
+impl<E: Element, O: Element> Task<'_, E, O> {
     #[inline(always)]
     fn run<S: Simd, const ROWS: usize>(self, simd: S) {
         // Several panels are whole ones.
@@ -76,7 +76,7 @@ impl<E: Element> Task<'_, E> {
         let Product { factor, left, .. } = self.product;
         let inner = &left.inner;
         let width = WIDE * S::F32_LANES;
-        let tiles = Tiles::<E, ROWS, WIDE> {
+        let tiles = Tiles::<E, O, ROWS, WIDE> {
             product: self.product,
             tiles: self.tiles,
             columns: self.columns.clone(),
@@ -115,18 +115,18 @@ fn vectors<S: Simd, const WIDE: usize>(columns: &[f32]) -> &[S::f32s; WIDE] {
 }
 
 /// Some tiles of a product's rows, and some columns.
-struct Tiles<'a, E, const ROWS: usize, const WIDE: usize> {
-    product: &'a Product<'a, E>,
+struct Tiles<'a, E, O, const ROWS: usize, const WIDE: usize> {
+    product: &'a Product<'a, E, O>,
     tiles: Range<usize>,
     columns: Range<usize>,
 }
 
-impl<E: Element, const ROWS: usize, const WIDE: usize> Tiles<'_, E, ROWS, WIDE> {
+impl<E: Element, O: Element, const ROWS: usize, const WIDE: usize> Tiles<'_, E, O, ROWS, WIDE> {
     /// The columns of each panel.
     fn panels(
         &self,
         width: usize,
-    ) -> impl Iterator<Item = Range<usize>> + Clone + use<E, ROWS, WIDE> {
+    ) -> impl Iterator<Item = Range<usize>> + Clone + use<E, O, ROWS, WIDE> {
         let end = self.columns.end;
         let starts = self.columns.clone().step_by(width);
         starts.map(move |start| start..end.min(start + width))
@@ -148,56 +148,87 @@ impl<E: Element, const ROWS: usize, const WIDE: usize> Tiles<'_, E, ROWS, WIDE> 
         let panels = self.panels(WIDE * S::F32_LANES).zip(panels);
         for (tile, left) in self.tiles.clone().zip(left.skip(self.tiles.start)) {
             for (columns, panel) in panels.clone() {
+                let count = ROWS.min(*rows - tile * ROWS);
+                let places = |row| self.product.places(tile * ROWS + row, &columns);
+                for row in 0..count {
+                    prefetch(places(row).as_ptr(), columns.len());
+                }
                 let sums = multiply::<S, ROWS, WIDE>(simd, left, panel, ahead);
-                for (row, sums) in sums.iter().enumerate() {
-                    let row = tile * ROWS + row;
-                    if row < *rows {
-                        self.put(simd, row, &columns, *sums);
+                let bias = self.bias(simd, &columns);
+                if count == ROWS && columns.len() == WIDE * S::F32_LANES {
+                    for (row, sums) in sums.iter().enumerate() {
+                        self.put(simd, places(row), sums, &bias);
+                    }
+                } else {
+                    // Only this copy is ever in memory.
+                    let sums: [_; ROWS] = std::array::from_fn(
+                        #[inline(always)]
+                        |row| sums[row],
+                    );
+                    for (row, sums) in sums.iter().enumerate().take(count) {
+                        let (sums, bias) =
+                            (bytemuck::cast_slice(sums), bytemuck::cast_slice(&bias));
+                        self.put_some(places(row), sums, bias);
                     }
                 }
             }
         }
     }
 
-    /// Writes some columns of a row.
+    /// Zeros where there is none.
     #[inline(always)]
-    fn put<S: Simd>(&self, simd: S, row: usize, columns: &Range<usize>, mut sums: [S::f32s; WIDE]) {
-        let start = self.product.start;
-        let output = self.product.row(row, columns).cast::<MaybeUninit<f32>>();
-        #[expect(unsafe_code, reason = "a part of the output, and of no other task's")]
-        // SAFETY: see the reason.
-        let output = unsafe { std::slice::from_raw_parts_mut(output, columns.len()) };
-        if let Start::Bias(bias) = start {
-            let sums = bytemuck::cast_slice_mut::<_, f32>(&mut sums);
-            for (sum, bias) in sums.iter_mut().zip(&bias[columns.clone()]) {
-                *sum += bias.load();
+    fn bias<S: Simd>(&self, simd: S, columns: &Range<usize>) -> [S::f32s; WIDE] {
+        let mut vectors = [simd.splat_f32s(0.0); WIDE];
+        if let Start::Bias(bias) = self.product.start {
+            let places = bytemuck::cast_slice_mut::<_, f32>(&mut vectors);
+            for (place, x) in places.iter_mut().zip(&bias[columns.clone()]) {
+                *place = x.load();
             }
         }
-        let written = matches!(start, Start::Output);
-        match S::as_uninit_mut_simd_f32s(output) {
-            (vectors, []) if vectors.len() == WIDE => {
-                for (output, sum) in vectors.iter_mut().zip(sums) {
-                    add_or_put(output, sum, written, |a, b| simd.add_f32s(a, b));
-                }
+        vectors
+    }
+
+    /// Writes a row of a tile.
+    #[inline(always)]
+    fn put<S: Simd>(
+        &self,
+        simd: S,
+        places: &mut [MaybeUninit<O>],
+        sums: &[S::f32s; WIDE],
+        bias: &[S::f32s; WIDE],
+    ) {
+        let places = places.chunks_exact_mut(S::F32_LANES);
+        for ((places, sum), bias) in places.zip(sums).zip(bias) {
+            let mut sum = [simd.add_f32s(*sum, *bias)];
+            if matches!(self.product.start, Start::Output) {
+                add(bytemuck::cast_slice_mut(&mut sum), places);
             }
-            _ => {
-                for (output, sum) in output.iter_mut().zip(bytemuck::cast_slice(&sums)) {
-                    add_or_put(output, *sum, written, |a: f32, b| a + b);
-                }
+            O::store_vector(simd, sum[0], places);
+        }
+    }
+
+    /// Writes some columns of a row.
+    #[inline(never)]
+    fn put_some(&self, places: &mut [MaybeUninit<O>], sums: &[f32], bias: &[f32]) {
+        for ((place, sum), bias) in places.iter_mut().zip(sums).zip(bias) {
+            let mut sum = [sum + bias];
+            if matches!(self.product.start, Start::Output) {
+                add(&mut sum, std::slice::from_ref(place));
             }
+            place.write(O::store(sum[0]));
         }
     }
 }
 
-/// Adds to a place that was written to, or writes to one that was not.
+/// Adds what was written to these places before.
 #[inline(always)]
-fn add_or_put<T: Copy>(place: &mut MaybeUninit<T>, x: T, written: bool, add: impl Fn(T, T) -> T) {
-    place.write(match written {
+fn add<O: Element>(sums: &mut [f32], places: &[MaybeUninit<O>]) {
+    for (sum, place) in sums.iter_mut().zip(places) {
         #[expect(unsafe_code, reason = "`Start::Output` says that it was")]
         // SAFETY: see the reason.
-        true => add(unsafe { place.assume_init() }, x),
-        false => x,
-    });
+        let number = unsafe { place.assume_init() };
+        *sum += number.load();
+    }
 }
 
 /// The product of a tile's rows, `[inner, ROWS]`, and a panel, `[inner, WIDE]`.

@@ -23,7 +23,7 @@ use self::{
     kernel::{Task, TileShape},
     pack::Panels,
 };
-use super::element::Element;
+use super::{element::Element, storage::narrow};
 
 /// The right factor of a product: a weight `[d_out, d_in]`, or its transpose.
 #[derive(Debug, Clone, Copy)]
@@ -85,29 +85,43 @@ enum Start<'a, E> {
 }
 
 /// `rows · factor (+ bias)`, `[rows, columns]`, for `rows` of `[rows, inner]`.
-pub(super) fn product<E: Element>(
+pub(super) fn product<E: Element, O: Element>(
     rows: &[impl Element],
     factor: Factor<'_, E>,
     bias: Option<&[E]>,
-) -> Vec<f32> {
+) -> Vec<O> {
     let [product] = products(rows, [(factor, bias)]);
     product
 }
 
 /// [`product`] of the same rows with several factors.
-pub(super) fn products<E: Element, const N: usize>(
+pub(super) fn products<E: Element, O: Element, const N: usize>(
     rows: &[impl Element],
     factors: [(Factor<'_, E>, Option<&[E]>); N],
-) -> [Vec<f32>; N] {
+) -> [Vec<O>; N] {
     products_on(Arch::new(), rows, factors)
 }
 
 /// [`products`] in the vectors of `arch`.
-fn products_on<E: Element, const N: usize>(
+fn products_on<E: Element, O: Element, const N: usize>(
     arch: Arch,
     rows: &[impl Element],
     factors: [(Factor<'_, E>, Option<&[E]>); N],
-) -> [Vec<f32>; N] {
+) -> [Vec<O>; N] {
+    let [inner, _] = factors[0].0.shape();
+    match inner {
+        0..=INNER => sums_on(arch, rows, factors),
+        // What is added to again is wide.
+        _ => sums_on(arch, rows, factors).map(narrow),
+    }
+}
+
+/// [`products_on`], with numbers that are as narrow as the output's between the blocks of inner indices.
+fn sums_on<E: Element, O: Element, const N: usize>(
+    arch: Arch,
+    rows: &[impl Element],
+    factors: [(Factor<'_, E>, Option<&[E]>); N],
+) -> [Vec<O>; N] {
     let len = |factor: &Factor<'_, E>| {
         let [inner, columns] = factor.shape();
         rows.len() / inner * columns
@@ -117,7 +131,7 @@ fn products_on<E: Element, const N: usize>(
         .map(|(factor, _)| Vec::with_capacity(len(factor)));
     let mut empty = outputs.iter_mut();
     let terms = factors.map(|(factor, bias)| {
-        let output: &mut Vec<f32> = empty.next().expect("one for each factor");
+        let output: &mut Vec<O> = empty.next().expect("one for each factor");
         Term {
             output: &mut output.spare_capacity_mut()[..len(&factor)],
             factor,
@@ -150,9 +164,9 @@ pub(super) fn add_product<E: Element>(output: &mut [f32], rows: &[f32], factor: 
 }
 
 /// What rows are multiplied by, and where that goes.
-struct Term<'a, 'o, E> {
+struct Term<'a, 'o, E, O> {
     /// `[rows, columns]`.
-    output: &'o mut [MaybeUninit<f32>],
+    output: &'o mut [MaybeUninit<O>],
     factor: Factor<'a, E>,
     start: Start<'a, E>,
 }
@@ -170,10 +184,10 @@ const TOGETHER: usize = 3;
 const ROWS_A_TASK: usize = 192;
 
 /// Writes to all of the outputs; [`Start::Output`] says that there are numbers already.
-fn multiply<E: Element, const N: usize>(
+fn multiply<E: Element, O: Element, const N: usize>(
     arch: Arch,
     rows: &[impl Element],
-    mut terms: [Term<'_, '_, E>; N],
+    mut terms: [Term<'_, '_, E, O>; N],
 ) {
     let [inner, _] = terms[0].factor.shape();
     let count = rows.len() / inner;
@@ -208,7 +222,7 @@ fn multiply<E: Element, const N: usize>(
                 let output = &mut term.output[block * rows_at_a_time * columns..];
                 Product {
                     left: &left,
-                    output: output[..left.rows * columns].as_mut_ptr().cast(),
+                    output: output[..left.rows * columns].as_mut_ptr(),
                     columns,
                     factor: term.factor,
                     start: if first == 0 {
@@ -261,10 +275,10 @@ impl Left {
 }
 
 /// A part of a product whose shapes fit. Its panels may be computed at the same time.
-struct Product<'a, E> {
+struct Product<'a, E, O> {
     left: &'a Left,
     /// `[rows, columns]`.
-    output: *mut f32,
+    output: *mut MaybeUninit<O>,
     columns: usize,
     factor: Factor<'a, E>,
     start: Start<'a, E>,
@@ -276,19 +290,33 @@ struct Product<'a, E> {
               tasks write to one place"
 )]
 // SAFETY: see the reason.
-unsafe impl<E: Sync> Sync for Product<'_, E> {}
+unsafe impl<E: Sync, O: Send> Sync for Product<'_, E, O> {}
 
-impl<E: Element> Product<'_, E> {
-    /// Where these columns of a row begin in the output.
-    fn row(&self, row: usize, columns: &Range<usize>) -> *mut f32 {
-        // Inside the output: it has `rows` of `columns`.
-        assert!(row < self.left.rows && columns.end <= self.columns);
-        self.output.wrapping_add(row * self.columns + columns.start)
+impl<E: Element, O: Element> Product<'_, E, O> {
+    /// Where these columns of a row go.
+    #[inline(always)]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "the output is borrowed mutably, behind a pointer"
+    )]
+    fn places(&self, row: usize, columns: &Range<usize>) -> &mut [MaybeUninit<O>] {
+        assert!(
+            row < self.left.rows && columns.start <= columns.end && columns.end <= self.columns
+        );
+        let place = self.output.wrapping_add(row * self.columns + columns.start);
+        #[expect(
+            unsafe_code,
+            reason = "inside the output, and no two tasks have a place of it, nor does a task hold one twice"
+        )]
+        // SAFETY: see the reason.
+        unsafe {
+            std::slice::from_raw_parts_mut(place, columns.len())
+        }
     }
 }
 
 /// Computes products of one left factor.
-fn run<E: Element>(arch: Arch, products: &[Product<'_, E>]) {
+fn run<E: Element, O: Element>(arch: Arch, products: &[Product<'_, E, O>]) {
     let threads = rayon::current_num_threads();
     let (tasks, next) = (tasks(products, threads), AtomicUsize::new(0));
     // In this order, by whoever is free.
@@ -321,7 +349,7 @@ struct Share {
 
 /// All of some products of one left factor: first whole panels, [`TOGETHER`] of them where that gives each thread
 /// as many, and behind them parts of the last ones, so that all threads end at about the same time.
-fn tasks<E>(products: &[Product<'_, E>], threads: usize) -> Vec<Share> {
+fn tasks<E, O>(products: &[Product<'_, E, O>], threads: usize) -> Vec<Share> {
     let Left { tile, rows, .. } = products[0].left;
     let [tile_rows, width] = *tile;
     let tiles = rows.div_ceil(tile_rows);

@@ -2,6 +2,8 @@
 
 use std::{cell::RefCell, mem::MaybeUninit, ops::Range};
 
+use wide::f32x4;
+
 use super::Factor;
 use crate::flex::{element::Element, storage::zeros, vector::vectorised};
 
@@ -122,15 +124,73 @@ fn interleave<'a, E: Element, T>(
     number: impl Fn(f32) -> T,
 ) {
     for (run, places) in places.chunks_mut(RUN * width).enumerate() {
-        let start = first + run * RUN;
-        for (column, row) in rows.clone().enumerate() {
-            let row = &row[start..][..places.len() / width];
-            prefetch(row.as_ptr().wrapping_add(RUN), RUN);
-            for (place, x) in places.chunks_exact_mut(width).zip(row) {
-                place[column] = number(x.load());
+        let (start, len) = (first + run * RUN, places.len() / width);
+        let mut rows = rows.clone().map(
+            #[inline(always)]
+            |row| {
+                let row = &row[start..][..len];
+                prefetch(row.as_ptr().wrapping_add(RUN), RUN);
+                row
+            },
+        );
+        let mut column = 0;
+        while let Some(a) = rows.next() {
+            let (b, c, d) = (rows.next(), rows.next(), rows.next());
+            if let (Some(b), Some(c), Some(d)) = (b, c, d) {
+                four(places, width, column, [a, b, c, d], &number);
+            } else {
+                for (column, row) in (column..).zip([Some(a), b, c].into_iter().flatten()) {
+                    one(places, width, column, row, &number);
+                }
+            }
+            column += 4;
+        }
+    }
+}
+
+/// A row as a column.
+#[inline(always)]
+fn one<E: Element, T>(
+    places: &mut [T],
+    width: usize,
+    column: usize,
+    row: &[E],
+    number: &impl Fn(f32) -> T,
+) {
+    for (place, x) in places.chunks_exact_mut(width).zip(row) {
+        place[column] = number(x.load());
+    }
+}
+
+/// Four rows as columns side by side, in blocks of four numbers of each.
+#[inline(always)]
+fn four<E: Element, T>(
+    places: &mut [T],
+    width: usize,
+    column: usize,
+    rows: [&[E]; 4],
+    number: &impl Fn(f32) -> T,
+) {
+    let [a, b, c, d] = rows.map(|row| row.as_chunks::<4>());
+    let blocks = a.0.iter().zip(b.0).zip(c.0).zip(d.0);
+    for (places, (((a, b), c), d)) in places.chunks_exact_mut(4 * width).zip(blocks) {
+        let columns = f32x4::transpose([vector(a), vector(b), vector(c), vector(d)]);
+        for (place, columns) in places.chunks_exact_mut(width).zip(columns) {
+            let place = &mut place[column..][..4];
+            for (place, x) in place.iter_mut().zip(columns.to_array()) {
+                *place = number(x);
             }
         }
     }
+    let behind = a.0.len() * 4 * width;
+    for (column, row) in (column..).zip([a.1, b.1, c.1, d.1]) {
+        one(&mut places[behind..], width, column, row, number);
+    }
+}
+
+#[inline(always)]
+fn vector<E: Element>([a, b, c, d]: &[E; 4]) -> f32x4 {
+    f32x4::new([a.load(), b.load(), c.load(), d.load()])
 }
 
 /// Asks for `len` elements, wherever they are, before they are needed.

@@ -22,7 +22,7 @@ fn plain(rows: &[f32], weight: &[f32], [d_out, d_in]: [usize; 2], transposed: bo
     rows.chunks(inner).flat_map(row).collect()
 }
 
-fn check<E: Element>(rows: usize, shape @ [d_out, d_in]: [usize; 2]) {
+fn check<E: Element + PartialEq>(rows: usize, shape @ [d_out, d_in]: [usize; 2]) {
     let stored = |numbers: &[f32]| numbers.iter().map(|x| E::store(*x)).collect::<Vec<E>>();
     let weight: Vec<f32> = numbers(d_out * d_in, 5).collect();
     let narrow = stored(&weight);
@@ -44,9 +44,12 @@ fn check<E: Element>(rows: usize, shape @ [d_out, d_in]: [usize; 2]) {
             .collect();
         for arch in arches() {
             let factors = [(factor, None), (factor, Some(&narrow_bias[..]))];
-            let [without, with] = products_on(arch, &narrow_left[..], factors);
+            let [without, with]: [Vec<f32>; 2] = products_on(arch, &narrow_left[..], factors);
             assert!(without == expected, "{case}, {arch:?}");
             assert!(with == with_bias, "{case}, bias, {arch:?}");
+            let [without, with]: [Vec<E>; 2] = products_on(arch, &narrow_left[..], factors);
+            assert!(without == stored(&expected), "{case}, {arch:?}, stored");
+            assert!(with == stored(&with_bias), "{case}, bias, {arch:?}, stored");
         }
         let mut output = expected.clone();
         add_product(&mut output, &left, factor);
@@ -74,19 +77,29 @@ fn products_are_exact_in_small_numbers() {
 }
 
 #[test]
+fn factors_of_one_left_factor_have_columns_of_their_own() {
+    let (rows, inner) = (100, 70);
+    let left: Vec<f32> = numbers(rows * inner, 0).collect();
+    let columns = [300, 1, 50];
+    let weights = columns.map(|columns| numbers(columns * inner, columns).collect::<Vec<f32>>());
+    let factors = (weights.each_ref()).map(|weight| Factor::weight(weight, inner).transposed());
+    let outputs: [Vec<f32>; 3] = products(&left, factors.map(|factor| (factor, None)));
+    for ((columns, weight), output) in columns.into_iter().zip(&weights).zip(&outputs) {
+        let expected = plain(&left, weight, [columns, inner], true);
+        assert!(*output == expected, "{columns} columns");
+    }
+}
+
+#[test]
 fn a_product_without_rows_is_empty() {
     let factor = Factor::weight(&[1.0, 2.0], 2);
-    assert!(product(&[0.0_f32; 0], factor, None).is_empty());
+    assert!(product::<f32, f32>(&[0.0; 0], factor, None).is_empty());
 }
 
 #[test]
 #[should_panic(expected = "5 elements in rows of 2, times 2 × 1, into 2")]
 fn rows_that_do_not_fit_are_refused() {
-    let _ = product(
-        &[0.0_f32; 5],
-        Factor::weight(&[1.0, 2.0], 2).transposed(),
-        None,
-    );
+    let _ = product::<f32, f32>(&[0.0; 5], Factor::weight(&[1.0, 2.0], 2).transposed(), None);
 }
 
 /// Nobody else writes to an output that begins as it is: what is left out would be read.
@@ -94,11 +107,11 @@ fn rows_that_do_not_fit_are_refused() {
 fn the_tasks_of_any_number_of_threads_are_each_tile_of_each_panel_once() {
     let left = Left::new(Arch::new(), &[0.0_f32; 2 * 250], 2, 0..2);
     let columns = [1000, 70, 1, 400];
-    let products = columns.map(|columns| Product {
+    let products = columns.map(|columns| Product::<f32, f32> {
         left: &left,
         output: std::ptr::null_mut(),
         columns,
-        factor: Factor::weight(&[0.0_f32; 2], 1),
+        factor: Factor::weight(&[0.0; 2], 1),
         start: Start::Zero,
     });
     let tiles = left.rows.div_ceil(left.tile[0]);
