@@ -160,7 +160,7 @@ impl<E: Element, O: Element, const ROWS: usize, const WIDE: usize> Tiles<'_, E, 
                         self.put(simd, places(row), sums, &bias);
                     }
                 } else {
-                    // Only this copy is ever in memory.
+                    // A copy, so that those of whole tiles need not be in memory.
                     let sums: [_; ROWS] = std::array::from_fn(
                         #[inline(always)]
                         |row| sums[row],
