@@ -14,6 +14,7 @@ on_every_backend_with_its_own_operations!(
     linear_layers_of_few_and_of_many_tokens,
     norms,
     swiglu_and_its_gradients_leave_shared_inputs_alone,
+    swiglu_between_linear_layers_of_few_and_of_many_tokens,
     rotations_of_states_in_either_order,
     attention_with_prefix_padding_and_grouped_heads,
     cross_entropy_of_several_blocks,
@@ -87,8 +88,30 @@ fn assert_close<B: TestBackend, const D: usize>(
     terms: usize,
     what: &str,
 ) {
-    let dtype = fast.dtype();
-    let (error, tolerance) = (error(fast, exact), tolerance::<B>(dtype, terms));
+    let tolerance = tolerance::<B>(fast.dtype(), terms);
+    assert_within(fast, exact, tolerance, what);
+}
+
+/// As [`assert_close`], for what is rounded on the way and again at its end.
+#[track_caller]
+fn assert_close_after_two<B: TestBackend, const D: usize>(
+    fast: Tensor<B, D>,
+    exact: Tensor<Exact, D>,
+    terms: usize,
+    what: &str,
+) {
+    let tolerance = 2.0 * tolerance::<B>(fast.dtype(), terms);
+    assert_within(fast, exact, tolerance, what);
+}
+
+#[track_caller]
+fn assert_within<B: TestBackend, const D: usize>(
+    fast: Tensor<B, D>,
+    exact: Tensor<Exact, D>,
+    tolerance: f64,
+    what: &str,
+) {
+    let (dtype, error) = (fast.dtype(), error(fast, exact));
     assert!(
         error <= tolerance,
         "{what} in {dtype:?}: {error:e} > {tolerance:e}"
@@ -145,13 +168,12 @@ fn norms<B: TestBackend>() {
         let (hidden, exact_hidden) = pair::<B, _>([600, 67], dtype);
         let (weight, exact_weight) = pair::<B, _>([67], dtype);
         let (above, exact_above) = pair::<B, _>([600, 67], dtype);
-        let fast = B::rms_norm(hidden.clone(), weight.clone(), 1e-6);
-        let exact = Exact::rms_norm(exact_hidden.clone(), exact_weight.clone(), 1e-6);
-        // Rounded twice: before the weight and behind it.
-        let (error, tolerance) = (error(fast, exact), 2.0 * tolerance::<B>(dtype, 67));
-        assert!(
-            error <= tolerance,
-            "RMSNorm in {dtype:?}: {error:e} > {tolerance:e}"
+        // Before the weight and behind it.
+        assert_close_after_two(
+            B::rms_norm(hidden.clone(), weight.clone(), 1e-6),
+            Exact::rms_norm(exact_hidden.clone(), exact_weight.clone(), 1e-6),
+            67,
+            "RMSNorm",
         );
         assert_close(
             B::rms_norm_backward(hidden, weight, 1e-6, above),
@@ -180,6 +202,33 @@ fn swiglu_and_its_gradients_leave_shared_inputs_alone<B: TestBackend>() {
             assert_close(fast, exact, 1, "its gradient");
         }
         assert_eq!(before, (gate.into_data(), above.into_data()));
+    }
+}
+
+fn swiglu_between_linear_layers_of_few_and_of_many_tokens<B: TestBackend>() {
+    for dtype in dtypes::<B>() {
+        // Rounded before the products and behind them. As a left factor in one part and in several.
+        for (tokens, d_model, d_ff) in [(3, 20, 70), (70, 33, 257), (45, 70, 2500)] {
+            let (gate, exact_gate) = pair::<B, _>([tokens, d_ff], dtype);
+            let (up, exact_up) = pair::<B, _>([tokens, d_ff], dtype);
+            let (above, exact_above) = pair::<B, _>([tokens, d_ff], dtype);
+            let (down, exact_down) = pair::<B, _>([d_model, d_ff], dtype);
+            let weights = [(); 2].map(|()| pair::<B, _>([d_ff, d_model], dtype));
+            let exact_weights = weights.each_ref().map(|(_, exact)| exact.clone());
+            assert_close_after_two(
+                B::swiglu_linear(gate.clone(), up.clone(), down),
+                Exact::swiglu_linear(exact_gate.clone(), exact_up.clone(), exact_down),
+                d_ff,
+                "SwiGLU and the layer behind it",
+            );
+            let weights = weights.map(|(weight, _)| weight);
+            assert_close_after_two(
+                B::swiglu_linears_backward(gate, up, weights, above),
+                Exact::swiglu_linears_backward(exact_gate, exact_up, exact_weights, exact_above),
+                2 * d_ff,
+                "the gradient of the layers before it",
+            );
+        }
     }
 }
 

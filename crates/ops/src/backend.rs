@@ -137,6 +137,52 @@ pub trait Ops: Backend {
         composed::swiglu_backward(gate, up, above)
     }
 
+    /// [`swiglu`](Self::swiglu) and the linear layer behind it, without a bias.
+    ///
+    /// # Shapes
+    /// - gate, up: `[tokens, d_ff]`
+    /// - weight: `[d_model, d_ff]`
+    /// - output: `[tokens, d_model]`
+    fn swiglu_linear(
+        gate: Tensor<Self, 2>,
+        up: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        Self::frozen_linear(Self::swiglu(gate, up), weight, None)
+    }
+
+    /// The gradient of the input that gate and up are linear layers of, from that of their
+    /// [`swiglu`](Self::swiglu).
+    ///
+    /// # Shapes
+    /// - gate, up, above: `[tokens, d_ff]`
+    /// - weights: those of gate and up, `[d_ff, d_model]`
+    /// - output: `[tokens, d_model]`
+    fn swiglu_linears_backward(
+        gate: Tensor<Self, 2>,
+        up: Tensor<Self, 2>,
+        weights: [Tensor<Self, 2>; 2],
+        above: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        composed::swiglu_linears_backward(gate, up, weights, above)
+    }
+
+    /// A gated MLP without biases (Shazeer 2020): `swiglu(input · gateᵀ, input · upᵀ) · downᵀ`. Under autodiff gate and up are
+    /// saved, and the weights are constants.
+    ///
+    /// # Shapes
+    /// - input, output: `[tokens, d_model]`
+    /// - gate, up: `[d_ff, d_model]`
+    /// - down: `[d_model, d_ff]`
+    fn gated_mlp(
+        input: Tensor<Self, 2>,
+        [gate, up]: [Tensor<Self, 2>; 2],
+        down: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        let [gate, up] = Self::frozen_linears(input, [(gate, None), (up, None)]);
+        Self::swiglu_linear(gate, up, down)
+    }
+
     /// Rotary position embedding (Su et al. 2021) in the half-split layout of Qwen2: dimension `i`
     /// turns together with dimension `i + head_dim / 2`.
     ///
@@ -274,6 +320,14 @@ impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
 
     fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
         tracked::swiglu(gate, up)
+    }
+
+    fn gated_mlp(
+        input: Tensor<Self, 2>,
+        weights: [Tensor<Self, 2>; 2],
+        down: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        tracked::gated_mlp(input, weights, down)
     }
 
     fn rotary(

@@ -97,6 +97,17 @@ pub(crate) fn swiglu_backward<B: Ops>(
     ]
 }
 
+pub(crate) fn swiglu_linears_backward<B: Ops>(
+    gate: Tensor<B, 2>,
+    up: Tensor<B, 2>,
+    weights: [Tensor<B, 2>; 2],
+    above: Tensor<B, 2>,
+) -> Tensor<B, 2> {
+    let [of_gate, of_up] = B::swiglu_backward(gate, up, above);
+    let [gate, up] = weights;
+    B::frozen_linear_backward(of_gate, gate) + B::frozen_linear_backward(of_up, up)
+}
+
 pub(crate) fn rotary<B: Backend>(
     states: Tensor<B, 4>,
     cos: Tensor<B, 4>,

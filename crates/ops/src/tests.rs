@@ -202,6 +202,26 @@ fn a_linear_layer_and_its_gradients_equal_the_formula() {
 }
 
 #[test]
+fn a_gated_mlp_and_its_gradient_equal_the_formula() {
+    let input = random([4, 3]);
+    let [gate, up] = [(); 2].map(|()| random([7, 3]).detach());
+    let (down, scale) = (random([3, 7]).detach(), random([4, 3]).detach());
+    let found = B::gated_mlp(input.clone(), [gate.clone(), up.clone()], down.clone());
+    let found_grads = (found.clone() * scale.clone()).sum().backward();
+    let gate = input.clone().matmul(gate.transpose());
+    let up = input.clone().matmul(up.transpose());
+    let half = gate.clone().div_scalar(2.0);
+    let silu = half.clone() * (half.tanh() + 1.0);
+    let expected = (silu * up).matmul(down.transpose());
+    let expected_grads = (expected.clone() * scale).sum().backward();
+    assert_close(found.into_data(), expected.into_data());
+    assert_close(
+        input.grad(&found_grads).expect("a gradient").into_data(),
+        input.grad(&expected_grads).expect("a gradient").into_data(),
+    );
+}
+
+#[test]
 fn the_gradient_of_a_rotation_turns_back() {
     let states = random([2, 3, 4, 6]);
     let angles = random([2, 1, 4, 3]).detach();

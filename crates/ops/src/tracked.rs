@@ -157,6 +157,42 @@ pub(crate) fn swiglu<B: Ops, C: CheckpointStrategy>(
 }
 
 #[derive(Debug)]
+struct GatedMlpBackward;
+
+impl<B: Ops> Backward<B, 1> for GatedMlpBackward {
+    /// Gate and up; the weights of both, and that of down.
+    type State = ([FloatTensor<B>; 2], [FloatTensor<B>; 3]);
+
+    fn backward(self, step: Step<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (states, weights) = step.state;
+        unary::<B, _>(step.parents, step.node, grads, |above| {
+            let [gate, up] = states.map(from_primitive);
+            let [of_gate, of_up, down] = weights.map(from_primitive);
+            let above = B::frozen_linear_backward(from_primitive(above), down);
+            let gradient = B::swiglu_linears_backward(gate, up, [of_gate, of_up], above);
+            to_primitive(gradient)
+        });
+    }
+}
+
+pub(crate) fn gated_mlp<B: Ops, C: CheckpointStrategy>(
+    input: Tensor<Autodiff<B, C>, 2>,
+    weights: [Tensor<Autodiff<B, C>, 2>; 2],
+    down: Tensor<Autodiff<B, C>, 2>,
+) -> Tensor<Autodiff<B, C>, 2> {
+    let ([of_gate, of_up], down) = (weights.map(Tensor::inner), down.inner());
+    let layers = [(of_gate.clone(), None), (of_up.clone(), None)];
+    let [gate, up] = B::frozen_linears(input.clone().inner(), layers);
+    let output = B::swiglu_linear(gate.clone(), up.clone(), down.clone());
+    let state = (
+        [gate, up].map(to_primitive),
+        [of_gate, of_up, down].map(to_primitive),
+    );
+    let input = to_primitive(input);
+    record!(GatedMlpBackward, [input], output, state)
+}
+
+#[derive(Debug)]
 struct RotaryBackward;
 
 impl<B: Ops> Backward<B, 1> for RotaryBackward {

@@ -233,8 +233,19 @@ impl<B: Ops> Attention<B> {
 
 impl<B: Ops> Mlp<B> {
     fn forward(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-        let projections = [&self.gate_proj, &self.up_proj];
-        let [gate, up] = B::frozen_linears(hidden, projections.map(FrozenLinear::tensors));
-        self.down_proj.forward(B::swiglu(gate, up))
+        let Self {
+            gate_proj,
+            up_proj,
+            down_proj,
+        } = self;
+        let layers = [gate_proj, up_proj, down_proj].map(FrozenLinear::tensors);
+        match layers {
+            [(gate, None), (up, None), (down, None)] => B::gated_mlp(hidden, [gate, up], down),
+            // Biases may be trained.
+            [gate, up, (down, bias)] => {
+                let [gate, up] = B::frozen_linears(hidden, [gate, up]);
+                B::frozen_linear(B::swiglu(gate, up), down, bias)
+            }
+        }
     }
 }

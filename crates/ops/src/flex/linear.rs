@@ -6,8 +6,9 @@ use burn_flex::Flex;
 use super::{
     element::Element,
     few_tokens,
-    product::{Factor, product, products},
+    product::{Factor, product, products, sum_of_products},
     storage::{contiguous, tensor, wide},
+    swiglu,
 };
 use crate::LinearLayer;
 
@@ -54,4 +55,37 @@ pub(super) fn backward<E: Element>(
     let weight = Factor::weight(weight.storage::<E>(), d_in);
     let output: Vec<E> = product(above.storage::<E>(), weight, None);
     tensor(output, [tokens, d_in])
+}
+
+/// See [`Ops::swiglu_linear`](crate::Ops::swiglu_linear).
+pub(super) fn behind_swiglu<E: Element>(
+    gate: Tensor<Flex, 2>,
+    up: Tensor<Flex, 2>,
+    weight: Tensor<Flex, 2>,
+) -> Tensor<Flex, 2> {
+    let (tokens, [d_out, d_ff]) = (gate.dims()[0], weight.dims());
+    if tokens <= FEW_TOKENS {
+        let [output] = forward::<E, 1>(swiglu::forward::<E>(gate, up), [(weight, None)]);
+        return output;
+    }
+    let [gate, up, weight] = [gate, up, weight].map(contiguous);
+    let rows = swiglu::gated_rows(gate.storage::<E>(), up.storage::<E>());
+    let weight = Factor::weight(weight.storage::<E>(), d_ff).transposed();
+    tensor(product::<E, E>(&rows, weight, None), [tokens, d_out])
+}
+
+/// See [`Ops::swiglu_linears_backward`](crate::Ops::swiglu_linears_backward).
+pub(super) fn swiglu_backward<E: Element>(
+    gate: Tensor<Flex, 2>,
+    up: Tensor<Flex, 2>,
+    weights: [Tensor<Flex, 2>; 2],
+    above: Tensor<Flex, 2>,
+) -> Tensor<Flex, 2> {
+    let (tokens, d_in) = (gate.dims()[0], weights[0].dims()[1]);
+    let ([gate, up, above], weights) = ([gate, up, above].map(contiguous), weights.map(contiguous));
+    let rows = swiglu::gradient_rows(gate.storage::<E>(), up.storage::<E>(), above.storage::<E>());
+    let factors = weights
+        .each_ref()
+        .map(|weight| Factor::weight(weight.storage::<E>(), d_in));
+    tensor(sum_of_products::<E, E, 2>(&rows, factors), [tokens, d_in])
 }

@@ -148,6 +148,31 @@ impl Ops for Flex {
         )
     }
 
+    fn swiglu_linear(
+        gate: Tensor<Self, 2>,
+        up: Tensor<Self, 2>,
+        weight: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        by_element!(
+            gate.dtype(),
+            E => linear::behind_swiglu::<E>(gate, up, weight),
+            composed::linear(composed::swiglu(gate, up), weight, None)
+        )
+    }
+
+    fn swiglu_linears_backward(
+        gate: Tensor<Self, 2>,
+        up: Tensor<Self, 2>,
+        weights: [Tensor<Self, 2>; 2],
+        above: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
+        by_element!(
+            gate.dtype(),
+            E => linear::swiglu_backward::<E>(gate, up, weights, above),
+            composed::swiglu_linears_backward(gate, up, weights, above)
+        )
+    }
+
     fn rotary(
         states: Tensor<Self, 4>,
         cos: Tensor<Self, 4>,

@@ -7,9 +7,74 @@ use rayon::prelude::*;
 use super::{
     element::Element,
     exp::sigmoid,
+    product::{Computed, RUN, Rows, prefetch},
     storage::{contiguous, from_primitive, from_rows, rows_a_task, tensor},
     vector::vectorised,
 };
+
+#[inline(always)]
+fn gated<E: Element>(gate: E, up: E) -> E {
+    let gate = gate.load();
+    E::store(gate * sigmoid(gate) * up.load())
+}
+
+/// Of gate and up.
+#[inline(always)]
+fn gradients<E: Element>(gate: E, up: E, above: E) -> [E; 2] {
+    let (x, dy) = (gate.load(), above.load());
+    let sigmoid = sigmoid(x);
+    let silu = x * sigmoid;
+    // silu′ = σ · (1 + x · (1 − σ)) = σ + silu · (1 − σ)
+    let slope = silu.mul_add(1.0 - sigmoid, sigmoid);
+    [E::store(dy * up.load() * slope), E::store(dy * silu)]
+}
+
+/// SwiGLU as the left factor of a product.
+pub(super) fn gated_rows<E: Element>(gate: &[E], up: &[E]) -> impl Rows<1> {
+    assert_eq!(gate.len(), up.len(), "the elements of gate and up");
+    Computed::new(
+        gate.len(),
+        #[inline(always)]
+        |start, [places]: [&mut [f32]; 1]| {
+            let (gates, ups) = (
+                part(gate, start, places.len()),
+                part(up, start, places.len()),
+            );
+            for (place, (gate, up)) in places.iter_mut().zip(gates.iter().zip(ups)) {
+                *place = gated(*gate, *up).load();
+            }
+        },
+    )
+}
+
+/// The gradients of gate and up as left factors.
+pub(super) fn gradient_rows<E: Element>(gate: &[E], up: &[E], above: &[E]) -> impl Rows<2> {
+    assert!(
+        gate.len() == up.len() && gate.len() == above.len(),
+        "the elements of gate, up and above"
+    );
+    Computed::new(
+        gate.len(),
+        #[inline(always)]
+        |start, [of_gate, of_up]: [&mut [f32]; 2]| {
+            let len = of_gate.len();
+            let inputs = part(gate, start, len).iter().zip(part(up, start, len));
+            let inputs = inputs.zip(part(above, start, len));
+            let outputs = of_gate.iter_mut().zip(of_up);
+            for ((of_gate, of_up), ((gate, up), above)) in outputs.zip(inputs) {
+                let [gate, up] = gradients(*gate, *up, *above);
+                (*of_gate, *of_up) = (gate.load(), up.load());
+            }
+        },
+    )
+}
+
+/// `len` numbers; those behind them, which come next, are asked for.
+#[inline(always)]
+fn part<E>(numbers: &[E], start: usize, len: usize) -> &[E] {
+    prefetch(numbers.as_ptr().wrapping_add(start + RUN), len);
+    &numbers[start..][..len]
+}
 
 /// See [`Ops::swiglu`](crate::Ops::swiglu).
 pub(super) fn forward<E: Element>(gate: Tensor<Flex, 2>, up: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
@@ -24,10 +89,7 @@ pub(super) fn forward<E: Element>(gate: Tensor<Flex, 2>, up: Tensor<Flex, 2>) ->
             let part = start..start + unwritten.len();
             unwritten.put(gate[part.clone()].iter().zip(&up[part]).map(
                 #[inline(always)]
-                |(gate, up)| {
-                    let gate = gate.load();
-                    E::store(gate * sigmoid(gate) * up.load())
-                },
+                |(gate, up)| gated(*gate, *up),
             ));
         },
     );
@@ -52,13 +114,7 @@ pub(super) fn backward<E: Element>(
                 #[inline(always)]
                 || {
                     for ((gate, above), up) in gates.iter_mut().zip(aboves.iter_mut()).zip(ups) {
-                        let (x, dy) = (gate.load(), above.load());
-                        let sigmoid = sigmoid(x);
-                        let silu = x * sigmoid;
-                        // silu′ = σ · (1 + x · (1 − σ)) = σ + silu · (1 − σ)
-                        let slope = silu.mul_add(1.0 - sigmoid, sigmoid);
-                        *gate = E::store(dy * up.load() * slope);
-                        *above = E::store(dy * silu);
+                        [*gate, *above] = gradients(*gate, *up, *above);
                     }
                 },
             );

@@ -17,7 +17,7 @@ const VECTORS: usize = 3;
 const fn tile_rows<S: Simd>() -> usize {
     match S::REGISTER_COUNT {
         0..32 => FEW,
-        _ => MANY,
+        _ => MOST_ROWS,
     }
 }
 
@@ -25,7 +25,7 @@ const fn tile_rows<S: Simd>() -> usize {
 const FEW: usize = 4;
 
 /// With 32.
-const MANY: usize = 8;
+pub(super) const MOST_ROWS: usize = 8;
 
 /// Tells the rows and columns of a tile.
 pub(super) struct TileShape;
@@ -54,7 +54,7 @@ impl<E: Element, O: Element> WithSimd for Task<'_, E, O> {
     fn with_simd<S: Simd>(self, simd: S) {
         match tile_rows::<S>() {
             FEW => self.run::<S, FEW>(simd),
-            _ => self.run::<S, MANY>(simd),
+            _ => self.run::<S, MOST_ROWS>(simd),
         }
     }
 }
@@ -107,6 +107,10 @@ const UNCOPIED_TILES: usize = 3;
 
 /// Inner indices whose columns are asked for ahead, in a panel.
 const AHEAD: usize = 12;
+
+/// Numbers of a tile's rows that are asked for ahead: with the panels beside them, they do not stay in the first cache
+/// from one panel to the next.
+const ROWS_AHEAD: usize = 256;
 
 #[inline(always)]
 fn vectors<S: Simd, const WIDE: usize>(columns: &[f32]) -> &[S::f32s; WIDE] {
@@ -244,6 +248,7 @@ fn multiply<'p, S: Simd, const ROWS: usize, const WIDE: usize>(
     for (rows, columns) in rows.iter().zip(panel) {
         let place = columns.as_ptr().cast::<f32>();
         prefetch(place.wrapping_add(ahead), WIDE * S::F32_LANES);
+        prefetch(rows.as_ptr().wrapping_add(ROWS_AHEAD), 1);
         for (sums, row) in sums.iter_mut().zip(rows) {
             let row = simd.splat_f32s(*row);
             for (sum, column) in sums.iter_mut().zip(columns) {

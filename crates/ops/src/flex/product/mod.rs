@@ -1,5 +1,6 @@
 //! Products of many rows with a weight: both factors are copied into the order in which the kernel reads
-//! them (Goto and van de Geijn 2008), and what is stored narrow becomes f32 on the way.
+//! them (Goto and van de Geijn 2008), and what is stored narrow becomes f32 on the way. A left factor may also be computed
+//! on the way, so that it is in no memory.
 //!
 //! The output is made a tile at a time: some rows by three vectors of columns, summed in registers. The left
 //! factor is copied once, for all threads. Panels of the right one, each the columns of a tile, are copied by the
@@ -19,6 +20,7 @@ use std::{
 use pulp::Arch;
 use rayon::prelude::*;
 
+pub(super) use self::pack::{Computed, RUN, Rows, prefetch};
 use self::{
     kernel::{Task, TileShape},
     pack::Panels,
@@ -86,7 +88,7 @@ enum Start<'a, E> {
 
 /// `rows · factor (+ bias)`, `[rows, columns]`, for `rows` of `[rows, inner]`.
 pub(super) fn product<E: Element, O: Element>(
-    rows: &[impl Element],
+    rows: &(impl Rows<1> + ?Sized),
     factor: Factor<'_, E>,
     bias: Option<&[E]>,
 ) -> Vec<O> {
@@ -96,20 +98,33 @@ pub(super) fn product<E: Element, O: Element>(
 
 /// [`product`] of the same rows with several factors.
 pub(super) fn products<E: Element, O: Element, const N: usize>(
-    rows: &[impl Element],
+    rows: &(impl Rows<1> + ?Sized),
     factors: [(Factor<'_, E>, Option<&[E]>); N],
 ) -> [Vec<O>; N] {
-    products_on(Arch::new(), rows, factors)
+    products_on(
+        Arch::new(),
+        rows,
+        factors.map(|(factor, bias)| ([factor], bias)),
+    )
 }
 
-/// [`products`] in the vectors of `arch`.
-fn products_on<E: Element, O: Element, const N: usize>(
+/// The sum of the products of each of some left factors with its right one.
+pub(super) fn sum_of_products<E: Element, O: Element, const L: usize>(
+    rows: &impl Rows<L>,
+    factors: [Factor<'_, E>; L],
+) -> Vec<O> {
+    let [sum] = products_on(Arch::new(), rows, [(factors, None)]);
+    sum
+}
+
+/// [`products`] in the vectors of `arch`, or sums of them.
+fn products_on<E: Element, O: Element, const L: usize, const N: usize>(
     arch: Arch,
-    rows: &[impl Element],
-    factors: [(Factor<'_, E>, Option<&[E]>); N],
+    rows: &(impl Rows<L> + ?Sized),
+    factors: [([Factor<'_, E>; L], Option<&[E]>); N],
 ) -> [Vec<O>; N] {
-    let [inner, _] = factors[0].0.shape();
-    match inner {
+    let [inner, _] = factors[0].0[0].shape();
+    match L * inner {
         0..=INNER => sums_on(arch, rows, factors),
         // What is added to again is wide.
         _ => sums_on(arch, rows, factors).map(narrow),
@@ -117,33 +132,33 @@ fn products_on<E: Element, O: Element, const N: usize>(
 }
 
 /// [`products_on`], with numbers that are as narrow as the output's between the blocks of inner indices.
-fn sums_on<E: Element, O: Element, const N: usize>(
+fn sums_on<E: Element, O: Element, const L: usize, const N: usize>(
     arch: Arch,
-    rows: &[impl Element],
-    factors: [(Factor<'_, E>, Option<&[E]>); N],
+    rows: &(impl Rows<L> + ?Sized),
+    factors: [([Factor<'_, E>; L], Option<&[E]>); N],
 ) -> [Vec<O>; N] {
-    let len = |factor: &Factor<'_, E>| {
-        let [inner, columns] = factor.shape();
+    let len = |factors: &[Factor<'_, E>; L]| {
+        let [inner, columns] = factors[0].shape();
         rows.len() / inner * columns
     };
     let mut outputs = factors
         .each_ref()
-        .map(|(factor, _)| Vec::with_capacity(len(factor)));
+        .map(|(factors, _)| Vec::with_capacity(len(factors)));
     let mut empty = outputs.iter_mut();
-    let terms = factors.map(|(factor, bias)| {
+    let terms = factors.map(|(factors, bias)| {
         let output: &mut Vec<O> = empty.next().expect("one for each factor");
         Term {
-            output: &mut output.spare_capacity_mut()[..len(&factor)],
-            factor,
+            output: &mut output.spare_capacity_mut()[..len(&factors)],
+            factors,
             start: bias.map_or(Start::Zero, Start::Bias),
         }
     });
     multiply(arch, rows, terms);
-    for (output, (factor, _)) in outputs.iter_mut().zip(&factors) {
+    for (output, (factors, _)) in outputs.iter_mut().zip(&factors) {
         #[expect(unsafe_code, reason = "`multiply` has written to all of it")]
         // SAFETY: see the reason.
         unsafe {
-            output.set_len(len(factor));
+            output.set_len(len(factors));
         }
     }
     outputs
@@ -157,17 +172,18 @@ pub(super) fn add_product<E: Element>(output: &mut [f32], rows: &[f32], factor: 
     let start = Start::Output;
     let term = Term {
         output,
-        factor,
+        factors: [factor],
         start,
     };
     multiply(Arch::new(), rows, [term]);
 }
 
 /// What rows are multiplied by, and where that goes.
-struct Term<'a, 'o, E, O> {
+struct Term<'a, 'o, E, O, const L: usize> {
     /// `[rows, columns]`.
     output: &'o mut [MaybeUninit<O>],
-    factor: Factor<'a, E>,
+    /// One for each left factor; the products are added up.
+    factors: [Factor<'a, E>; L],
     start: Start<'a, E>,
 }
 
@@ -184,26 +200,31 @@ const TOGETHER: usize = 3;
 const ROWS_A_TASK: usize = 192;
 
 /// Writes to all of the outputs; [`Start::Output`] says that there are numbers already.
-fn multiply<E: Element, O: Element, const N: usize>(
+fn multiply<E: Element, O: Element, const L: usize, const N: usize>(
     arch: Arch,
-    rows: &[impl Element],
-    mut terms: [Term<'_, '_, E, O>; N],
+    rows: &(impl Rows<L> + ?Sized),
+    mut terms: [Term<'_, '_, E, O, L>; N],
 ) {
-    let [inner, _] = terms[0].factor.shape();
+    let [inner, _] = terms[0].factors[0].shape();
     let count = rows.len() / inner;
     for Term {
         output,
-        factor,
+        factors,
         start,
     } in &terms
     {
-        let [inner_too, columns] = factor.shape();
-        assert!(
-            inner_too == inner && rows.len() == count * inner && output.len() == count * columns,
-            "{} elements in rows of {inner}, times {inner_too} × {columns}, into {}",
-            rows.len(),
-            output.len()
-        );
+        let [_, columns] = factors[0].shape();
+        for factor in factors {
+            let [inner_too, columns_too] = factor.shape();
+            assert!(
+                [inner_too, columns_too] == [inner, columns]
+                    && rows.len() == count * inner
+                    && output.len() == count * columns,
+                "{} elements in rows of {inner}, times {inner_too} × {columns_too}, into {}",
+                rows.len(),
+                output.len()
+            );
+        }
         if let Start::Bias(bias) = start {
             assert_eq!(bias.len(), columns, "the elements of a bias");
         }
@@ -213,26 +234,29 @@ fn multiply<E: Element, O: Element, const N: usize>(
     }
     let inner_at_a_time = inner.div_ceil(inner.div_ceil(INNER));
     let rows_at_a_time = count.div_ceil(count.div_ceil(ROWS));
-    for (block, rows) in rows.chunks(rows_at_a_time * inner).enumerate() {
+    for start in (0..count).step_by(rows_at_a_time) {
+        let block = start..count.min(start + rows_at_a_time);
         for first in (0..inner).step_by(inner_at_a_time) {
             let part = first..inner.min(first + inner_at_a_time);
-            let left = Left::new(arch, rows, inner, part);
-            let products = terms.each_mut().map(|term| {
-                let [_, columns] = term.factor.shape();
-                let output = &mut term.output[block * rows_at_a_time * columns..];
-                Product {
-                    left: &left,
-                    output: output[..left.rows * columns].as_mut_ptr(),
-                    columns,
-                    factor: term.factor,
-                    start: if first == 0 {
-                        term.start
-                    } else {
-                        Start::Output
-                    },
-                }
-            });
-            run(arch, &products);
+            let lefts = Left::of(arch, rows, block.clone(), inner, part);
+            for (index, left) in lefts.iter().enumerate() {
+                let products = terms.each_mut().map(|term| {
+                    let factor = term.factors[index];
+                    let [_, columns] = factor.shape();
+                    let output = &mut term.output[block.start * columns..block.end * columns];
+                    Product {
+                        left,
+                        output: output.as_mut_ptr(),
+                        columns,
+                        factor,
+                        start: match (first, index) {
+                            (0, 0) => term.start,
+                            _ => Start::Output,
+                        },
+                    }
+                });
+                run(arch, &products);
+            }
         }
     }
 }
@@ -248,29 +272,46 @@ struct Left {
 }
 
 impl Left {
-    fn new(arch: Arch, rows: &[impl Element], width: usize, inner: Range<usize>) -> Self {
+    /// Of some rows, `width` numbers each, of each left factor.
+    fn of<const L: usize>(
+        arch: Arch,
+        source: &(impl Rows<L> + ?Sized),
+        rows: Range<usize>,
+        width: usize,
+        inner: Range<usize>,
+    ) -> [Self; L] {
         let tile @ [tile_rows, _] = arch.dispatch(TileShape);
-        let count = rows.len() / width;
-        let len = count.next_multiple_of(tile_rows) * inner.len();
-        let mut tiles = Vec::with_capacity(len);
-        tiles.spare_capacity_mut()[..len]
-            .par_chunks_exact_mut(tile_rows * inner.len())
-            .zip(rows.par_chunks(tile_rows * width))
-            .for_each(|(tile, rows)| pack::tile(tile, rows, width, inner.clone()));
-        #[expect(
-            unsafe_code,
-            reason = "there is a part of `rows` for each tile, and `tile` writes to all of one"
-        )]
-        // SAFETY: see the reason.
-        unsafe {
-            tiles.set_len(len);
-        }
-        Self {
+        let len = rows.len().next_multiple_of(tile_rows) * inner.len();
+        let mut lefts = [(); L].map(|()| Self {
             tile,
-            rows: count,
-            inner,
-            tiles,
+            rows: rows.len(),
+            inner: inner.clone(),
+            tiles: Vec::with_capacity(len),
+        });
+        let mut parts = lefts.each_mut().map(|left| {
+            left.tiles.spare_capacity_mut()[..len].chunks_exact_mut(tile_rows * inner.len())
+        });
+        let tiles = rows.clone().step_by(tile_rows).map(|start| {
+            let tiles = parts
+                .each_mut()
+                .map(|tiles| tiles.next().expect("one for these rows"));
+            (start..rows.end.min(start + tile_rows), tiles)
+        });
+        let tiles: Vec<_> = tiles.collect();
+        tiles
+            .into_par_iter()
+            .for_each(|(rows, tiles)| source.copy(tiles, rows, width, inner.clone()));
+        for left in &mut lefts {
+            #[expect(
+                unsafe_code,
+                reason = "there are some rows for each tile, and `copy` writes to all of one"
+            )]
+            // SAFETY: see the reason.
+            unsafe {
+                left.tiles.set_len(len);
+            }
         }
+        lefts
     }
 }
 

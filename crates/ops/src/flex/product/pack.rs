@@ -4,36 +4,119 @@ use std::{cell::RefCell, mem::MaybeUninit, ops::Range};
 
 use wide::f32x4;
 
-use super::Factor;
+use super::{Factor, kernel::MOST_ROWS};
 use crate::flex::{element::Element, storage::zeros, vector::vectorised};
 
 /// f32s of a cache's line, and of the widest vector.
 const LINE: usize = 16;
 
 /// Inner indices of a row that are copied at a time, four lines of f32.
-const RUN: usize = 4 * LINE;
+pub(in crate::flex) const RUN: usize = 4 * LINE;
 
 /// Rows of a factor that are asked for ahead, where they are read as they are.
 pub(super) const COPY_AHEAD: usize = 16;
 
-/// Some inner indices of a tile's rows, `[rows, width]`, as `[inner, tile_rows]`. Writes to all of `tile`.
-pub(super) fn tile(
-    tile: &mut [MaybeUninit<f32>],
-    rows: &[impl Element],
-    width: usize,
-    inner: Range<usize>,
-) {
-    let tile_rows = tile.len() / inner.len();
-    vectorised(
-        #[inline(always)]
-        || {
-            let rows = rows.chunks_exact(width);
-            if rows.len() < tile_rows {
-                tile.fill(MaybeUninit::new(0.0));
-            }
-            interleave(tile, tile_rows, rows, inner.start, MaybeUninit::new);
-        },
+/// Where the rows of left factors come from, `[rows, width]` each.
+pub(in crate::flex) trait Rows<const N: usize>: Sync {
+    /// The numbers of a factor.
+    fn len(&self) -> usize;
+
+    /// Copies some inner indices of a tile's rows, for each factor as `[inner, tile_rows]`, and zeros behind the
+    /// last row. Writes to all of the tiles.
+    fn copy(
+        &self,
+        tiles: [&mut [MaybeUninit<f32>]; N],
+        rows: Range<usize>,
+        width: usize,
+        inner: Range<usize>,
     );
+}
+
+/// As they stand in memory.
+impl<E: Element> Rows<1> for [E] {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn copy(
+        &self,
+        [tile]: [&mut [MaybeUninit<f32>]; 1],
+        rows: Range<usize>,
+        width: usize,
+        inner: Range<usize>,
+    ) {
+        let tile_rows = tile.len() / inner.len();
+        vectorised(
+            #[inline(always)]
+            || {
+                if rows.len() < tile_rows {
+                    tile.fill(MaybeUninit::new(0.0));
+                }
+                let rows = self[rows.start * width..rows.end * width].chunks_exact(width);
+                interleave(tile, tile_rows, rows, inner.start, MaybeUninit::new);
+            },
+        );
+    }
+}
+
+/// Rows that are in no memory: their numbers are computed as they are copied.
+pub(in crate::flex) struct Computed<F> {
+    len: usize,
+    numbers: F,
+}
+
+impl<F> Computed<F> {
+    /// Factors of `len` numbers each. `numbers` writes those from an index on to the first places of each factor; with a
+    /// closure of its own it must be inlined.
+    pub(in crate::flex) fn new<const N: usize>(len: usize, numbers: F) -> Self
+    where
+        F: Fn(usize, [&mut [f32]; N]) + Sync,
+    {
+        Self { len, numbers }
+    }
+}
+
+impl<F: Fn(usize, [&mut [f32]; N]) + Sync, const N: usize> Rows<N> for Computed<F> {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn copy(
+        &self,
+        mut tiles: [&mut [MaybeUninit<f32>]; N],
+        rows: Range<usize>,
+        width: usize,
+        inner: Range<usize>,
+    ) {
+        let tile_rows = tiles[0].len() / inner.len();
+        vectorised(
+            #[inline(always)]
+            || {
+                let mut room = [[[0.0; RUN]; N]; MOST_ROWS];
+                if rows.len() < tile_rows {
+                    for tile in &mut tiles {
+                        tile.fill(MaybeUninit::new(0.0));
+                    }
+                }
+                for start in inner.clone().step_by(RUN) {
+                    let len = RUN.min(inner.end - start);
+                    for (row, room) in rows.clone().zip(&mut room) {
+                        let places = room.each_mut().map(|places| &mut places[..len]);
+                        (self.numbers)(row * width + start, places);
+                    }
+                    let places = (start - inner.start) * tile_rows..;
+                    for (factor, tile) in tiles.iter_mut().enumerate() {
+                        let rows = room[..rows.len()].iter().map(
+                            #[inline(always)]
+                            |room| &room[factor][..len],
+                        );
+                        let places = &mut tile[places.clone()][..len * tile_rows];
+                        interleave(places, tile_rows, rows, 0, MaybeUninit::new);
+                    }
+                }
+            },
+        );
+    }
 }
 
 /// Room for panels of a right factor: each some columns of some inner indices, `[inner, width]`.
@@ -195,7 +278,7 @@ fn vector<E: Element>([a, b, c, d]: &[E; 4]) -> f32x4 {
 
 /// Asks for `len` elements, wherever they are, before they are needed.
 #[inline(always)]
-pub(super) fn prefetch<T>(start: *const T, len: usize) {
+pub(in crate::flex) fn prefetch<T>(start: *const T, len: usize) {
     #[cfg(target_arch = "x86_64")]
     for line in (0..len * size_of::<T>()).step_by(LINE * size_of::<f32>()) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

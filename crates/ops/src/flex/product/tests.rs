@@ -43,7 +43,7 @@ fn check<E: Element + PartialEq>(rows: usize, shape @ [d_out, d_in]: [usize; 2])
             .map(|(product, bias)| product + bias)
             .collect();
         for arch in arches() {
-            let factors = [(factor, None), (factor, Some(&narrow_bias[..]))];
+            let factors = [([factor], None), ([factor], Some(&narrow_bias[..]))];
             let [without, with]: [Vec<f32>; 2] = products_on(arch, &narrow_left[..], factors);
             assert!(without == expected, "{case}, {arch:?}");
             assert!(with == with_bias, "{case}, bias, {arch:?}");
@@ -83,29 +83,69 @@ fn factors_of_one_left_factor_have_columns_of_their_own() {
     let columns = [300, 1, 50];
     let weights = columns.map(|columns| numbers(columns * inner, columns).collect::<Vec<f32>>());
     let factors = (weights.each_ref()).map(|weight| Factor::weight(weight, inner).transposed());
-    let outputs: [Vec<f32>; 3] = products(&left, factors.map(|factor| (factor, None)));
+    let outputs: [Vec<f32>; 3] = products(&left[..], factors.map(|factor| (factor, None)));
     for ((columns, weight), output) in columns.into_iter().zip(&weights).zip(&outputs) {
         let expected = plain(&left, weight, [columns, inner], true);
         assert!(*output == expected, "{columns} columns");
     }
 }
 
+/// Their products are added up, and their numbers computed as they are copied, in parts of the inner size too.
+#[test]
+fn sums_of_products_of_computed_rows_are_exact_in_small_numbers() {
+    for (rows, inner, columns) in [
+        (1, 1, 1),
+        (13, 70, 65),
+        (ROWS + 1, 3, 5),
+        (30, 2 * INNER + 70, 33),
+    ] {
+        let source: Vec<f32> = numbers(rows * inner, 0).collect();
+        let weights = [5, 11].map(|start| numbers(inner * columns, start).collect::<Vec<f32>>());
+        let lefts = [|x: f32| x + 1.0, |x: f32| -2.0 * x];
+        let computed = Computed::new(source.len(), |start, [one, two]: [&mut [f32]; 2]| {
+            for (i, (one, two)) in one.iter_mut().zip(two).enumerate() {
+                (*one, *two) = (lefts[0](source[start + i]), lefts[1](source[start + i]));
+            }
+        });
+        let products = [0, 1].map(|i| {
+            let left: Vec<f32> = source.iter().map(|x| lefts[i](*x)).collect();
+            plain(&left, &weights[i], [inner, columns], false)
+        });
+        let [one, two] = &products;
+        let expected: Vec<f32> = one.iter().zip(two).map(|(a, b)| a + b).collect();
+        let factors = weights
+            .each_ref()
+            .map(|weight| Factor::weight(weight, columns));
+        for arch in arches() {
+            let [sum]: [Vec<f32>; 1] = products_on(arch, &computed, [(factors, None)]);
+            assert!(
+                sum == expected,
+                "{rows} rows, {inner} × {columns}, {arch:?}"
+            );
+        }
+    }
+}
+
 #[test]
 fn a_product_without_rows_is_empty() {
     let factor = Factor::weight(&[1.0, 2.0], 2);
-    assert!(product::<f32, f32>(&[0.0; 0], factor, None).is_empty());
+    assert!(product::<f32, f32>(&[0.0_f32; 0][..], factor, None).is_empty());
 }
 
 #[test]
 #[should_panic(expected = "5 elements in rows of 2, times 2 × 1, into 2")]
 fn rows_that_do_not_fit_are_refused() {
-    let _ = product::<f32, f32>(&[0.0; 5], Factor::weight(&[1.0, 2.0], 2).transposed(), None);
+    let _ = product::<f32, f32>(
+        &[0.0_f32; 5][..],
+        Factor::weight(&[1.0, 2.0], 2).transposed(),
+        None,
+    );
 }
 
 /// Nobody else writes to an output that begins as it is: what is left out would be read.
 #[test]
 fn the_tasks_of_any_number_of_threads_are_each_tile_of_each_panel_once() {
-    let left = Left::new(Arch::new(), &[0.0_f32; 2 * 250], 2, 0..2);
+    let [left] = Left::of(Arch::new(), &[0.0_f32; 2 * 250][..], 0..250, 2, 0..2);
     let columns = [1000, 70, 1, 400];
     let products = columns.map(|columns| Product::<f32, f32> {
         left: &left,
