@@ -24,7 +24,7 @@ const fn tile_rows<S: Simd>() -> usize {
 /// With 16 registers.
 const FEW: usize = 4;
 
-/// With 32.
+/// With 32, and more are nowhere.
 pub(super) const MOST_ROWS: usize = 8;
 
 /// Tells the rows and columns of a tile.
@@ -108,8 +108,7 @@ const UNCOPIED_TILES: usize = 3;
 /// Inner indices whose columns are asked for ahead, in a panel.
 const AHEAD: usize = 12;
 
-/// Numbers of a tile's rows that are asked for ahead: with the panels beside them, they do not stay in the first cache
-/// from one panel to the next.
+/// Numbers of a tile's rows that are asked for ahead: beside the panels, they do not stay in the first cache.
 const ROWS_AHEAD: usize = 256;
 
 #[inline(always)]

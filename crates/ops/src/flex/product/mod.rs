@@ -1,6 +1,6 @@
 //! Products of many rows with a weight: both factors are copied into the order in which the kernel reads
-//! them (Goto and van de Geijn 2008), and what is stored narrow becomes f32 on the way. A left factor may also be computed
-//! on the way, so that it is in no memory.
+//! them (Goto and van de Geijn 2008), and what is stored narrow becomes f32 on the way. A left factor may also
+//! be computed on the way, so that it is in no other memory.
 //!
 //! The output is made a tile at a time: some rows by three vectors of columns, summed in registers. The left
 //! factor is copied once, for all threads. Panels of the right one, each the columns of a tile, are copied by the
@@ -124,14 +124,15 @@ fn products_on<E: Element, O: Element, const L: usize, const N: usize>(
     factors: [([Factor<'_, E>; L], Option<&[E]>); N],
 ) -> [Vec<O>; N] {
     let [inner, _] = factors[0].0[0].shape();
-    match L * inner {
-        0..=INNER => sums_on(arch, rows, factors),
+    match (L, inner) {
+        (1, 0..=INNER) => sums_on(arch, rows, factors),
         // What is added to again is wide.
         _ => sums_on(arch, rows, factors).map(narrow),
     }
 }
 
-/// [`products_on`], with numbers that are as narrow as the output's between the blocks of inner indices.
+/// [`products_on`], with numbers that are as narrow as the output's between the products and blocks of inner indices
+/// that are added up.
 fn sums_on<E: Element, O: Element, const L: usize, const N: usize>(
     arch: Arch,
     rows: &(impl Rows<L> + ?Sized),

@@ -16,7 +16,7 @@ pub(in crate::flex) const RUN: usize = 4 * LINE;
 /// Rows of a factor that are asked for ahead, where they are read as they are.
 pub(super) const COPY_AHEAD: usize = 16;
 
-/// Where the rows of left factors come from, `[rows, width]` each.
+/// Where the rows of left factors come from, `[rows, width]` each. All factors are read at once.
 pub(in crate::flex) trait Rows<const N: usize>: Sync {
     /// The numbers of a factor.
     fn len(&self) -> usize;
@@ -59,15 +59,15 @@ impl<E: Element> Rows<1> for [E] {
     }
 }
 
-/// Rows that are in no memory: their numbers are computed as they are copied.
+/// Rows whose numbers are computed as they are copied.
 pub(in crate::flex) struct Computed<F> {
     len: usize,
     numbers: F,
 }
 
 impl<F> Computed<F> {
-    /// Factors of `len` numbers each. `numbers` writes those from an index on to the first places of each factor; with a
-    /// closure of its own it must be inlined.
+    /// Factors of `len` numbers each. `numbers` writes those from an index on, as many as there are places. It must be marked for
+    /// inlining (`vectorised` says why).
     pub(in crate::flex) fn new<const N: usize>(len: usize, numbers: F) -> Self
     where
         F: Fn(usize, [&mut [f32]; N]) + Sync,
