@@ -117,11 +117,14 @@ pub(super) fn sum_of_products<E: Element, O: Element, const L: usize>(
     sum
 }
 
+/// A right factor for each left one, and a bias of the sum of their products.
+type Factors<'a, E, const L: usize> = ([Factor<'a, E>; L], Option<&'a [E]>);
+
 /// [`products`] in the vectors of `arch`, or sums of them.
 fn products_on<E: Element, O: Element, const L: usize, const N: usize>(
     arch: Arch,
     rows: &(impl Rows<L> + ?Sized),
-    factors: [([Factor<'_, E>; L], Option<&[E]>); N],
+    factors: [Factors<'_, E, L>; N],
 ) -> [Vec<O>; N] {
     let [inner, _] = factors[0].0[0].shape();
     match (L, inner) {
@@ -136,7 +139,7 @@ fn products_on<E: Element, O: Element, const L: usize, const N: usize>(
 fn sums_on<E: Element, O: Element, const L: usize, const N: usize>(
     arch: Arch,
     rows: &(impl Rows<L> + ?Sized),
-    factors: [([Factor<'_, E>; L], Option<&[E]>); N],
+    factors: [Factors<'_, E, L>; N],
 ) -> [Vec<O>; N] {
     let len = |factors: &[Factor<'_, E>; L]| {
         let [inner, columns] = factors[0].shape();
