@@ -1,5 +1,5 @@
 //! The operations under autodiff. Forward and backward are the inner backend's; what is kept between the
-//! two is decided here: inputs that exist anyway, and nothing else.
+//! two is decided here: inputs that exist anyway, and of a gated MLP its gate and up.
 
 use burn::{
     backend::{
