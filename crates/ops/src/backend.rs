@@ -148,7 +148,7 @@ pub trait Ops: Backend {
         up: Tensor<Self, 2>,
         weight: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
-        Self::frozen_linear(Self::swiglu(gate, up), weight, None)
+        composed::swiglu_linear(gate, up, weight)
     }
 
     /// The gradient of the input that gate and up are linear layers of, from that of their

@@ -97,6 +97,14 @@ pub(crate) fn swiglu_backward<B: Ops>(
     ]
 }
 
+pub(crate) fn swiglu_linear<B: Ops>(
+    gate: Tensor<B, 2>,
+    up: Tensor<B, 2>,
+    weight: Tensor<B, 2>,
+) -> Tensor<B, 2> {
+    B::frozen_linear(B::swiglu(gate, up), weight, None)
+}
+
 pub(crate) fn swiglu_linears_backward<B: Ops>(
     gate: Tensor<B, 2>,
     up: Tensor<B, 2>,

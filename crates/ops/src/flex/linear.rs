@@ -10,7 +10,7 @@ use super::{
     storage::{contiguous, tensor, wide},
     swiglu,
 };
-use crate::LinearLayer;
+use crate::{LinearLayer, composed};
 
 /// Up to so many tokens the weight's way from memory is the cost, and each of its rows is read once.
 const FEW_TOKENS: usize = 32;
@@ -65,8 +65,7 @@ pub(super) fn behind_swiglu<E: Element>(
 ) -> Tensor<Flex, 2> {
     let (tokens, [d_out, d_ff]) = (gate.dims()[0], weight.dims());
     if tokens <= FEW_TOKENS {
-        let [output] = forward::<E, 1>(swiglu::forward::<E>(gate, up), [(weight, None)]);
-        return output;
+        return composed::swiglu_linear(gate, up, weight);
     }
     let [gate, up, weight] = [gate, up, weight].map(contiguous);
     let rows = swiglu::gated_rows(gate.storage::<E>(), up.storage::<E>());

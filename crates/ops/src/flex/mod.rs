@@ -156,7 +156,7 @@ impl Ops for Flex {
         by_element!(
             gate.dtype(),
             E => linear::behind_swiglu::<E>(gate, up, weight),
-            composed::linear(composed::swiglu(gate, up), weight, None)
+            composed::swiglu_linear(gate, up, weight)
         )
     }
 

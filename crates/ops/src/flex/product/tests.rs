@@ -90,7 +90,8 @@ fn factors_of_one_left_factor_have_columns_of_their_own() {
     }
 }
 
-/// Their products are added up, and their numbers computed as they are copied, in parts of the inner size too.
+/// Their products are added up, and rounded once behind that; their numbers are computed as they are copied, in parts of the
+/// inner size too.
 #[test]
 fn sums_of_products_of_computed_rows_are_exact_in_small_numbers() {
     for (rows, inner, columns) in [
@@ -121,6 +122,11 @@ fn sums_of_products_of_computed_rows_are_exact_in_small_numbers() {
             assert!(
                 sum == expected,
                 "{rows} rows, {inner} × {columns}, {arch:?}"
+            );
+            let [sum]: [Vec<bf16>; 1] = products_on(arch, &computed, [(factors, None)]);
+            assert!(
+                sum == narrow(expected.clone()),
+                "{rows} rows, {inner} × {columns}, {arch:?}, stored"
             );
         }
     }
