@@ -267,8 +267,15 @@ fn inspect_counts_parameters_as_peft_does() {
     let lanes = report["cpu"]["f32_lanes"].as_u64().unwrap();
     assert!([1, 4, 8, 16].contains(&lanes), "{report}");
     assert_eq!(report["cpu"]["threads"], 3, "{report}");
+    let products = report["cpu"]["bf16_products"].as_str().unwrap();
+    assert!(
+        ["AMX", "AVX512-BF16", "f32"].contains(&products),
+        "{report}"
+    );
     let output = succeed(burn_peft(&["inspect", text(&config)]).env(three.0, three.1));
-    let line = format!("on this CPU: 3 threads, {lanes} f32 a vector; ");
+    let line = format!(
+        "on this CPU: 3 threads, {lanes} f32 a vector; products of bf16 weights by {products}\n"
+    );
     let output = String::from_utf8(output.stdout).unwrap();
     assert!(output.contains(&line), "{output}");
 

@@ -43,7 +43,7 @@ mod tracked;
 
 pub use backend::{LinearLayer, Ops};
 pub use dtype::accumulation_dtype;
-pub use flex::f32_lanes;
+pub use flex::{bf16_products, f32_lanes};
 pub use mask::{NO_TOKEN, ScoreMask, Visibility};
 pub use memory::{LargePages, keep_freed_memory};
 pub use shared_prompt::SharedPrompt;

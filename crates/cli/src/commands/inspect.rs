@@ -67,6 +67,8 @@ struct Cpu {
     threads: usize,
     /// Numbers in a vector.
     f32_lanes: usize,
+    /// The instructions by which bf16 weights are multiplied: AMX, AVX512-BF16 or f32.
+    bf16_products: &'static str,
 }
 
 impl Cpu {
@@ -74,6 +76,7 @@ impl Cpu {
         Self {
             threads: rayon::current_num_threads(),
             f32_lanes: burn_peft_ops::f32_lanes(),
+            bf16_products: burn_peft_ops::bf16_products(),
         }
     }
 }
@@ -186,10 +189,14 @@ impl Report {
         for module in &self.modules {
             text += &module.to_string();
         }
-        if let Some(Cpu { threads, f32_lanes }) = self.cpu {
+        if let Some(Cpu {
+            threads,
+            f32_lanes,
+            bf16_products,
+        }) = self.cpu
+        {
             text += &format!(
-                "on this CPU: {threads} threads, {f32_lanes} f32 a vector; products in f32, bf16 weights made \
-                 wide on the way\n"
+                "on this CPU: {threads} threads, {f32_lanes} f32 a vector; products of bf16 weights by {bf16_products}\n"
             );
         }
         let trainable = self.trainable_params;

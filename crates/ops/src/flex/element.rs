@@ -15,6 +15,12 @@ pub(super) trait Element: BurnElement + Pod + Send + Sync {
     /// The nearest to an f32, ties to even.
     fn store(value: f32) -> Self;
 
+    /// The nearest bf16.
+    #[inline(always)]
+    fn narrow(self) -> bf16 {
+        <bf16 as Element>::store(self.load())
+    }
+
     /// Writes the numbers of a vector to as many places.
     #[inline(always)]
     fn store_vector<S: Simd>(_: S, numbers: S::f32s, places: &mut [MaybeUninit<Self>]) {
@@ -66,6 +72,11 @@ impl Element for bf16 {
     #[inline(always)]
     fn load(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[inline(always)]
+    fn narrow(self) -> bf16 {
+        self
     }
 
     #[inline(always)]

@@ -25,7 +25,7 @@ use burn_flex::{Flex, FlexDevice};
 use half::bf16;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-pub use self::vector::f32_lanes;
+pub use self::{product::bf16_products, vector::f32_lanes};
 use crate::{LinearLayer, Ops, ScoreMask, Visibility, composed, dtype::accumulation_dtype};
 
 /// `$fast` with `$element` standing for the type of the states, where there is a fast form of it.

@@ -17,13 +17,13 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use pulp::Arch;
 use rayon::prelude::*;
 
+pub use self::kernel::bf16_products;
 pub(super) use self::pack::{Computed, RUN, Rows, prefetch};
 use self::{
-    kernel::{Task, TileShape},
-    pack::Panels,
+    kernel::{Kernel, Task},
+    pack::{Panels, Word},
 };
 use super::{element::Element, storage::narrow};
 
@@ -101,11 +101,8 @@ pub(super) fn products<E: Element, O: Element, const N: usize>(
     rows: &(impl Rows<1> + ?Sized),
     factors: [(Factor<'_, E>, Option<&[E]>); N],
 ) -> [Vec<O>; N] {
-    products_on(
-        Arch::new(),
-        rows,
-        factors.map(|(factor, bias)| ([factor], bias)),
-    )
+    let factors = factors.map(|(factor, bias)| ([factor], bias));
+    products_by(kernel(&factors), rows, factors)
 }
 
 /// The sum of the products of each of some left factors with its right one.
@@ -113,31 +110,37 @@ pub(super) fn sum_of_products<E: Element, O: Element, const L: usize>(
     rows: &impl Rows<L>,
     factors: [Factor<'_, E>; L],
 ) -> Vec<O> {
-    let [sum] = products_on(Arch::new(), rows, [(factors, None)]);
+    let factors = [(factors, None)];
+    let [sum] = products_by(kernel(&factors), rows, factors);
     sum
 }
 
 /// A right factor for each left one, and a bias of the sum of their products.
 type Factors<'a, E, const L: usize> = ([Factor<'a, E>; L], Option<&'a [E]>);
 
-/// [`products`] in the vectors of `arch`, or sums of them.
-fn products_on<E: Element, O: Element, const L: usize, const N: usize>(
-    arch: Arch,
+fn kernel<E: Element, const L: usize>(factors: &[Factors<'_, E, L>]) -> Kernel {
+    let [inner, _] = factors[0].0[0].shape();
+    Kernel::fastest::<E>(inner)
+}
+
+/// [`products`], or sums of them.
+fn products_by<E: Element, O: Element, const L: usize, const N: usize>(
+    kernel: Kernel,
     rows: &(impl Rows<L> + ?Sized),
     factors: [Factors<'_, E, L>; N],
 ) -> [Vec<O>; N] {
     let [inner, _] = factors[0].0[0].shape();
     match (L, inner) {
-        (1, 0..=INNER) => sums_on(arch, rows, factors),
+        (1, 0..=INNER) => sums_by(kernel, rows, factors),
         // What is added to again is wide.
-        _ => sums_on(arch, rows, factors).map(narrow),
+        _ => sums_by(kernel, rows, factors).map(narrow),
     }
 }
 
-/// [`products_on`], with numbers that are as narrow as the output's between the products and blocks of inner indices
+/// [`products_by`], with numbers that are as narrow as the output's between the products and blocks of inner indices
 /// that are added up.
-fn sums_on<E: Element, O: Element, const L: usize, const N: usize>(
-    arch: Arch,
+fn sums_by<E: Element, O: Element, const L: usize, const N: usize>(
+    kernel: Kernel,
     rows: &(impl Rows<L> + ?Sized),
     factors: [Factors<'_, E, L>; N],
 ) -> [Vec<O>; N] {
@@ -157,7 +160,7 @@ fn sums_on<E: Element, O: Element, const L: usize, const N: usize>(
             start: bias.map_or(Start::Zero, Start::Bias),
         }
     });
-    multiply(arch, rows, terms);
+    multiply(kernel, rows, terms);
     for (output, (factors, _)) in outputs.iter_mut().zip(&factors) {
         #[expect(unsafe_code, reason = "`multiply` has written to all of it")]
         // SAFETY: see the reason.
@@ -179,7 +182,7 @@ pub(super) fn add_product<E: Element>(output: &mut [f32], rows: &[f32], factor: 
         factors: [factor],
         start,
     };
-    multiply(Arch::new(), rows, [term]);
+    multiply(Kernel::fastest::<E>(factor.shape()[0]), rows, [term]);
 }
 
 /// What rows are multiplied by, and where that goes.
@@ -205,7 +208,7 @@ const ROWS_A_TASK: usize = 192;
 
 /// Writes to all of the outputs; [`Start::Output`] says that there are numbers already.
 fn multiply<E: Element, O: Element, const L: usize, const N: usize>(
-    arch: Arch,
+    kernel: Kernel,
     rows: &(impl Rows<L> + ?Sized),
     mut terms: [Term<'_, '_, E, O, L>; N],
 ) {
@@ -237,12 +240,13 @@ fn multiply<E: Element, O: Element, const L: usize, const N: usize>(
         return;
     }
     let inner_at_a_time = inner.div_ceil(inner.div_ceil(INNER));
+    let inner_at_a_time = inner_at_a_time.next_multiple_of(kernel.multiple());
     let rows_at_a_time = count.div_ceil(count.div_ceil(ROWS));
     for start in (0..count).step_by(rows_at_a_time) {
         let block = start..count.min(start + rows_at_a_time);
         for first in (0..inner).step_by(inner_at_a_time) {
             let part = first..inner.min(first + inner_at_a_time);
-            let lefts = Left::of(arch, rows, block.clone(), inner, part);
+            let lefts = Left::of(kernel, rows, block.clone(), inner, part);
             for (index, left) in lefts.iter().enumerate() {
                 let products = terms.each_mut().map(|term| {
                     let factor = term.factors[index];
@@ -259,7 +263,7 @@ fn multiply<E: Element, O: Element, const L: usize, const N: usize>(
                         },
                     }
                 });
-                run(arch, &products);
+                run(kernel, &products);
             }
         }
     }
@@ -271,30 +275,33 @@ struct Left {
     tile: [usize; 2],
     rows: usize,
     inner: Range<usize>,
-    /// `[tiles, inner, tile_rows]`, with zeros where the last tile has no rows.
+    word: Word,
+    /// `[tiles, words, tile_rows]`, or as the kernel has it, with zeros where the last tile has no rows.
     tiles: Vec<f32>,
 }
 
 impl Left {
     /// Of some rows, `width` numbers each, of each left factor.
     fn of<const L: usize>(
-        arch: Arch,
+        kernel: Kernel,
         source: &(impl Rows<L> + ?Sized),
         rows: Range<usize>,
         width: usize,
         inner: Range<usize>,
     ) -> [Self; L] {
-        let tile @ [tile_rows, _] = arch.dispatch(TileShape);
-        let len = rows.len().next_multiple_of(tile_rows) * inner.len();
+        let (tile @ [tile_rows, _], word) = (kernel.tile(), kernel.word());
+        let words_a_tile = tile_rows * (inner.len() / word.indices());
+        let len = rows.len().div_ceil(tile_rows) * words_a_tile;
         let mut lefts = [(); L].map(|()| Self {
             tile,
             rows: rows.len(),
             inner: inner.clone(),
+            word,
             tiles: Vec::with_capacity(len),
         });
-        let mut parts = lefts.each_mut().map(|left| {
-            left.tiles.spare_capacity_mut()[..len].chunks_exact_mut(tile_rows * inner.len())
-        });
+        let mut parts = lefts
+            .each_mut()
+            .map(|left| left.tiles.spare_capacity_mut()[..len].chunks_exact_mut(words_a_tile));
         let tiles = rows.clone().step_by(tile_rows).map(|start| {
             let tiles = parts
                 .each_mut()
@@ -304,7 +311,7 @@ impl Left {
         let tiles: Vec<_> = tiles.collect();
         tiles
             .into_par_iter()
-            .for_each(|(rows, tiles)| source.copy(tiles, rows, width, inner.clone()));
+            .for_each(|(rows, tiles)| source.copy(kernel, tiles, rows, width, inner.clone()));
         for left in &mut lefts {
             #[expect(
                 unsafe_code,
@@ -316,6 +323,11 @@ impl Left {
             }
         }
         lefts
+    }
+
+    /// Of the inner indices.
+    fn words(&self) -> usize {
+        self.inner.len() / self.word.indices()
     }
 }
 
@@ -361,7 +373,7 @@ impl<E: Element, O: Element> Product<'_, E, O> {
 }
 
 /// Computes products of one left factor.
-fn run<E: Element, O: Element>(arch: Arch, products: &[Product<'_, E, O>]) {
+fn run<E: Element, O: Element>(kernel: Kernel, products: &[Product<'_, E, O>]) {
     let threads = rayon::current_num_threads();
     let (tasks, next) = (tasks(products, threads), AtomicUsize::new(0));
     // In this order, by whoever is free.
@@ -371,7 +383,7 @@ fn run<E: Element, O: Element>(arch: Arch, products: &[Product<'_, E, O>]) {
     workers.for_each(|_| {
         Panels::with(|panels| {
             while let Some(task) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                arch.dispatch(Task {
+                kernel.run(Task {
                     product: &products[task.product],
                     panels,
                     columns: task.columns.clone(),

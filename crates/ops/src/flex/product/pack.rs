@@ -4,7 +4,10 @@ use std::{cell::RefCell, mem::MaybeUninit, ops::Range};
 
 use wide::f32x4;
 
-use super::{Factor, kernel::MOST_ROWS};
+use super::{
+    Factor,
+    kernel::{Kernel, MOST_ROWS},
+};
 use crate::flex::{element::Element, storage::zeros, vector::vectorised};
 
 /// f32s of a cache's line, and of the widest vector.
@@ -16,15 +19,59 @@ pub(in crate::flex) const RUN: usize = 4 * LINE;
 /// Rows of a factor that are asked for ahead, where they are read as they are.
 pub(super) const COPY_AHEAD: usize = 16;
 
+/// What is in the 32 bits in which a factor is copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Word {
+    /// A number.
+    F32,
+    /// The bf16s of two inner indices.
+    Pair,
+}
+
+impl Word {
+    /// Inner indices that it is of.
+    pub(super) fn indices(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::Pair => 2,
+        }
+    }
+}
+
+/// Numbers that make a word.
+pub(super) trait ToWord: Copy {
+    /// Its bits.
+    fn word(self) -> f32;
+}
+
+impl<E: Element> ToWord for E {
+    #[inline(always)]
+    fn word(self) -> f32 {
+        self.load()
+    }
+}
+
+impl<E: Element> ToWord for [E; 2] {
+    #[inline(always)]
+    fn word(self) -> f32 {
+        let [low, high] = self.map(
+            #[inline(always)]
+            |x| u32::from(x.narrow().to_bits()),
+        );
+        f32::from_bits(high << 16 | low)
+    }
+}
+
 /// Where the rows of left factors come from, `[rows, width]` each. All factors are read at once.
 pub(in crate::flex) trait Rows<const N: usize>: Sync {
     /// The numbers of a factor.
     fn len(&self) -> usize;
 
-    /// Copies some inner indices of a tile's rows, for each factor as `[inner, tile_rows]`, and zeros behind the
+    /// Copies some inner indices of a tile's rows, for each factor in the kernel's order, and zeros behind the
     /// last row. Writes to all of the tiles.
     fn copy(
         &self,
+        kernel: Kernel,
         tiles: [&mut [MaybeUninit<f32>]; N],
         rows: Range<usize>,
         width: usize,
@@ -40,12 +87,13 @@ impl<E: Element> Rows<1> for [E] {
 
     fn copy(
         &self,
+        kernel: Kernel,
         [tile]: [&mut [MaybeUninit<f32>]; 1],
         rows: Range<usize>,
         width: usize,
         inner: Range<usize>,
     ) {
-        let tile_rows = tile.len() / inner.len();
+        let [tile_rows, _] = kernel.tile();
         vectorised(
             #[inline(always)]
             || {
@@ -53,7 +101,7 @@ impl<E: Element> Rows<1> for [E] {
                     tile.fill(MaybeUninit::new(0.0));
                 }
                 let rows = self[rows.start * width..rows.end * width].chunks_exact(width);
-                interleave(tile, tile_rows, rows, inner.start, MaybeUninit::new);
+                kernel.place(tile, tile_rows, rows, inner.start);
             },
         );
     }
@@ -83,12 +131,13 @@ impl<F: Fn(usize, [&mut [f32]; N]) + Sync, const N: usize> Rows<N> for Computed<
 
     fn copy(
         &self,
+        kernel: Kernel,
         mut tiles: [&mut [MaybeUninit<f32>]; N],
         rows: Range<usize>,
         width: usize,
         inner: Range<usize>,
     ) {
-        let tile_rows = tiles[0].len() / inner.len();
+        let ([tile_rows, _], indices) = (kernel.tile(), kernel.word().indices());
         vectorised(
             #[inline(always)]
             || {
@@ -104,14 +153,14 @@ impl<F: Fn(usize, [&mut [f32]; N]) + Sync, const N: usize> Rows<N> for Computed<
                         let places = room.each_mut().map(|places| &mut places[..len]);
                         (self.numbers)(row * width + start, places);
                     }
-                    let places = (start - inner.start) * tile_rows..;
+                    let places = (start - inner.start) / indices * tile_rows..;
                     for (factor, tile) in tiles.iter_mut().enumerate() {
                         let rows = room[..rows.len()].iter().map(
                             #[inline(always)]
                             |room| &room[factor][..len],
                         );
-                        let places = &mut tile[places.clone()][..len * tile_rows];
-                        interleave(places, tile_rows, rows, 0, MaybeUninit::new);
+                        let places = &mut tile[places.clone()][..len / indices * tile_rows];
+                        kernel.place(places, tile_rows, rows, 0);
                     }
                 }
             },
@@ -119,7 +168,7 @@ impl<F: Fn(usize, [&mut [f32]; N]) + Sync, const N: usize> Rows<N> for Computed<
     }
 }
 
-/// Room for panels of a right factor: each some columns of some inner indices, `[inner, width]`.
+/// Room for panels of a right factor: each some columns of some inner indices, `[words, width]`.
 #[derive(Default)]
 pub(super) struct Panels(Vec<f32>);
 
@@ -132,16 +181,18 @@ impl Panels {
         PANELS.with_borrow_mut(body)
     }
 
-    /// Copies a part of the factor here, `[panels, inner, width]`, with zeros behind its columns.
+    /// Copies a part of the factor here, `[panels, words, width]`, with zeros behind its columns.
     #[inline(always)]
     pub(super) fn fill<E: Element>(
         &mut self,
+        word: Word,
         factor: &Factor<'_, E>,
         inner: &Range<usize>,
         columns: &Range<usize>,
         width: usize,
     ) -> &[f32] {
-        let len = inner.len() * columns.len().next_multiple_of(width);
+        let words = inner.len() / word.indices();
+        let len = words * columns.len().next_multiple_of(width);
         if self.0.len() < len + LINE {
             self.0 = zeros(len + LINE);
         }
@@ -149,26 +200,27 @@ impl Panels {
         let aligned = self.0.as_ptr().align_offset(LINE * size_of::<f32>());
         let panels = &mut self.0[aligned.min(LINE)..][..len];
         for (panel, start) in panels
-            .chunks_exact_mut(inner.len() * width)
+            .chunks_exact_mut(words * width)
             .zip(columns.clone().step_by(width))
         {
             let columns = start..columns.end.min(start + width);
             if columns.len() < width {
                 panel.fill(0.0);
             }
-            match factor.transposed {
-                false => copy(panel, width, factor, inner.clone(), columns),
-                true => {
-                    let rows = factor.weight.chunks_exact(factor.d_in);
+            let rows = factor.weight.chunks_exact(factor.d_in);
+            match (factor.transposed, word) {
+                (false, Word::F32) => copy(panel, width, factor, inner.clone(), columns),
+                (false, Word::Pair) => copy_pairs(panel, width, factor, inner.clone(), columns),
+                (true, Word::F32) => {
                     let rows = rows.skip(columns.start).take(columns.len());
-                    interleave(
-                        panel,
-                        width,
-                        rows,
-                        inner.start,
+                    interleave(panel, width, rows, inner.start, itself);
+                }
+                (true, Word::Pair) => {
+                    let rows = rows.skip(columns.start).take(columns.len()).map(
                         #[inline(always)]
-                        |x| x,
+                        |row| row.as_chunks::<2>().0,
                     );
+                    interleave(panel, width, rows, inner.start / 2, itself);
                 }
             }
         }
@@ -197,12 +249,44 @@ fn copy<E: Element>(
     }
 }
 
+/// [`copy`] of two inner indices at a time.
+#[inline(always)]
+fn copy_pairs<E: Element>(
+    panel: &mut [f32],
+    width: usize,
+    factor: &Factor<'_, E>,
+    inner: Range<usize>,
+    columns: Range<usize>,
+) {
+    for (place, index) in panel.chunks_exact_mut(width).zip(inner.step_by(2)) {
+        let rows = [index, index + 1].map(
+            #[inline(always)]
+            |index| {
+                let row = &factor.weight[index * factor.d_in..][columns.clone()];
+                prefetch(
+                    row.as_ptr().wrapping_add(COPY_AHEAD * factor.d_in),
+                    row.len(),
+                );
+                row
+            },
+        );
+        for (place, (low, high)) in place.iter_mut().zip(rows[0].iter().zip(rows[1])) {
+            *place = [*low, *high].word();
+        }
+    }
+}
+
+#[inline(always)]
+fn itself(word: f32) -> f32 {
+    word
+}
+
 /// Indices of rows, the first one and those behind it, as `[indices, width]`: a row is a column.
 #[inline(always)]
-fn interleave<'a, E: Element, T>(
+pub(super) fn interleave<'a, W: ToWord + 'a, T>(
     places: &mut [T],
     width: usize,
-    rows: impl Iterator<Item = &'a [E]> + Clone,
+    rows: impl Iterator<Item = &'a [W]> + Clone,
     first: usize,
     number: impl Fn(f32) -> T,
 ) {
@@ -233,25 +317,25 @@ fn interleave<'a, E: Element, T>(
 
 /// A row as a column.
 #[inline(always)]
-fn one<E: Element, T>(
+fn one<W: ToWord, T>(
     places: &mut [T],
     width: usize,
     column: usize,
-    row: &[E],
+    row: &[W],
     number: &impl Fn(f32) -> T,
 ) {
     for (place, x) in places.chunks_exact_mut(width).zip(row) {
-        place[column] = number(x.load());
+        place[column] = number(x.word());
     }
 }
 
 /// Four rows as columns side by side, in blocks of four numbers of each.
 #[inline(always)]
-fn four<E: Element, T>(
+fn four<W: ToWord, T>(
     places: &mut [T],
     width: usize,
     column: usize,
-    rows: [&[E]; 4],
+    rows: [&[W]; 4],
     number: &impl Fn(f32) -> T,
 ) {
     let [a, b, c, d] = rows.map(|row| row.as_chunks::<4>());
@@ -272,8 +356,8 @@ fn four<E: Element, T>(
 }
 
 #[inline(always)]
-fn vector<E: Element>([a, b, c, d]: &[E; 4]) -> f32x4 {
-    f32x4::new([a.load(), b.load(), c.load(), d.load()])
+fn vector<W: ToWord>([a, b, c, d]: &[W; 4]) -> f32x4 {
+    f32x4::new([a.word(), b.word(), c.word(), d.word()])
 }
 
 /// Asks for `len` elements, wherever they are, before they are needed.

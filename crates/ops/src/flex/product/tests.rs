@@ -1,7 +1,6 @@
 use half::bf16;
 
 use super::*;
-use crate::flex::vector::arches;
 
 /// Small whole numbers, whose products and sums are exact in f32 whatever their order.
 fn numbers(len: usize, offset: usize) -> impl Iterator<Item = f32> {
@@ -42,14 +41,17 @@ fn check<E: Element + PartialEq>(rows: usize, shape @ [d_out, d_in]: [usize; 2])
         let with_bias: Vec<f32> = (expected.iter().zip(bias.iter().cycle()))
             .map(|(product, bias)| product + bias)
             .collect();
-        for arch in arches() {
+        for kernel in Kernel::all(inner) {
             let factors = [([factor], None), ([factor], Some(&narrow_bias[..]))];
-            let [without, with]: [Vec<f32>; 2] = products_on(arch, &narrow_left[..], factors);
-            assert!(without == expected, "{case}, {arch:?}");
-            assert!(with == with_bias, "{case}, bias, {arch:?}");
-            let [without, with]: [Vec<E>; 2] = products_on(arch, &narrow_left[..], factors);
-            assert!(without == stored(&expected), "{case}, {arch:?}, stored");
-            assert!(with == stored(&with_bias), "{case}, bias, {arch:?}, stored");
+            let [without, with]: [Vec<f32>; 2] = products_by(kernel, &narrow_left[..], factors);
+            assert!(without == expected, "{case}, {kernel:?}");
+            assert!(with == with_bias, "{case}, bias, {kernel:?}");
+            let [without, with]: [Vec<E>; 2] = products_by(kernel, &narrow_left[..], factors);
+            assert!(without == stored(&expected), "{case}, {kernel:?}, stored");
+            assert!(
+                with == stored(&with_bias),
+                "{case}, bias, {kernel:?}, stored"
+            );
         }
         let mut output = expected.clone();
         add_product(&mut output, &left, factor);
@@ -69,6 +71,7 @@ fn products_are_exact_in_small_numbers() {
         (13, [33, 65]),
         (250, [40, 97]),
         (30, [INNER + 1, 2 * INNER + 70]),
+        (30, [INNER + 32, 2 * INNER + 64]),
         (ROWS + 1, [3, 35]),
     ] {
         check::<f32>(rows, shape);
@@ -99,6 +102,7 @@ fn sums_of_products_of_computed_rows_are_exact_in_small_numbers() {
         (13, 70, 65),
         (ROWS + 1, 3, 5),
         (30, 2 * INNER + 70, 33),
+        (70, INNER + 96, 33),
     ] {
         let source: Vec<f32> = numbers(rows * inner, 0).collect();
         let weights = [5, 11].map(|start| numbers(inner * columns, start).collect::<Vec<f32>>());
@@ -117,16 +121,16 @@ fn sums_of_products_of_computed_rows_are_exact_in_small_numbers() {
         let factors = weights
             .each_ref()
             .map(|weight| Factor::weight(weight, columns));
-        for arch in arches() {
-            let [sum]: [Vec<f32>; 1] = products_on(arch, &computed, [(factors, None)]);
+        for kernel in Kernel::all(inner) {
+            let [sum]: [Vec<f32>; 1] = products_by(kernel, &computed, [(factors, None)]);
             assert!(
                 sum == expected,
-                "{rows} rows, {inner} × {columns}, {arch:?}"
+                "{rows} rows, {inner} × {columns}, {kernel:?}"
             );
-            let [sum]: [Vec<bf16>; 1] = products_on(arch, &computed, [(factors, None)]);
+            let [sum]: [Vec<bf16>; 1] = products_by(kernel, &computed, [(factors, None)]);
             assert!(
                 sum == narrow(expected.clone()),
-                "{rows} rows, {inner} × {columns}, {arch:?}, stored"
+                "{rows} rows, {inner} × {columns}, {kernel:?}, stored"
             );
         }
     }
@@ -151,7 +155,13 @@ fn rows_that_do_not_fit_are_refused() {
 /// Nobody else writes to an output that begins as it is: what is left out would be read.
 #[test]
 fn the_tasks_of_any_number_of_threads_are_each_tile_of_each_panel_once() {
-    let [left] = Left::of(Arch::new(), &[0.0_f32; 2 * 250][..], 0..250, 2, 0..2);
+    let [left] = Left::of(
+        Kernel::fastest::<f32>(2),
+        &[0.0_f32; 2 * 250][..],
+        0..250,
+        2,
+        0..2,
+    );
     let columns = [1000, 70, 1, 400];
     let products = columns.map(|columns| Product::<f32, f32> {
         left: &left,

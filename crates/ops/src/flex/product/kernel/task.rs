@@ -1,104 +1,99 @@
-//! Panels of a product.
+//! Some panels of a product: the way through tiles and panels, and writing sums, for every kernel.
 
 use std::{mem::MaybeUninit, ops::Range};
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 
-use super::{
-    Left, Product, Start,
-    pack::{COPY_AHEAD, Panels, prefetch},
+use super::super::{
+    Product, Start,
+    pack::{COPY_AHEAD, Panels, Word, prefetch},
 };
+use super::VECTORS;
 use crate::flex::element::Element;
 
-/// Vectors of columns a tile.
-const VECTORS: usize = 3;
-
-/// Rows of a tile: as many as registers can hold beside the vectors that are multiplied.
-const fn tile_rows<S: Simd>() -> usize {
-    match S::REGISTER_COUNT {
-        0..32 => FEW,
-        _ => MOST_ROWS,
-    }
-}
-
-/// With 16 registers.
-const FEW: usize = 4;
-
-/// With 32, and more are nowhere.
-pub(super) const MOST_ROWS: usize = 8;
-
-/// Tells the rows and columns of a tile.
-pub(super) struct TileShape;
-
-impl WithSimd for TileShape {
-    type Output = [usize; 2];
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> [usize; 2] {
-        [tile_rows::<S>(), VECTORS * S::F32_LANES]
-    }
-}
-
 /// Some tiles of rows by some panels of columns.
-pub(super) struct Task<'a, E, O> {
-    pub(super) product: &'a Product<'a, E, O>,
-    pub(super) panels: &'a mut Panels,
-    pub(super) columns: Range<usize>,
-    pub(super) tiles: Range<usize>,
+pub(in super::super) struct Task<'a, E, O> {
+    pub(in super::super) product: &'a Product<'a, E, O>,
+    pub(in super::super) panels: &'a mut Panels,
+    pub(in super::super) columns: Range<usize>,
+    pub(in super::super) tiles: Range<usize>,
 }
 
-impl<E: Element, O: Element> WithSimd for Task<'_, E, O> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        match tile_rows::<S>() {
-            FEW => self.run::<S, FEW>(simd),
-            _ => self.run::<S, MOST_ROWS>(simd),
-        }
-    }
+/// Adds the product of a row's word and a column's to a sum, in each lane.
+pub(super) trait MultiplyAdd: Copy {
+    fn multiply_add<S: Simd>(self, simd: S, row: S::f32s, column: S::f32s, sum: S::f32s)
+    -> S::f32s;
 }
 
-impl<E: Element, O: Element> Task<'_, E, O> {
+impl<'a, E: Element, O: Element> Task<'a, E, O> {
+    /// In tiles of so many rows, by sums that are kept in vectors.
     #[inline(always)]
-    fn run<S: Simd, const ROWS: usize>(self, simd: S) {
+    pub(super) fn in_vectors<S: Simd, const ROWS: usize>(
+        self,
+        simd: S,
+        multiply_add: impl MultiplyAdd,
+    ) {
         // Several panels are whole ones.
         match self.columns.len().div_ceil(S::F32_LANES) {
-            1 => self.multiply::<S, ROWS, 1>(simd),
-            2 => self.multiply::<S, ROWS, 2>(simd),
-            _ => self.multiply::<S, ROWS, VECTORS>(simd),
+            1 => self.in_panels::<S, ROWS, 1>(simd, multiply_add),
+            2 => self.in_panels::<S, ROWS, 2>(simd, multiply_add),
+            _ => self.in_panels::<S, ROWS, VECTORS>(simd, multiply_add),
         }
     }
 
     /// In panels of so many vectors of columns, the last of which may be a part of one.
     #[inline(always)]
-    fn multiply<S: Simd, const ROWS: usize, const WIDE: usize>(self, simd: S) {
+    fn in_panels<S: Simd, const ROWS: usize, const WIDE: usize>(
+        self,
+        simd: S,
+        multiply_add: impl MultiplyAdd,
+    ) {
         let Product { factor, left, .. } = self.product;
         let inner = &left.inner;
         let width = WIDE * S::F32_LANES;
-        let tiles = Tiles::<E, O, ROWS, WIDE> {
-            product: self.product,
-            tiles: self.tiles,
-            columns: self.columns.clone(),
-        };
-        match factor.in_place(&self.columns, width) {
+        let in_place = factor.in_place(&self.columns, width);
+        let in_place = in_place.filter(|_| left.word == Word::F32);
+        let (panels, tiles) = self.parts::<ROWS, WIDE>();
+        match in_place {
             Some((weight, stride)) if tiles.tiles.len() <= UNCOPIED_TILES => {
                 let panels = tiles.panels(width).map(|columns| {
                     let rows = weight[inner.start * stride..].chunks(stride);
                     let rows = rows.map(move |row| vectors::<S, WIDE>(&row[columns.clone()]));
                     rows.take(inner.len())
                 });
-                tiles.by(simd, panels, COPY_AHEAD * stride);
+                tiles.by(
+                    simd,
+                    panels,
+                    #[inline(always)]
+                    |rows, panel| multiply(simd, multiply_add, rows, panel, COPY_AHEAD * stride),
+                );
             }
             _ => {
-                let panels = self.panels.fill(factor, inner, &self.columns, width);
-                let panels = panels.chunks_exact(inner.len() * width).map(|panel| {
+                let panels = tiles.copied(panels, width).map(|panel| {
                     let (panel, _) = S::as_simd_f32s(panel);
                     panel.as_chunks().0.iter()
                 });
-                tiles.by(simd, panels, AHEAD * width);
+                tiles.by(
+                    simd,
+                    panels,
+                    #[inline(always)]
+                    |rows, panel| multiply(simd, multiply_add, rows, panel, AHEAD * width),
+                );
             }
         }
+    }
+
+    /// Room for panels, and the rest.
+    #[inline(always)]
+    pub(super) fn parts<const ROWS: usize, const WIDE: usize>(
+        self,
+    ) -> (&'a mut Panels, Tiles<'a, E, O, ROWS, WIDE>) {
+        let tiles = Tiles {
+            product: self.product,
+            tiles: self.tiles,
+            columns: self.columns,
+        };
+        (self.panels, tiles)
     }
 }
 
@@ -118,7 +113,7 @@ fn vectors<S: Simd, const WIDE: usize>(columns: &[f32]) -> &[S::f32s; WIDE] {
 }
 
 /// Some tiles of a product's rows, and some columns.
-struct Tiles<'a, E, O, const ROWS: usize, const WIDE: usize> {
+pub(super) struct Tiles<'a, E, O, const ROWS: usize, const WIDE: usize> {
     product: &'a Product<'a, E, O>,
     tiles: Range<usize>,
     columns: Range<usize>,
@@ -135,28 +130,38 @@ impl<E: Element, O: Element, const ROWS: usize, const WIDE: usize> Tiles<'_, E, 
         starts.map(move |start| start..end.min(start + width))
     }
 
-    /// Multiplies each tile by all panels while it is in the first cache. A panel has an item for each inner
-    /// index; what is `ahead` f32s behind that is asked for.
+    /// Copies of the panels, `width` words for each of their inner words.
     #[inline(always)]
-    fn by<'p, S: Simd, P: Iterator<Item = &'p [S::f32s; WIDE]>>(
+    pub(super) fn copied<'p>(
+        &self,
+        panels: &'p mut Panels,
+        width: usize,
+    ) -> impl Iterator<Item = &'p [f32]> + Clone + use<'p, E, O, ROWS, WIDE> {
+        let Product { factor, left, .. } = self.product;
+        let panels = panels.fill(left.word, factor, &left.inner, &self.columns, width);
+        panels.chunks_exact(left.words() * width)
+    }
+
+    /// Multiplies each tile by all panels while it is in the first cache. `multiply` has the sums of a tile's words and
+    /// a panel.
+    #[inline(always)]
+    pub(super) fn by<S: Simd, P>(
         &self,
         simd: S,
         panels: impl Iterator<Item = P> + Clone,
-        ahead: usize,
+        multiply: impl Fn(&[f32], P) -> [[S::f32s; WIDE]; ROWS],
     ) {
-        let Left {
-            tiles, inner, rows, ..
-        } = self.product.left;
-        let left = tiles.chunks_exact(inner.len() * ROWS);
+        let left = self.product.left;
+        let words = left.tiles.chunks_exact(left.words() * ROWS);
         let panels = self.panels(WIDE * S::F32_LANES).zip(panels);
-        for (tile, left) in self.tiles.clone().zip(left.skip(self.tiles.start)) {
+        for (tile, words) in self.tiles.clone().zip(words.skip(self.tiles.start)) {
             for (columns, panel) in panels.clone() {
-                let count = ROWS.min(*rows - tile * ROWS);
+                let count = ROWS.min(left.rows - tile * ROWS);
                 let places = |row| self.product.places(tile * ROWS + row, &columns);
                 for row in 0..count {
                     prefetch(places(row).as_ptr(), columns.len());
                 }
-                let sums = multiply::<S, ROWS, WIDE>(simd, left, panel, ahead);
+                let sums = multiply(words, panel);
                 let bias = self.bias(simd, &columns);
                 if count == ROWS && columns.len() == WIDE * S::F32_LANES {
                     for (row, sums) in sums.iter().enumerate() {
@@ -234,10 +239,12 @@ fn add<O: Element>(sums: &mut [f32], places: &[MaybeUninit<O>]) {
     }
 }
 
-/// The product of a tile's rows, `[inner, ROWS]`, and a panel, `[inner, WIDE]`.
+/// The product of a tile's rows, `[words, ROWS]`, and a panel, `[words, WIDE]`; what is `ahead` words behind an item of
+/// the panel is asked for.
 #[inline(always)]
 fn multiply<'p, S: Simd, const ROWS: usize, const WIDE: usize>(
     simd: S,
+    multiply_add: impl MultiplyAdd,
     rows: &[f32],
     panel: impl Iterator<Item = &'p [S::f32s; WIDE]>,
     ahead: usize,
@@ -251,7 +258,7 @@ fn multiply<'p, S: Simd, const ROWS: usize, const WIDE: usize>(
         for (sums, row) in sums.iter_mut().zip(rows) {
             let row = simd.splat_f32s(*row);
             for (sum, column) in sums.iter_mut().zip(columns) {
-                *sum = simd.mul_add_f32s(row, *column, *sum);
+                *sum = multiply_add.multiply_add(simd, row, *column, *sum);
             }
         }
     }
