@@ -146,7 +146,12 @@ fn softmax(scores: &mut [f32], places: &[i32], query: i32) {
     for score in scores.iter_mut() {
         *score = exp(*score - largest);
     }
-    let scale = 1.0 / sum(scores.len(), |i| scores[i]);
+    let scale = 1.0
+        / sum(
+            [&*scores],
+            #[inline(always)]
+            |[x]| x,
+        );
     for score in scores.iter_mut() {
         *score *= scale;
     }
@@ -347,7 +352,11 @@ impl Inputs<'_> {
                 let rows = scores.chunks_exact_mut(keys);
                 for (scores, weights) in rows.zip(probabilities.chunks_exact(keys)) {
                     // p = softmax(s), so ds = p · (dp − Σ p · dp).
-                    let along = sum(keys, |i| scores[i] * weights[i]);
+                    let along = sum(
+                        [&*scores, weights],
+                        #[inline(always)]
+                        |[score, weight]| score * weight,
+                    );
                     for (score, weight) in scores.iter_mut().zip(weights) {
                         *score = weight * (*score - along);
                     }

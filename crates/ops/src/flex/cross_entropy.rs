@@ -210,7 +210,11 @@ impl Token {
         for x in logits.iter_mut() {
             *x = exp(*x - self.largest);
         }
-        self.others += sum(logits.len(), |i| logits[i]);
+        self.others += sum(
+            [&*logits],
+            #[inline(always)]
+            |[x]| x,
+        );
     }
 
     /// `Σ exp(logit − largest)` over all.

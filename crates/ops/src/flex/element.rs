@@ -21,6 +21,10 @@ pub(super) trait Element: BurnElement + Pod + Send + Sync {
         <bf16 as Element>::store(self.load())
     }
 
+    /// Of blocks of two vectors' numbers, the one of this index: for f32 its first and its second half, for bf16 the
+    /// numbers at even and at odd places, which are the halves of words.
+    fn load_pair<S: Simd>(simd: S, numbers: &[Self], index: usize) -> [S::f32s; 2];
+
     /// Writes the numbers of a vector to as many places.
     #[inline(always)]
     fn store_vector<S: Simd>(_: S, numbers: S::f32s, places: &mut [MaybeUninit<Self>]) {
@@ -53,6 +57,11 @@ impl Element for f32 {
     }
 
     #[inline(always)]
+    fn load_pair<S: Simd>(_: S, numbers: &[Self], index: usize) -> [S::f32s; 2] {
+        S::as_simd_f32s(numbers).0.as_chunks().0[index]
+    }
+
+    #[inline(always)]
     fn store_vector<S: Simd>(_: S, numbers: S::f32s, places: &mut [MaybeUninit<Self>]) {
         let (places, _) = S::as_uninit_mut_simd_f32s(places);
         places[0].write(numbers);
@@ -77,6 +86,27 @@ impl Element for bf16 {
     #[inline(always)]
     fn narrow(self) -> bf16 {
         self
+    }
+
+    // In the vectors' own operations: a loop over a vector's numbers becomes scalar ones, now and then.
+    #[inline(always)]
+    fn load_pair<S: Simd>(simd: S, numbers: &[Self], index: usize) -> [S::f32s; 2] {
+        if size_of::<S::u16s>() != size_of::<S::u32s>() {
+            // Without vectors.
+            let pair = &numbers.as_chunks::<2>().0[index];
+            return [
+                simd.splat_f32s(pair[0].load()),
+                simd.splat_f32s(pair[1].load()),
+            ];
+        }
+        let (vectors, _) = S::as_simd_u16s(bytemuck::cast_slice(numbers));
+        let words: S::u32s = bytemuck::cast(vectors[index]);
+        let even = simd.wrapping_dyn_shl_u32s(words, simd.splat_u32s(16));
+        let odd = simd.and_u32s(words, simd.splat_u32s(0xffff_0000));
+        [
+            simd.transmute_f32s_u32s(even),
+            simd.transmute_f32s_u32s(odd),
+        ]
     }
 
     #[inline(always)]

@@ -1,12 +1,12 @@
 //! A weight times few tokens: its way from memory is the cost, and each of its rows is read once, where it is,
 //! and multiplied with all tokens while it is at hand.
 
-use std::array::from_fn;
+use std::{array::from_fn, borrow::Cow};
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{element::Element, storage::zeros, vector::dot};
+use super::{element::Element, product::prefetch, storage::zeros, vector::Lanes};
 
 /// Numbers of a weight that a task goes through.
 const BLOCK: usize = 1 << 16;
@@ -35,6 +35,11 @@ fn product_on<E: Element>(
     bias: Option<&[E]>,
     [tokens, d_in, d_out]: [usize; 3],
 ) -> Vec<E> {
+    let as_they_are = tokens > MATVEC_TOKENS || E::as_f32(weight).is_some();
+    let input = match as_they_are {
+        true => Cow::Borrowed(input),
+        false => Cow::Owned(in_pairs(input, d_in, 2 * arch.dispatch(Lanes))),
+    };
     // [d_out, tokens]
     let mut columns = zeros::<E>(d_out * tokens);
     let rows = (BLOCK / d_in).max(1).next_multiple_of(TILE);
@@ -48,7 +53,7 @@ fn product_on<E: Element>(
                 columns,
                 weight,
                 bias: bias.map(|bias| &bias[first_row..]),
-                input,
+                input: &input,
                 d_in,
             };
             arch.dispatch(dots);
@@ -65,6 +70,26 @@ fn product_on<E: Element>(
     output
 }
 
+/// Tokens in the order in which [`Element::load_pair`] has the numbers of bf16: in blocks of two vectors, those at even places
+/// first.
+fn in_pairs(input: &[f32], d_in: usize, block: usize) -> Vec<f32> {
+    let mut output = input.to_vec();
+    let rows = output.chunks_exact_mut(d_in).zip(input.chunks_exact(d_in));
+    for (output, input) in rows {
+        let blocks = output
+            .chunks_exact_mut(block)
+            .zip(input.chunks_exact(block));
+        for (output, input) in blocks {
+            let (even, odd) = output.split_at_mut(block / 2);
+            let pairs = input.as_chunks::<2>().0.iter();
+            for ((even, odd), pair) in even.iter_mut().zip(odd).zip(pairs) {
+                [*even, *odd] = *pair;
+            }
+        }
+    }
+    output
+}
+
 /// Rows of a weight by tokens.
 struct Dots<'a, E> {
     /// `[rows, tokens]`.
@@ -73,7 +98,7 @@ struct Dots<'a, E> {
     weight: &'a [E],
     /// At least `[rows]`.
     bias: Option<&'a [E]>,
-    /// `[tokens, d_in]`.
+    /// `[tokens, d_in]`, or [`in_pairs`].
     input: &'a [f32],
     d_in: usize,
 }
@@ -85,45 +110,33 @@ impl<E: Element> WithSimd for Dots<'_, E> {
     fn with_simd<S: Simd>(self, simd: S) {
         let tokens = self.input.len() / self.d_in;
         match (tokens, S::REGISTER_COUNT) {
-            (0..=MATVEC_TOKENS, _) => self.one_by_one(),
-            (_, 0..32) => self.tiles::<S, 2>(simd),
-            _ => self.tiles::<S, 5>(simd),
+            (0..=MATVEC_TOKENS, _) => self.tiles::<E, S, 1>(simd),
+            (_, 0..32) => self.tiles::<f32, S, 2>(simd),
+            _ => self.tiles::<f32, S, 5>(simd),
         }
     }
 }
 
 impl<E: Element> Dots<'_, E> {
+    /// `TILE` rows and `TOKENS` tokens at a time, as many sums as registers can hold. A tile is read as `W`s, `E` or f32.
     #[inline(always)]
-    fn one_by_one(self) {
-        let tokens = self.input.len() / self.d_in;
-        let outputs = self.columns.chunks_exact_mut(tokens);
-        for (row, (outputs, weight)) in outputs.zip(self.weight.chunks_exact(self.d_in)).enumerate()
-        {
-            let bias = self.bias.map_or(0.0, |bias| bias[row].load());
-            for (output, input) in outputs.iter_mut().zip(self.input.chunks_exact(self.d_in)) {
-                *output = E::store(dot(input, weight) + bias);
-            }
-        }
-    }
-
-    /// `TILE` rows and `TOKENS` tokens at a time, as many sums as registers can hold.
-    #[inline(always)]
-    fn tiles<S: Simd, const TOKENS: usize>(self, simd: S) {
+    fn tiles<W: Element, S: Simd, const TOKENS: usize>(self, simd: S) {
         let Self { d_in, input, .. } = self;
         let tokens = input.len() / d_in;
-        let mut wide = zeros::<f32>(if E::as_f32(self.weight).is_none() {
-            TILE * d_in
-        } else {
-            0
-        });
+        let mut copy = match W::dtype() == E::dtype() {
+            true => Vec::new(),
+            false => zeros::<W>(TILE * d_in),
+        };
         let outputs = self.columns.chunks_mut(TILE * tokens);
         for (tile, (outputs, weight)) in outputs.zip(self.weight.chunks(TILE * d_in)).enumerate() {
-            let weight = E::as_f32(weight).unwrap_or_else(|| {
-                for (wide, narrow) in wide.iter_mut().zip(weight) {
-                    *wide = narrow.load();
+            let weight: &[W] = if copy.is_empty() {
+                bytemuck::cast_slice(weight)
+            } else {
+                for (copy, x) in copy.iter_mut().zip(weight) {
+                    *copy = W::store(x.load());
                 }
-                &wide[..weight.len()]
-            });
+                &copy[..weight.len()]
+            };
             let mut store = |row: usize, token: usize, sum: f32| {
                 let bias = self.bias.map_or(0.0, |bias| bias[tile * TILE + row].load());
                 outputs[row * tokens + token] = E::store(sum + bias);
@@ -135,7 +148,13 @@ impl<E: Element> Dots<'_, E> {
             let whole_tiles = if whole_rows > 0 { whole_tokens } else { 0 };
             for first in (0..whole_tiles).step_by(TOKENS) {
                 let tokens = from_fn(|i| token(first + i));
-                let sums = dots::<S, TILE, TOKENS>(simd, from_fn(row), tokens);
+                // The next tile comes from memory; many tokens take longer than that.
+                let ahead = if (TOKENS, first) == (1, 0) {
+                    TILE * d_in
+                } else {
+                    0
+                };
+                let sums = dots::<W, S, TILE, TOKENS>(simd, from_fn(row), tokens, ahead);
                 for (row, sums) in sums.into_iter().enumerate() {
                     for (i, sum) in sums.into_iter().enumerate() {
                         store(row, first + i, sum);
@@ -144,38 +163,47 @@ impl<E: Element> Dots<'_, E> {
             }
             let rest = (0..rows).flat_map(|row| (0..tokens).map(move |token| (row, token)));
             for (r, t) in rest.filter(|(r, t)| *r >= whole_rows || *t >= whole_tokens) {
-                let [[sum]] = dots::<S, 1, 1>(simd, [row(r)], [token(t)]);
+                let [[sum]] = dots::<W, S, 1, 1>(simd, [row(r)], [token(t)], 0);
                 store(r, t, sum);
             }
         }
     }
 }
 
-/// The products of rows and tokens of one length.
+/// The products of rows and tokens of one length. What is `ahead` numbers behind a row's is asked for, unless that is 0.
 #[inline(always)]
-fn dots<S: Simd, const ROWS: usize, const TOKENS: usize>(
+fn dots<W: Element, S: Simd, const ROWS: usize, const TOKENS: usize>(
     simd: S,
-    rows: [&[f32]; ROWS],
+    rows: [&[W]; ROWS],
     tokens: [&[f32]; TOKENS],
+    ahead: usize,
 ) -> [[f32; TOKENS]; ROWS] {
-    let len = rows.first().map_or(0, |row| row.len()) / S::F32_LANES;
-    let vectors = |numbers| &S::as_simd_f32s(numbers).0[..len];
-    let (row_vectors, token_vectors) = (rows.map(vectors), tokens.map(vectors));
+    let (len, block) = (rows.first().map_or(0, |row| row.len()), 2 * S::F32_LANES);
+    let rest = len - len % block;
+    let (row_blocks, token_blocks) = (
+        rows.map(|row| &row[..rest]),
+        tokens.map(|token| &token[..rest]),
+    );
     let mut sums = [[simd.splat_f32s(0.0); TOKENS]; ROWS];
-    for i in 0..len {
-        for (token, vectors) in token_vectors.iter().enumerate() {
-            for (sums, row) in sums.iter_mut().zip(&row_vectors) {
-                sums[token] = simd.mul_add_f32s(row[i], vectors[i], sums[token]);
+    for i in 0..rest / block {
+        for (token, numbers) in token_blocks.iter().enumerate() {
+            let [first, second] = f32::load_pair(simd, numbers, i);
+            for (sums, row) in sums.iter_mut().zip(&row_blocks) {
+                if ahead > 0 {
+                    prefetch(row.as_ptr().wrapping_add(ahead + i * block), block);
+                }
+                let row = W::load_pair(simd, row, i);
+                sums[token] = simd.mul_add_f32s(row[0], first, sums[token]);
+                sums[token] = simd.mul_add_f32s(row[1], second, sums[token]);
             }
         }
     }
-    let rest = len * S::F32_LANES;
     let mut products = [[0.0; TOKENS]; ROWS];
     for ((products, sums), row) in products.iter_mut().zip(sums).zip(rows) {
         for ((product, sum), token) in products.iter_mut().zip(sums).zip(tokens) {
             *product = simd.reduce_sum_f32s(sum);
             for (row, token) in row[rest..].iter().zip(&token[rest..]) {
-                *product += row * token;
+                *product += row.load() * token;
             }
         }
     }
@@ -184,28 +212,43 @@ fn dots<S: Simd, const ROWS: usize, const TOKENS: usize>(
 
 #[cfg(test)]
 mod tests {
+    use half::bf16;
+
     use super::*;
     use crate::flex::vector::arches;
 
     /// In small whole numbers all sums are exact, whatever their order.
     #[test]
     fn all_vectors_give_the_same() {
-        let numbers = |len: usize| (0..len).map(|i| ((i * 7919) % 17) as f32 - 8.0);
         // The last two go through several tasks.
-        let shapes = [[3, 20, 9], [5, 67, 4], [12, 33, 11], [23, 130, 6]];
+        let shapes = [
+            [3, 20, 9],
+            [1, 67, 6],
+            [5, 67, 4],
+            [12, 33, 11],
+            [23, 130, 6],
+        ];
         let tasks = [[2, BLOCK + 5, 9], [5, BLOCK + 5, 9]];
-        for dims @ [tokens, d_in, d_out] in shapes.into_iter().chain(tasks) {
-            let input: Vec<f32> = numbers(tokens * d_in).collect();
-            let weight: Vec<f32> = numbers(d_out * d_in).collect();
-            let bias: Vec<f32> = numbers(d_out).collect();
-            let rows = weight.chunks(d_in).zip(&bias);
-            let dot = |x: &[f32], w: &[f32]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f32>();
-            let output = |x| rows.clone().map(move |(w, bias)| dot(x, w) + bias);
-            let expected: Vec<f32> = input.chunks(d_in).flat_map(output).collect();
-            for arch in arches() {
-                let output = product_on(arch, &input, &weight, Some(&bias), dims);
-                assert!(output == expected, "{dims:?}, {arch:?}");
-            }
+        for dims in shapes.into_iter().chain(tasks) {
+            check::<f32>(dims);
+            check::<bf16>(dims);
+        }
+    }
+
+    fn check<E: Element + PartialEq>(dims @ [tokens, d_in, d_out]: [usize; 3]) {
+        let numbers = |len: usize| (0..len).map(|i| ((i * 7919) % 17) as f32 - 8.0);
+        let stored = |numbers: &[f32]| numbers.iter().map(|x| E::store(*x)).collect::<Vec<E>>();
+        let input: Vec<f32> = numbers(tokens * d_in).collect();
+        let weight: Vec<f32> = numbers(d_out * d_in).collect();
+        let bias: Vec<f32> = numbers(d_out).collect();
+        let rows = weight.chunks(d_in).zip(&bias);
+        let dot = |x: &[f32], w: &[f32]| x.iter().zip(w).map(|(x, w)| x * w).sum::<f32>();
+        let output = |x| rows.clone().map(move |(w, bias)| dot(x, w) + bias);
+        let expected: Vec<f32> = input.chunks(d_in).flat_map(output).collect();
+        let (weight, bias) = (stored(&weight), stored(&bias));
+        for arch in arches() {
+            let output = product_on(arch, &input, &weight, Some(&bias), dims);
+            assert!(output == stored(&expected), "{dims:?}, {arch:?}");
         }
     }
 }

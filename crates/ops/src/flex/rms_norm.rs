@@ -12,7 +12,11 @@ use super::{
 /// One over the root mean square of a row.
 #[inline(always)]
 fn scale<E: Element>(row: &[E], epsilon: f32) -> f32 {
-    let squares = sum(row.len(), |i| row[i].load() * row[i].load());
+    let squares = sum(
+        [row],
+        #[inline(always)]
+        |[x]| x * x,
+    );
     1.0 / (squares / row.len() as f32 + epsilon).sqrt()
 }
 
@@ -64,7 +68,11 @@ pub(super) fn backward<E: Element>(
             for (x, dy) in rows.zip(above[part].chunks_exact(width)) {
                 let scale = scale(x, epsilon as f32);
                 // n = x · scale, so dx = scale · (a − n · mean(a · n)) with a = dy · weight.
-                let along = sum(width, |i| x[i].load() * (dy[i].load() * weight[i].load()));
+                let along = sum(
+                    [x, dy, weight],
+                    #[inline(always)]
+                    |[x, dy, weight]| x * (dy * weight),
+                );
                 let along = along * scale * scale / width as f32;
                 unwritten.put(x.iter().zip(dy).zip(weight).map(
                     #[inline(always)]

@@ -15,15 +15,19 @@ pub(super) fn vectorised<R>(body: impl FnMut() -> R) -> R {
 /// AVX-512, 8 with AVX2, 4 with NEON, 1 without any of them.
 #[must_use]
 pub fn f32_lanes() -> usize {
-    struct Lanes;
-    impl WithSimd for Lanes {
-        type Output = usize;
-
-        fn with_simd<S: Simd>(self, _: S) -> usize {
-            S::F32_LANES
-        }
-    }
     Arch::new().dispatch(Lanes)
+}
+
+/// Tells how many f32s are in a vector.
+pub(super) struct Lanes;
+
+impl WithSimd for Lanes {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES
+    }
 }
 
 /// The widest vectors of this processor, and narrower ones that it has too.
@@ -48,18 +52,35 @@ impl<R, F: FnMut() -> R> WithSimd for Body<F> {
     }
 }
 
-/// A sum in sixteen lanes, so that it vectorises.
+/// The sum of `term` of the numbers side by side in some rows, in sixteen lanes, so that it vectorises.
 #[inline(always)]
-pub(super) fn sum(len: usize, term: impl Fn(usize) -> f32) -> f32 {
+pub(super) fn sum<E: Element, const N: usize>(
+    rows: [&[E]; N],
+    term: impl Fn([f32; N]) -> f32,
+) -> f32 {
     const LANES: usize = 16;
-    let mut lanes = [0.0_f32; LANES];
+    let len = rows[0].len();
     let whole = len - len % LANES;
+    let mut lanes = [0.0_f32; LANES];
     for start in (0..whole).step_by(LANES) {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += term(start + lane);
+        let mut numbers = [[0.0; N]; LANES];
+        for (row, place) in rows.iter().zip(0..N) {
+            for (numbers, x) in numbers.iter_mut().zip(&row[start..][..LANES]) {
+                numbers[place] = x.load();
+            }
+        }
+        for (lane, numbers) in lanes.iter_mut().zip(numbers) {
+            *lane += term(numbers);
         }
     }
-    let rest: f32 = (whole..len).map(&term).sum();
+    let mut rest = 0.0;
+    for i in whole..len {
+        let mut numbers = [0.0; N];
+        for (number, row) in numbers.iter_mut().zip(rows) {
+            *number = row[i].load();
+        }
+        rest += term(numbers);
+    }
     lanes.iter().sum::<f32>() + rest
 }
 
@@ -80,20 +101,4 @@ pub(super) fn largest(row: &[f32]) -> f32 {
         .chain(rest)
         .copied()
         .fold(f32::NEG_INFINITY, larger)
-}
-
-/// In 32 lanes, so that the additions do not wait for each other.
-#[inline(always)]
-pub(super) fn dot<E: Element>(lhs: &[f32], rhs: &[E]) -> f32 {
-    const LANES: usize = 32;
-    let mut lanes = [0.0_f32; LANES];
-    let (lhs, lhs_rest) = lhs.as_chunks::<LANES>();
-    let (rhs, rhs_rest) = rhs.as_chunks::<LANES>();
-    for (lhs, rhs) in lhs.iter().zip(rhs) {
-        for ((lane, lhs), rhs) in lanes.iter_mut().zip(lhs).zip(rhs) {
-            *lane = lhs.mul_add(rhs.load(), *lane);
-        }
-    }
-    let rest = lhs_rest.iter().zip(rhs_rest);
-    lanes.iter().sum::<f32>() + rest.map(|(lhs, rhs)| lhs * rhs.load()).sum::<f32>()
 }

@@ -214,6 +214,10 @@ fn multiply<E: Element, O: Element, const L: usize, const N: usize>(
 ) {
     let [inner, _] = terms[0].factors[0].shape();
     let count = rows.len() / inner;
+    assert!(
+        inner.is_multiple_of(kernel.multiple()),
+        "{inner} inner indices by {kernel:?}"
+    );
     for Term {
         output,
         factors,
@@ -315,7 +319,7 @@ impl Left {
         for left in &mut lefts {
             #[expect(
                 unsafe_code,
-                reason = "there are some rows for each tile, and `copy` writes to all of one"
+                reason = "there are some rows for each tile, and `Rows` promises that all of one is written"
             )]
             // SAFETY: see the reason.
             unsafe {

@@ -25,6 +25,10 @@ pub(super) enum Word {
     /// A number.
     F32,
     /// The bf16s of two inner indices.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "only kernels of x86-64 take them")
+    )]
     Pair,
 }
 
@@ -63,12 +67,16 @@ impl<E: Element> ToWord for [E; 2] {
 }
 
 /// Where the rows of left factors come from, `[rows, width]` each. All factors are read at once.
-pub(in crate::flex) trait Rows<const N: usize>: Sync {
+///
+/// # Safety
+/// `copy` writes to all of the tiles.
+#[expect(unsafe_code, reason = "what `copy` was given is read as numbers")]
+pub(in crate::flex) unsafe trait Rows<const N: usize>: Sync {
     /// The numbers of a factor.
     fn len(&self) -> usize;
 
     /// Copies some inner indices of a tile's rows, for each factor in the kernel's order, and zeros behind the
-    /// last row. Writes to all of the tiles.
+    /// last row.
     fn copy(
         &self,
         kernel: Kernel,
@@ -80,7 +88,12 @@ pub(in crate::flex) trait Rows<const N: usize>: Sync {
 }
 
 /// As they stand in memory.
-impl<E: Element> Rows<1> for [E] {
+#[expect(
+    unsafe_code,
+    reason = "`place` writes as many rows as there are, and zeros stand where a tile has more"
+)]
+// SAFETY: see the reason.
+unsafe impl<E: Element> Rows<1> for [E] {
     fn len(&self) -> usize {
         self.len()
     }
@@ -124,7 +137,12 @@ impl<F> Computed<F> {
     }
 }
 
-impl<F: Fn(usize, [&mut [f32]; N]) + Sync, const N: usize> Rows<N> for Computed<F> {
+#[expect(
+    unsafe_code,
+    reason = "as for a slice, for each run of inner indices, and the runs are all of them"
+)]
+// SAFETY: see the reason.
+unsafe impl<F: Fn(usize, [&mut [f32]; N]) + Sync, const N: usize> Rows<N> for Computed<F> {
     fn len(&self) -> usize {
         self.len
     }

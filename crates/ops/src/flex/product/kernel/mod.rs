@@ -73,7 +73,7 @@ impl Kernel {
         }
     }
 
-    /// What numbers of inner indices it takes at a time.
+    /// Inner indices that it takes at a time: a part of a product has a multiple of them.
     pub(super) fn multiple(self) -> usize {
         match self {
             Self::F32(_) => 1,
