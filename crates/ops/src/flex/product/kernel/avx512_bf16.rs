@@ -1,6 +1,9 @@
 //! AVX512-BF16: the products of two pairs of bf16 added to an f32, in each lane.
 
-use std::{arch::x86_64::_mm512_dpbf16_ps, mem::transmute};
+use std::{
+    arch::x86_64::{__m512, __m512bh, _mm512_dpbf16_ps},
+    mem::transmute,
+};
 
 use pulp::{Simd, f32x16, x86::V4};
 use raw_cpuid::CpuId;
@@ -66,10 +69,10 @@ impl MultiplyAdd for Pairs {
         )]
         // SAFETY: see the reason.
         let sum: f32x16 = unsafe {
-            transmute(_mm512_dpbf16_ps(
-                transmute(sum),
-                transmute(row),
-                transmute(column),
+            transmute::<__m512, f32x16>(_mm512_dpbf16_ps(
+                transmute::<f32x16, __m512>(sum),
+                transmute::<f32x16, __m512bh>(row),
+                transmute::<f32x16, __m512bh>(column),
             ))
         };
         bytemuck::cast(sum)
