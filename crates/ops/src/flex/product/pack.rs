@@ -256,11 +256,7 @@ fn copy<E: Element>(
     columns: Range<usize>,
 ) {
     for (place, index) in panel.chunks_exact_mut(width).zip(inner) {
-        let row = &factor.weight[index * factor.d_in..][columns.clone()];
-        prefetch(
-            row.as_ptr().wrapping_add(COPY_AHEAD * factor.d_in),
-            row.len(),
-        );
+        let row = part_of_row(factor, index, &columns);
         for (place, x) in place.iter_mut().zip(row) {
             *place = x.load();
         }
@@ -277,21 +273,21 @@ fn copy_pairs<E: Element>(
     columns: Range<usize>,
 ) {
     for (place, index) in panel.chunks_exact_mut(width).zip(inner.step_by(2)) {
-        let rows = [index, index + 1].map(
-            #[inline(always)]
-            |index| {
-                let row = &factor.weight[index * factor.d_in..][columns.clone()];
-                prefetch(
-                    row.as_ptr().wrapping_add(COPY_AHEAD * factor.d_in),
-                    row.len(),
-                );
-                row
-            },
-        );
-        for (place, (low, high)) in place.iter_mut().zip(rows[0].iter().zip(rows[1])) {
+        let low = part_of_row(factor, index, &columns);
+        let high = part_of_row(factor, index + 1, &columns);
+        for (place, (low, high)) in place.iter_mut().zip(low.iter().zip(high)) {
             *place = [*low, *high].word();
         }
     }
+}
+
+/// Some numbers of a weight's row; those of a row that comes later are asked for.
+#[inline(always)]
+fn part_of_row<'a, E>(factor: &Factor<'a, E>, row: usize, columns: &Range<usize>) -> &'a [E] {
+    let numbers = &factor.weight[row * factor.d_in..][columns.clone()];
+    let later = numbers.as_ptr().wrapping_add(COPY_AHEAD * factor.d_in);
+    prefetch(later, numbers.len());
+    numbers
 }
 
 #[inline(always)]
