@@ -2,6 +2,8 @@
 //!
 //! A thin program: it parses arguments, picks the backend and calls one function of the crates.
 
+#![forbid(unsafe_code)]
+
 mod backend;
 mod builtin;
 mod commands;

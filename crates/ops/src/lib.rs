@@ -7,7 +7,8 @@
 //! a backend joins with one empty `impl`; a backend that can do better overrides the method, and
 //! the model's code does not change.
 //!
-//! What this crate is not: it knows no model, no adapter and no file.
+//! What this crate is not: it knows no model, no adapter and no format. What else needs `unsafe` in this
+//! project is here as well, for the other crates forbid it: the program's allocator, and weights mapped from a file.
 //!
 //! The one design decision: the operations are methods of the *backend*, not free functions. Under
 //! [`Autodiff`](burn::backend::Autodiff) the same call then has its own backward pass
@@ -34,6 +35,7 @@ mod composed;
 mod cube;
 mod dtype;
 mod flex;
+mod mapped_file;
 mod mask;
 mod memory;
 mod shared_prompt;
@@ -44,6 +46,7 @@ mod tracked;
 pub use backend::{LinearLayer, Ops};
 pub use dtype::accumulation_dtype;
 pub use flex::{bf16_products, f32_lanes};
+pub use mapped_file::MappedFile;
 pub use mask::{NO_TOKEN, ScoreMask, Visibility};
 pub use memory::{LargePages, keep_freed_memory};
 pub use shared_prompt::SharedPrompt;

@@ -30,6 +30,8 @@
 //! }
 //! ```
 
+#![forbid(unsafe_code)]
+
 mod adapter;
 mod any;
 mod bias_kind;

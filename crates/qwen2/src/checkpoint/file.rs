@@ -1,13 +1,10 @@
 //! One safetensors file: a memory map, and tensors converted from its bytes.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Shape, TensorData};
+use burn_peft_ops::MappedFile;
 use half::{bf16, f16};
-use memmap2::Mmap;
 use safetensors::{
     Dtype, SafeTensors,
     tensor::{Metadata, TensorInfo},
@@ -28,24 +25,16 @@ pub(super) struct WeightsFile {
 
 #[derive(Debug)]
 pub(super) enum Bytes {
-    Mapped(Mmap),
+    Mapped(MappedFile),
     Embedded(&'static [u8]),
 }
 
 impl WeightsFile {
     pub(super) fn map(path: PathBuf) -> Result<Self, Error> {
-        let io = |source| Error::Io {
+        let map = MappedFile::open(&path).map_err(|source| Error::Io {
             path: path.clone(),
             source,
-        };
-        let file = File::open(&path).map_err(io)?;
-        #[expect(
-            unsafe_code,
-            reason = "a map is undefined behaviour if another process shortens the file meanwhile; \
-                      every reader of safetensors takes that risk, for nothing else loads a model \
-                      larger than half the memory"
-        )]
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        })?;
         Self::new(&path, Bytes::Mapped(map))
     }
 
@@ -96,20 +85,10 @@ impl Bytes {
         }
     }
 
-    /// Gives pages back that were read and will not be read again: else they count as the
-    /// process's memory beside the tensors made from them.
+    /// See [`MappedFile::forget`].
     pub(super) fn forget(&self, start: usize, len: usize) {
-        #[cfg(unix)]
         if let Self::Mapped(map) = self {
-            #[expect(
-                unsafe_code,
-                reason = "the map is read-only and file-backed: a dropped page is read again from \
-                          the file when touched"
-            )]
-            // Advice that is not taken costs memory, not correctness.
-            let _ = unsafe {
-                map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, len)
-            };
+            map.forget(start, len);
         }
     }
 }
