@@ -16,33 +16,39 @@ use crate::{LinearLayer, composed};
 const FEW_TOKENS: usize = 32;
 
 /// See [`Ops::frozen_linears`](crate::Ops::frozen_linears).
-pub(super) fn forward<E: Element, const N: usize>(
+pub(super) fn forward<E: Element>(
     input: Tensor<Flex, 2>,
-    layers: [LinearLayer<Flex>; N],
-) -> [Tensor<Flex, 2>; N] {
+    layers: Vec<LinearLayer<Flex>>,
+) -> Vec<Tensor<Flex, 2>> {
     let [tokens, d_in] = input.dims();
     let input = contiguous(input);
     let input = input.storage::<E>();
+    let layers = layers.into_iter();
     let layers = layers.map(|(weight, bias)| (contiguous(weight), bias.map(contiguous)));
-    let layers = layers.each_ref().map(|(weight, bias)| {
+    let layers: Vec<_> = layers.collect();
+    let layers = layers.iter().map(|(weight, bias)| {
         let bias = bias.as_ref().map(|bias| bias.storage::<E>());
         (weight.storage::<E>(), bias)
     });
-    let outputs = match tokens {
+    let widths = layers.clone().map(|(weight, _)| weight.len() / d_in);
+    let outputs: Vec<Vec<E>> = match tokens {
         0..=FEW_TOKENS => {
             let input = wide(input);
-            layers.map(|(weight, bias)| {
-                let shape = [tokens, d_in, weight.len() / d_in];
-                few_tokens::product(&input, weight, bias, shape)
-            })
+            let layers = layers.zip(widths.clone());
+            let outputs = layers.map(|((weight, bias), width)| {
+                few_tokens::product(&input, weight, bias, [tokens, d_in, width])
+            });
+            outputs.collect()
         }
         _ => {
             let factor = |weight| Factor::weight(weight, d_in).transposed();
-            products(input, layers.map(|(weight, bias)| (factor(weight), bias)))
+            let factors = layers.map(|(weight, bias)| (factor(weight), bias));
+            products(input, factors.collect())
         }
     };
-    let mut widths = layers.map(|(weight, _)| weight.len() / d_in).into_iter();
-    outputs.map(|output| tensor(output, [tokens, widths.next().expect("one a layer")]))
+    let outputs = outputs.into_iter().zip(widths);
+    let outputs = outputs.map(|(output, width)| tensor(output, [tokens, width]));
+    outputs.collect()
 }
 
 /// See [`Ops::frozen_linear_backward`](crate::Ops::frozen_linear_backward).

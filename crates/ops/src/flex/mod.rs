@@ -56,6 +56,25 @@ fn step_threads() -> &'static ThreadPool {
     })
 }
 
+/// [`Ops::frozen_linears`] for any number of layers. The method is generic, so it is compiled in the crate that says how many,
+/// and optimised as little as that crate; this is compiled here.
+fn frozen_linears(input: Tensor<Flex, 2>, layers: Vec<LinearLayer<Flex>>) -> Vec<Tensor<Flex, 2>> {
+    debug_assert!(
+        layers
+            .iter()
+            .all(|(weight, _)| weight.dtype() == input.dtype()),
+        "a linear layer mixes dtypes"
+    );
+    by_element!(
+        input.dtype(),
+        E => linear::forward::<E>(input, layers),
+        layers
+            .into_iter()
+            .map(|(weight, bias)| composed::linear(input.clone(), weight, bias))
+            .collect()
+    )
+}
+
 impl Ops for Flex {
     fn run_step<R: Send>(_: &FlexDevice, step: impl FnOnce() -> R + Send) -> R {
         // One step at a time among the threads that compute. While one waits for its share of an operation, it
@@ -81,17 +100,8 @@ impl Ops for Flex {
         input: Tensor<Self, 2>,
         layers: [LinearLayer<Self>; N],
     ) -> [Tensor<Self, 2>; N] {
-        debug_assert!(
-            layers
-                .iter()
-                .all(|(weight, _)| weight.dtype() == input.dtype()),
-            "a linear layer mixes dtypes"
-        );
-        by_element!(
-            input.dtype(),
-            E => linear::forward::<E, N>(input, layers),
-            layers.map(|(weight, bias)| composed::linear(input.clone(), weight, bias))
-        )
+        let outputs = frozen_linears(input, layers.into());
+        outputs.try_into().expect("one for each layer")
     }
 
     fn frozen_linear_backward(above: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {

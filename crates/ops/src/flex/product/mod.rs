@@ -92,17 +92,17 @@ pub(super) fn product<E: Element, O: Element>(
     factor: Factor<'_, E>,
     bias: Option<&[E]>,
 ) -> Vec<O> {
-    let [product] = products(rows, [(factor, bias)]);
-    product
+    products(rows, vec![(factor, bias)]).swap_remove(0)
 }
 
 /// [`product`] of the same rows with several factors.
-pub(super) fn products<E: Element, O: Element, const N: usize>(
+pub(super) fn products<E: Element, O: Element>(
     rows: &(impl Rows<1> + ?Sized),
-    factors: [(Factor<'_, E>, Option<&[E]>); N],
-) -> [Vec<O>; N] {
-    let factors = factors.map(|(factor, bias)| ([factor], bias));
-    products_by(kernel(&factors), rows, factors)
+    factors: Vec<(Factor<'_, E>, Option<&[E]>)>,
+) -> Vec<Vec<O>> {
+    let factors = factors.into_iter();
+    let factors: Vec<_> = factors.map(|(factor, bias)| ([factor], bias)).collect();
+    products_by(kernel(&factors), rows, &factors)
 }
 
 /// The sum of the products of each of some left factors with its right one.
@@ -111,8 +111,7 @@ pub(super) fn sum_of_products<E: Element, O: Element, const L: usize>(
     factors: [Factor<'_, E>; L],
 ) -> Vec<O> {
     let factors = [(factors, None)];
-    let [sum] = products_by(kernel(&factors), rows, factors);
-    sum
+    products_by(kernel(&factors), rows, &factors).swap_remove(0)
 }
 
 /// A right factor for each left one, and a bias of the sum of their products.
@@ -124,44 +123,43 @@ fn kernel<E: Element, const L: usize>(factors: &[Factors<'_, E, L>]) -> Kernel {
 }
 
 /// [`products`], or sums of them.
-fn products_by<E: Element, O: Element, const L: usize, const N: usize>(
+fn products_by<E: Element, O: Element, const L: usize>(
     kernel: Kernel,
     rows: &(impl Rows<L> + ?Sized),
-    factors: [Factors<'_, E, L>; N],
-) -> [Vec<O>; N] {
+    factors: &[Factors<'_, E, L>],
+) -> Vec<Vec<O>> {
     let [inner, _] = factors[0].0[0].shape();
     match (L, inner) {
         (1, 0..=INNER) => sums_by(kernel, rows, factors),
         // What is added to again is wide.
-        _ => sums_by(kernel, rows, factors).map(narrow),
+        _ => sums_by(kernel, rows, factors)
+            .into_iter()
+            .map(narrow)
+            .collect(),
     }
 }
 
 /// [`products_by`], with numbers that are as narrow as the output's between the products and blocks of inner indices
 /// that are added up.
-fn sums_by<E: Element, O: Element, const L: usize, const N: usize>(
+fn sums_by<E: Element, O: Element, const L: usize>(
     kernel: Kernel,
     rows: &(impl Rows<L> + ?Sized),
-    factors: [Factors<'_, E, L>; N],
-) -> [Vec<O>; N] {
+    factors: &[Factors<'_, E, L>],
+) -> Vec<Vec<O>> {
     let len = |factors: &[Factor<'_, E>; L]| {
         let [inner, columns] = factors[0].shape();
         rows.len() / inner * columns
     };
-    let mut outputs = factors
-        .each_ref()
-        .map(|(factors, _)| Vec::with_capacity(len(factors)));
-    let mut empty = outputs.iter_mut();
-    let terms = factors.map(|(factors, bias)| {
-        let output: &mut Vec<O> = empty.next().expect("one for each factor");
-        Term {
-            output: &mut output.spare_capacity_mut()[..len(&factors)],
-            factors,
-            start: bias.map_or(Start::Zero, Start::Bias),
-        }
+    let empty = |(factors, _): &Factors<'_, E, L>| Vec::<O>::with_capacity(len(factors));
+    let mut outputs: Vec<_> = factors.iter().map(empty).collect();
+    let terms = outputs.iter_mut().zip(factors);
+    let terms = terms.map(|(output, (factors, bias))| Term {
+        output: &mut output.spare_capacity_mut()[..len(factors)],
+        factors: *factors,
+        start: bias.map_or(Start::Zero, Start::Bias),
     });
-    multiply(kernel, rows, terms);
-    for (output, (factors, _)) in outputs.iter_mut().zip(&factors) {
+    multiply(kernel, rows, &mut terms.collect::<Vec<_>>());
+    for (output, (factors, _)) in outputs.iter_mut().zip(factors) {
         #[expect(unsafe_code, reason = "`multiply` has written to all of it")]
         // SAFETY: see the reason.
         unsafe {
@@ -182,7 +180,7 @@ pub(super) fn add_product<E: Element>(output: &mut [f32], rows: &[f32], factor: 
         factors: [factor],
         start,
     };
-    multiply(Kernel::fastest::<E>(factor.shape()[0]), rows, [term]);
+    multiply(Kernel::fastest::<E>(factor.shape()[0]), rows, &mut [term]);
 }
 
 /// What rows are multiplied by, and where that goes.
@@ -207,10 +205,10 @@ const TOGETHER: usize = 3;
 const ROWS_A_TASK: usize = 192;
 
 /// Writes to all of the outputs; [`Start::Output`] says that there are numbers already.
-fn multiply<E: Element, O: Element, const L: usize, const N: usize>(
+fn multiply<E: Element, O: Element, const L: usize>(
     kernel: Kernel,
     rows: &(impl Rows<L> + ?Sized),
-    mut terms: [Term<'_, '_, E, O, L>; N],
+    terms: &mut [Term<'_, '_, E, O, L>],
 ) {
     let [inner, _] = terms[0].factors[0].shape();
     let count = rows.len() / inner;
@@ -222,7 +220,7 @@ fn multiply<E: Element, O: Element, const L: usize, const N: usize>(
         output,
         factors,
         start,
-    } in &terms
+    } in &*terms
     {
         let [_, columns] = factors[0].shape();
         for factor in factors {
@@ -252,7 +250,7 @@ fn multiply<E: Element, O: Element, const L: usize, const N: usize>(
             let part = first..inner.min(first + inner_at_a_time);
             let lefts = Left::of(kernel, rows, block.clone(), inner, part);
             for (index, left) in lefts.iter().enumerate() {
-                let products = terms.each_mut().map(|term| {
+                let products = terms.iter_mut().map(|term| {
                     let factor = term.factors[index];
                     let [_, columns] = factor.shape();
                     let output = &mut term.output[block.start * columns..block.end * columns];
@@ -267,7 +265,7 @@ fn multiply<E: Element, O: Element, const L: usize, const N: usize>(
                         },
                     }
                 });
-                run(kernel, &products);
+                run(kernel, &products.collect::<Vec<_>>());
             }
         }
     }

@@ -43,13 +43,16 @@ fn check<E: Element + PartialEq>(rows: usize, shape @ [d_out, d_in]: [usize; 2])
             .collect();
         for kernel in Kernel::all(inner) {
             let factors = [([factor], None), ([factor], Some(&narrow_bias[..]))];
-            let [without, with]: [Vec<f32>; 2] = products_by(kernel, &narrow_left[..], factors);
-            assert!(without == expected, "{case}, {kernel:?}");
-            assert!(with == with_bias, "{case}, bias, {kernel:?}");
-            let [without, with]: [Vec<E>; 2] = products_by(kernel, &narrow_left[..], factors);
-            assert!(without == stored(&expected), "{case}, {kernel:?}, stored");
+            let outputs: Vec<Vec<f32>> = products_by(kernel, &narrow_left[..], &factors);
+            assert!(outputs[0] == expected, "{case}, {kernel:?}");
+            assert!(outputs[1] == with_bias, "{case}, bias, {kernel:?}");
+            let outputs: Vec<Vec<E>> = products_by(kernel, &narrow_left[..], &factors);
             assert!(
-                with == stored(&with_bias),
+                outputs[0] == stored(&expected),
+                "{case}, {kernel:?}, stored"
+            );
+            assert!(
+                outputs[1] == stored(&with_bias),
                 "{case}, bias, {kernel:?}, stored"
             );
         }
@@ -86,7 +89,9 @@ fn factors_of_one_left_factor_have_columns_of_their_own() {
     let columns = [300, 1, 50];
     let weights = columns.map(|columns| numbers(columns * inner, columns).collect::<Vec<f32>>());
     let factors = (weights.each_ref()).map(|weight| Factor::weight(weight, inner).transposed());
-    let outputs: [Vec<f32>; 3] = products(&left[..], factors.map(|factor| (factor, None)));
+    let factors = factors.map(|factor| (factor, None));
+    let outputs: Vec<Vec<f32>> = products(&left[..], factors.into());
+    assert_eq!(outputs.len(), columns.len());
     for ((columns, weight), output) in columns.into_iter().zip(&weights).zip(&outputs) {
         let expected = plain(&left, weight, [columns, inner], true);
         assert!(*output == expected, "{columns} columns");
@@ -122,14 +127,14 @@ fn sums_of_products_of_computed_rows_are_exact_in_small_numbers() {
             .each_ref()
             .map(|weight| Factor::weight(weight, columns));
         for kernel in Kernel::all(inner) {
-            let [sum]: [Vec<f32>; 1] = products_by(kernel, &computed, [(factors, None)]);
+            let sums: Vec<Vec<f32>> = products_by(kernel, &computed, &[(factors, None)]);
             assert!(
-                sum == expected,
+                sums == [&expected[..]],
                 "{rows} rows, {inner} × {columns}, {kernel:?}"
             );
-            let [sum]: [Vec<bf16>; 1] = products_by(kernel, &computed, [(factors, None)]);
+            let sums: Vec<Vec<bf16>> = products_by(kernel, &computed, &[(factors, None)]);
             assert!(
-                sum == narrow(expected.clone()),
+                sums == [narrow::<bf16>(expected.clone())],
                 "{rows} rows, {inner} × {columns}, {kernel:?}, stored"
             );
         }
