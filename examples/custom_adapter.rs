@@ -15,8 +15,8 @@ use burn_flex::Flex;
 use burn_peft::{Adapter, Injection, PeftModel, VirtualTokens};
 use burn_peft_data::{BatchOrder, Padding, RunLength, StepLoader, TextTokenizer};
 use burn_peft_data::{read_rows, tokenize_rows};
+use burn_peft_decoder::{Checkpoint, GenerationOptions};
 use burn_peft_train::{FitOptions, Plan, RunConfig, Trainee, fit, left_padded};
-use burn_qwen2::{Checkpoint, GenerationOptions};
 
 type B = Autodiff<Flex>;
 

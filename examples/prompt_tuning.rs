@@ -11,9 +11,9 @@ use burn_peft_data::{
     BatchOrder, Padding, RunLength, StepLoader, TextTokenizer, TokenizeOptions, read_rows,
     tokenize_rows,
 };
+use burn_peft_decoder::{Checkpoint, GenerationOptions};
 use burn_peft_format::{ModelCard, folder_from_adapter};
 use burn_peft_train::{FitOptions, Plan, RunConfig, Trainee, fit, left_padded};
-use burn_qwen2::{Checkpoint, GenerationOptions};
 
 type B = Autodiff<Flex>;
 

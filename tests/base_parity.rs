@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{DType, Tensor};
 use burn_peft::{NoAdapter, PeftModel};
-use burn_qwen2::{Checkpoint, GenerationOptions, KvCache, Qwen2};
+use burn_peft_decoder::{Checkpoint, Decoder, GenerationOptions, KvCache};
 use serde::Deserialize;
 
 use crate::{
@@ -38,7 +38,7 @@ on_every_backend!(
     a_sequence_in_two_parts_equals_one,
 );
 
-fn logits<B: TestBackend>(model: &Qwen2<B>, rows: &Rows) -> Vec<f64> {
+fn logits<B: TestBackend>(model: &Decoder<B>, rows: &Rows) -> Vec<f64> {
     let inputs = rows.inputs::<B>();
     let mut cache = KvCache::empty(model.config().num_hidden_layers, rows.batch());
     let hidden = model.decode(
@@ -164,7 +164,7 @@ fn a_config_of_transformers_4_reads_as_the_one_of_transformers_5() {
     let read = |name: &str| {
         let path = fixture::path("models/tied_gqa").join(name);
         let text = std::fs::read_to_string(&path).unwrap();
-        burn_qwen2::Qwen2Config::parse(&text, path).unwrap()
+        burn_peft_decoder::DecoderConfig::parse(&text, path).unwrap()
     };
     assert_eq!(read("config_v4.json"), read("config.json"));
 }
@@ -175,7 +175,7 @@ fn a_bf16_base_follows_its_f32_self_to_bf16s_rounding() {
     type B = burn_flex::Flex;
     let base: Base = fixture::json("base/sharded/logits.json");
     let checkpoint = Checkpoint::open(fixture::path("models/sharded")).unwrap();
-    let load = |dtype| -> Qwen2<B> {
+    let load = |dtype| -> Decoder<B> {
         checkpoint
             .load(dtype, &Default::default(), &mut |_, _| {})
             .unwrap()

@@ -7,9 +7,9 @@ use burn::{
     backend::Autodiff,
     tensor::{TensorData, backend::Backend},
 };
-use burn_peft::{AnyAdapter, BiasKind, BitFit, BitFitConfig, MethodConfig, PeftModel};
+use burn_peft::{AnyAdapter, BitFit, BitFitConfig, LayerModule, MethodConfig, PeftModel};
+use burn_peft_decoder::DecoderConfig;
 use burn_peft_format::{AdapterFolder, adapter_from_folder, parse_beft_bias_name};
-use burn_qwen2::Qwen2Config;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -162,7 +162,7 @@ impl Case {
     }
 
     /// The adapter in the state called `when`: `start`, `end` or `saved`.
-    fn state<B: Backend>(&self, when: &str, base: &Qwen2Config) -> AnyAdapter<B>
+    fn state<B: Backend>(&self, when: &str, base: &DecoderConfig) -> AnyAdapter<B>
     where
         B::Device: Default,
     {
@@ -188,7 +188,8 @@ impl Case {
     fn delta(&self, tensors: &Tensors, when: &str, name: &str) -> TensorData {
         let found = tensors.get(&format!("{when}.{name}"));
         let (layer, kind) = bias_of(name);
-        if self.peft_type == "BEFT" || !kind.in_qwen2() {
+        let config = Checkpoint::read_config(fixture::path(&self.model)).unwrap();
+        if self.peft_type == "BEFT" || !kind.has_bias(&config) {
             return found;
         }
         let base = Tensors::read(&format!("{}/model.safetensors", self.model));
@@ -220,7 +221,7 @@ impl Case {
 }
 
 /// The bias that a name of PEFT or of a checkpoint means.
-fn bias_of(name: &str) -> (usize, BiasKind) {
+fn bias_of(name: &str) -> (usize, LayerModule) {
     let beft = |name: &str| {
         format!(
             "base_model.model.{}.beft_bias",
@@ -235,7 +236,7 @@ fn bias_of(name: &str) -> (usize, BiasKind) {
 /// Every kind of bias there is.
 pub(crate) fn all_biases() -> BitFitConfig {
     BitFitConfig {
-        target_modules: BiasKind::ALL.to_vec(),
+        target_modules: Some(LayerModule::ALL.to_vec()),
         ..BitFitConfig::default()
     }
 }

@@ -8,8 +8,8 @@ use std::{
 use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
 use burn_peft::{Inputs, Placement, Prepared};
 use burn_peft_data::Batch;
+use burn_peft_decoder::{AttentionMask, Checkpoint, Decoder};
 use burn_peft_ops::Ops;
-use burn_qwen2::{AttentionMask, Checkpoint, Qwen2};
 use safetensors::SafeTensors;
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -26,7 +26,7 @@ pub(crate) fn json<T: DeserializeOwned>(relative: &str) -> T {
 }
 
 /// A checkpoint of `models/`, in f32.
-pub(crate) fn model<B: Backend>(name: &str) -> Qwen2<B> {
+pub(crate) fn model<B: Backend>(name: &str) -> Decoder<B> {
     let folder = path("models").join(name.trim_start_matches("models/"));
     Checkpoint::open(folder)
         .unwrap()

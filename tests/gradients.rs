@@ -12,9 +12,9 @@ use burn::{
 };
 use burn_ndarray::NdArray;
 use burn_peft::{AnyAdapter, MethodConfig, PeftModel};
+use burn_peft_decoder::{Checkpoint, Decoder};
 use burn_peft_ops::Ops;
 use burn_peft_train::{Trainee, token_losses};
-use burn_qwen2::{Checkpoint, Qwen2};
 use burn_train::TrainStep;
 
 use crate::{
@@ -45,12 +45,12 @@ fn gradients_of_every_method_equal_finite_differences() {
     type Inner = NdArray<f64>;
     type B = Autodiff<Inner>;
     let checkpoint = Checkpoint::open(fixture::path("models/tied_gqa")).unwrap();
-    let base: Qwen2<Inner> = checkpoint
+    let base: Decoder<Inner> = checkpoint
         .load(DType::F64, &Default::default(), &mut |_, _| {})
         .unwrap();
     let rows = rows()[0].left_padded();
     for method in methods() {
-        let tracked = Qwen2::<B>::from_inner(base.clone());
+        let tracked = Decoder::<B>::from_inner(base.clone());
         let adapter = init(&method, &tracked);
         assert_eq!(
             adapter.num_params(),
@@ -110,7 +110,7 @@ fn gradients_of_every_method_equal_finite_differences() {
 fn a_shared_prompt_is_a_prompt_in_every_row() {
     type B = Autodiff<NdArray<f64>>;
     let checkpoint = Checkpoint::open(fixture::path("models/tied_gqa")).unwrap();
-    let base: Qwen2<B> = checkpoint
+    let base: Decoder<B> = checkpoint
         .load(DType::F64, &Default::default(), &mut |_, _| {})
         .unwrap();
     for rows in [rows()[0].clone(), rows()[0].left_padded()] {

@@ -7,7 +7,7 @@ use std::{env, fs, fs::File, io::Write, path::Path, process::Command};
 
 use burn::tensor::DType;
 use burn_flex::Flex;
-use burn_qwen2::{Checkpoint, Qwen2Config};
+use burn_peft_decoder::{Checkpoint, DecoderConfig};
 use serde_json::{Map, json};
 
 const CHECKPOINT: &str = "BURN_PEFT_TEST_CHECKPOINT";
@@ -17,7 +17,7 @@ const DTYPE: &str = "BURN_PEFT_TEST_DTYPE";
 fn write_checkpoint(folder: &Path, config: &serde_json::Value) -> u64 {
     let text = config.to_string();
     fs::write(folder.join("config.json"), &text).unwrap();
-    let config = Qwen2Config::parse(&text, "config.json").unwrap();
+    let config = DecoderConfig::parse(&text, "config.json").unwrap();
     let mut header = Map::new();
     let mut end = 0;
     for (name, shape) in config.tensor_shapes() {

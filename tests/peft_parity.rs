@@ -13,11 +13,11 @@ use burn_peft::{
     AnyAdapter, InitTokens, MethodConfig, PTuningV2Config, PeftModel, PrefixInit, param_id,
 };
 use burn_peft_data::Batch;
+use burn_peft_decoder::GenerationOptions;
 use burn_peft_format::{AdapterFolder, adapter_from_folder, folder_from_adapter};
 use burn_peft_train::{
     TrainConfig, Trainee, clip_grad_norm, init_optimizer, injected_losses, token_losses,
 };
-use burn_qwen2::GenerationOptions;
 use burn_train::TrainStep;
 
 use crate::{

@@ -5,7 +5,7 @@ use burn::{
     tensor::{Tensor, backend::Backend, s},
 };
 use burn_peft::{Adapter, Injection, Inputs, PeftModel, Placement, PromptTuning, VirtualTokens};
-use burn_qwen2::{AttentionMask, KvCache, LayerKv};
+use burn_peft_decoder::{AttentionMask, KvCache, LayerKv};
 
 use crate::{
     backends::TestBackend,

@@ -12,9 +12,9 @@ use burn_peft::{
     MethodConfig, NoAdapter, PTuningConfig, PTuningV2Config, PeftModel, PrefixHeads, PrefixInit,
     PrefixTuningConfig, PromptTuning, PromptTuningConfig, prefix_table,
 };
+use burn_peft_decoder::{AttentionMask, Decoder, KvCache, LayerKv};
 use burn_peft_ops::Ops;
 use burn_peft_train::{TrainConfig, Trainee, init_optimizer};
-use burn_qwen2::{AttentionMask, KvCache, LayerKv, Qwen2};
 use burn_train::TrainStep;
 
 use crate::{
@@ -41,14 +41,14 @@ pub(crate) fn prompt(tokens: usize, width: usize) -> TensorData {
     TensorData::new(values.collect::<Vec<f32>>(), [tokens, width])
 }
 
-fn trainee<B: Ops>(base: Qwen2<B>) -> Trainee<B, AnyAdapter<B>> {
+fn trainee<B: Ops>(base: Decoder<B>) -> Trainee<B, AnyAdapter<B>> {
     let device = base.device();
     let adapter = PromptTuning::from_data(prompt(5, base.config().hidden_size), &device);
     Trainee::new(PeftModel::new(base, AnyAdapter::PromptTuning(adapter)))
 }
 
 /// Hidden states of the base on a fixed input, with every layer and the table in them.
-fn fingerprint<B: Ops>(base: &Qwen2<B>) -> Vec<u32> {
+fn fingerprint<B: Ops>(base: &Decoder<B>) -> Vec<u32> {
     let inputs = rows()[0].row(0).inputs::<B>();
     let mask = AttentionMask::full(1, inputs.attention_mask.seq());
     let mut cache = KvCache::empty(base.config().num_hidden_layers, 1);
@@ -68,7 +68,7 @@ fn training_leaves_the_bases_bits_as_they_are<B: TestBackend>() {
     let before = fingerprint(&base);
     let methods = methods();
     for method in &methods[..if B::THOROUGH { methods.len() } else { 1 }] {
-        let base = Qwen2::<Autodiff<B>>::from_inner(base.clone());
+        let base = Decoder::<Autodiff<B>>::from_inner(base.clone());
         let adapter = init(method, &base);
         let mut trainee = Trainee::new(PeftModel::new(base, adapter));
         let start = TrainStep::step(&trainee, vec![rows()[0].batch_on()])
@@ -159,7 +159,7 @@ pub(crate) fn methods() -> Vec<MethodConfig> {
     ]
 }
 
-pub(crate) fn init<B: Ops>(method: &MethodConfig, base: &Qwen2<B>) -> AnyAdapter<B> {
+pub(crate) fn init<B: Ops>(method: &MethodConfig, base: &Decoder<B>) -> AnyAdapter<B> {
     let tokens = InitTokens {
         text_ids: vec![7, 11, 13],
         known_ids: 300,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use burn_peft_data::{Rows, TextTokenizer, parse_rows};
-use burn_qwen2::Checkpoint;
+use burn_peft_decoder::Checkpoint;
 
 macro_rules! asset {
     ($path:literal) => {

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use burn::tensor::DType;
 use burn_peft_data::TextTokenizer;
+use burn_peft_decoder::{Checkpoint, Decoder};
 use burn_peft_ops::Ops;
-use burn_qwen2::{Checkpoint, Qwen2};
 
 use crate::{builtin, hub, progress::Progress};
 
@@ -64,7 +64,7 @@ pub(crate) fn load<B: Ops>(
     checkpoint: &Checkpoint,
     dtype: DType,
     device: &B::Device,
-) -> Result<Qwen2<B>> {
+) -> Result<Decoder<B>> {
     let mut bar = Progress::bytes("loading");
     checkpoint
         .load::<B>(dtype, device, &mut |done, total| bar.set(done, total))

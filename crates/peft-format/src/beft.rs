@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use burn_peft::BiasKind;
+use burn_peft::LayerModule;
 use serde::{Deserialize, Serialize};
 
 use crate::fields::Fields;
@@ -43,16 +43,16 @@ impl BeftOptions {
 
     /// On the three projections that have a bias in Qwen2: together the function BitFit trains.
     pub fn bitfit() -> Self {
-        let names = BiasKind::ALL.into_iter().filter(|kind| kind.in_qwen2());
+        let names = [LayerModule::QProj, LayerModule::KProj, LayerModule::VProj];
         Self {
-            target_modules: TargetModules::Names(names.map(|kind| kind.name().into()).collect()),
+            target_modules: TargetModules::Names(names.map(|kind| kind.name().into()).into()),
             ..Self::new()
         }
     }
 
     /// On the biases of `kinds` in `layers`, of a base with `num_layers` of them.
     pub fn on(
-        kinds: &[BiasKind],
+        kinds: &[LayerModule],
         layers: impl IntoIterator<Item = usize>,
         num_layers: usize,
     ) -> Self {
@@ -76,15 +76,15 @@ impl BeftOptions {
 
     /// The kinds among the targets that PEFT's BEFT does not have: the norms, for it knows only
     /// linear layers. PEFT 0.21 refuses the whole folder because of one of them.
-    pub fn beyond_peft(&self) -> Vec<BiasKind> {
+    pub fn beyond_peft(&self) -> Vec<LayerModule> {
         let TargetModules::Names(names) = &self.target_modules else {
             return Vec::new();
         };
-        let named = |kind: &BiasKind| {
+        let named = |kind: &LayerModule| {
             let last = |name: &String| name.rsplit('.').next() == Some(kind.name());
             names.iter().any(last)
         };
-        BiasKind::ALL
+        LayerModule::ALL
             .into_iter()
             .filter(|kind| kind.is_norm())
             .filter(named)
@@ -99,15 +99,15 @@ impl Default for BeftOptions {
 }
 
 /// PEFT's name of the bias that BEFT adds to a module; its shape is `[1, out]`.
-pub fn beft_bias_name(layer: usize, kind: BiasKind) -> String {
+pub fn beft_bias_name(layer: usize, kind: LayerModule) -> String {
     format!("base_model.model.{}.beft_bias", kind.module_path(layer))
 }
 
 /// The layer and the kind of the bias that has this name.
-pub fn parse_beft_bias_name(name: &str) -> Option<(usize, BiasKind)> {
+pub fn parse_beft_bias_name(name: &str) -> Option<(usize, LayerModule)> {
     let rest = name.strip_prefix("base_model.model.model.layers.")?;
     let layer = rest.split_once('.')?.0.parse().ok()?;
-    BiasKind::ALL
+    LayerModule::ALL
         .into_iter()
         .find(|&kind| beft_bias_name(layer, kind) == name)
         .map(|kind| (layer, kind))
@@ -115,9 +115,9 @@ pub fn parse_beft_bias_name(name: &str) -> Option<(usize, BiasKind)> {
 
 /// PEFT's `target_modules` for exactly these biases: a kind that every layer has by its name alone,
 /// any other by full paths.
-pub fn target_modules(biases: &BTreeSet<(usize, BiasKind)>, num_layers: usize) -> Vec<String> {
+pub fn target_modules(biases: &BTreeSet<(usize, LayerModule)>, num_layers: usize) -> Vec<String> {
     let mut names = Vec::new();
-    for kind in BiasKind::ALL {
+    for kind in LayerModule::ALL {
         let layers = || biases.iter().filter(|bias| bias.1 == kind);
         if layers().count() == num_layers {
             names.push(kind.name().to_owned());
@@ -134,7 +134,7 @@ pub struct BiasMovement {
     /// The decoder layer.
     pub layer: usize,
     /// The module in it.
-    pub kind: BiasKind,
+    pub kind: LayerModule,
     /// Mean of the absolute changes, `‖Δb‖₁ / dim(b)` (Ben Zaken et al. 2022, §3.3).
     pub mean_abs_change: f64,
 }
@@ -142,7 +142,7 @@ pub struct BiasMovement {
 impl AdapterFolder {
     /// The biases of a BEFT folder, as changes to the base's, by layer and kind; empty for every
     /// other method.
-    pub fn biases(&self) -> Vec<(usize, BiasKind, &[f32])> {
+    pub fn biases(&self) -> Vec<(usize, LayerModule, &[f32])> {
         if !matches!(self.config.method, MethodOptions::Beft(_)) {
             return Vec::new();
         }
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_name_leads_back_to_its_layer_and_kind() {
-        for kind in BiasKind::ALL {
+        for kind in LayerModule::ALL {
             for layer in [0, 1, 27] {
                 let name = beft_bias_name(layer, kind);
                 assert_eq!(parse_beft_bias_name(&name), Some((layer, kind)));
@@ -201,11 +201,11 @@ mod tests {
         for (name, expected) in [
             (
                 "base_model.model.model.layers.2.mlp.down_proj.beft_bias",
-                Some((2, BiasKind::DownProj)),
+                Some((2, LayerModule::DownProj)),
             ),
             (
                 "base_model.model.model.layers.10.self_attn.o_proj.beft_bias",
-                Some((10, BiasKind::OProj)),
+                Some((10, LayerModule::OProj)),
             ),
             ("base_model.model.lm_head.beft_bias", None),
             (
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn targets_are_names_where_all_layers_have_the_kind_and_paths_elsewhere() {
-        let kinds = [BiasKind::VProj, BiasKind::GateProj];
+        let kinds = [LayerModule::VProj, LayerModule::GateProj];
         assert_eq!(
             names(&BeftOptions::on(&kinds, 0..3, 3)),
             ["v_proj", "gate_proj"]
@@ -243,9 +243,9 @@ mod tests {
             ]
         );
         let mixed = BTreeSet::from([
-            (0, BiasKind::VProj),
-            (1, BiasKind::VProj),
-            (1, BiasKind::KProj),
+            (0, LayerModule::VProj),
+            (1, LayerModule::VProj),
+            (1, LayerModule::KProj),
         ]);
         assert_eq!(
             target_modules(&mixed, 2),
@@ -256,13 +256,13 @@ mod tests {
     #[test]
     fn only_norms_are_beyond_peft() {
         assert!(
-            BeftOptions::on(&BiasKind::ALL[..7], 0..2, 4)
+            BeftOptions::on(&LayerModule::ALL[..7], 0..2, 4)
                 .beyond_peft()
                 .is_empty()
         );
-        let norm = BiasKind::PostAttentionLayernorm;
+        let norm = LayerModule::PostAttentionLayernorm;
         for layers in [0..2, 0..1] {
-            let options = BeftOptions::on(&[BiasKind::QProj, norm], layers, 2);
+            let options = BeftOptions::on(&[LayerModule::QProj, norm], layers, 2);
             assert_eq!(options.beyond_peft(), [norm], "{options:?}");
         }
     }
@@ -271,9 +271,9 @@ mod tests {
     fn movement_is_the_mean_absolute_change() {
         let mut tensors = AdapterTensors::new();
         for (layer, kind, values) in [
-            (1, BiasKind::QProj, vec![1.0, -3.0]),
-            (0, BiasKind::VProj, vec![0.5, 0.0, -0.25, 0.25]),
-            (0, BiasKind::QProj, vec![0.0, 0.0]),
+            (1, LayerModule::QProj, vec![1.0, -3.0]),
+            (0, LayerModule::VProj, vec![0.5, 0.0, -0.25, 0.25]),
+            (0, LayerModule::QProj, vec![0.0, 0.0]),
         ] {
             let tensor = AdapterTensor::new([1, values.len()], values);
             tensors.insert(beft_bias_name(layer, kind), tensor);
@@ -291,9 +291,9 @@ mod tests {
         assert_eq!(
             found,
             [
-                (0, BiasKind::QProj, 0.0),
-                (0, BiasKind::VProj, 0.25),
-                (1, BiasKind::QProj, 2.0),
+                (0, LayerModule::QProj, 0.0),
+                (0, LayerModule::VProj, 0.25),
+                (1, LayerModule::QProj, 2.0),
             ]
         );
     }

@@ -111,7 +111,7 @@ fn one_line(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use burn_peft::BiasKind;
+    use burn_peft::LayerModule;
 
     use super::*;
     use crate::BeftOptions;
@@ -168,7 +168,10 @@ mod tests {
 
     #[test]
     fn a_card_shows_pefts_code_only_where_peft_loads_the_folder() {
-        for (kind, loads) in [(BiasKind::OProj, true), (BiasKind::InputLayernorm, false)] {
+        for (kind, loads) in [
+            (LayerModule::OProj, true),
+            (LayerModule::InputLayernorm, false),
+        ] {
             let options = BeftOptions::on(&[kind], 0..2, 2);
             let config = AdapterConfig::new(MethodOptions::Beft(options), Some("a/b"));
             let text = ModelCard::default().render(&config);

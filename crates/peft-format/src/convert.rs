@@ -7,10 +7,10 @@ use std::{collections::BTreeSet, path::Path};
 
 use burn::tensor::{TensorData, backend::Backend};
 use burn_peft::{
-    Adapter, AnyAdapter, BiasKind, BitFit, Injection, MethodConfig, PTuningConfig, PTuningV2,
+    Adapter, AnyAdapter, BitFit, Injection, LayerModule, MethodConfig, PTuningConfig, PTuningV2,
     PrefixInit as Start, PromptTuning, PromptTuningConfig, prefix_table,
 };
-use burn_qwen2::Qwen2Config;
+use burn_peft_decoder::DecoderConfig;
 
 use crate::{
     AdapterConfig, AdapterFolder, AdapterTensor, AdapterTensors, BaseDims, BeftOptions, Error,
@@ -19,8 +19,8 @@ use crate::{
     target_modules,
 };
 
-impl From<&Qwen2Config> for BaseDims {
-    fn from(config: &Qwen2Config) -> Self {
+impl From<&DecoderConfig> for BaseDims {
+    fn from(config: &DecoderConfig) -> Self {
         Self {
             hidden_size: config.hidden_size,
             intermediate_size: config.intermediate_size,
@@ -39,7 +39,7 @@ impl From<&Qwen2Config> for BaseDims {
 /// An adapter that does not fit the base.
 pub fn adapter_from_folder<B: Backend>(
     folder: &AdapterFolder,
-    base: &Qwen2Config,
+    base: &DecoderConfig,
     path: &Path,
     device: &B::Device,
 ) -> Result<AnyAdapter<B>, Error> {
@@ -78,7 +78,7 @@ pub fn adapter_from_folder<B: Backend>(
 pub fn folder_from_adapter<B: Backend>(
     adapter: &AnyAdapter<B>,
     method: &MethodConfig,
-    base: &Qwen2Config,
+    base: &DecoderConfig,
     base_name: Option<&str>,
 ) -> AdapterFolder {
     let dims = BaseDims::from(base);
@@ -109,8 +109,8 @@ pub fn folder_from_adapter<B: Backend>(
         (Injection::Biases(layers), MethodConfig::BitFit(_)) => {
             let mut trained = BTreeSet::new();
             for (layer, biases) in layers.into_iter().enumerate() {
-                for (kind, delta) in BiasKind::of_layer(biases) {
-                    let values: Vec<f32> = delta.into_data().iter::<f32>().collect();
+                for (kind, delta) in biases.iter() {
+                    let values: Vec<f32> = delta.to_data().iter::<f32>().collect();
                     let tensor = AdapterTensor::new([1, values.len()], values);
                     tensors.insert(beft_bias_name(layer, kind), tensor);
                     trained.insert((layer, kind));

@@ -136,7 +136,7 @@ pub enum Error {
     },
     /// A checkpoint could not be read or written.
     #[error(transparent)]
-    Checkpoint(#[from] burn_qwen2::Error),
+    Checkpoint(#[from] burn_peft_decoder::Error),
     /// The adapter does not fit the base model. Every problem at once.
     #[error(
         "{path}: the adapter does not fit the base model: {}",

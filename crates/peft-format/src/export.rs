@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use burn_peft::BiasKind;
-use burn_qwen2::{Checkpoint, Copied};
+use burn_peft::LayerModule;
+use burn_peft_decoder::{Checkpoint, Copied};
 
 use crate::atomic::write_whole;
 use crate::folder::AdapterFolder;
@@ -45,9 +45,11 @@ impl AdapterFolder {
         };
         self.check(&base.config().into(), path)?;
         let biases = self.biases();
-        let homeless: Vec<_> = BiasKind::ALL
+        let homeless: Vec<_> = LayerModule::ALL
             .into_iter()
-            .filter(|kind| !kind.in_qwen2() && biases.iter().any(|bias| bias.1 == *kind))
+            .filter(|kind| {
+                !kind.has_bias(base.config()) && biases.iter().any(|bias| bias.1 == *kind)
+            })
             .map(|kind| format!("`{kind}`"))
             .collect();
         if !homeless.is_empty() {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use burn_peft::{BiasKind, LayerWidths, PrefixHeads};
+use burn_peft::{LayerModule, PrefixHeads};
 
 use crate::beft::{BeftOptions, TargetModules, beft_bias_name};
 use crate::folder::AdapterFolder;
@@ -30,13 +30,18 @@ pub struct BaseDims {
     pub vocab_size: usize,
 }
 
-impl From<&BaseDims> for LayerWidths {
-    fn from(dims: &BaseDims) -> Self {
-        Self {
-            hidden: dims.hidden_size,
-            query: dims.num_heads * dims.head_dim,
-            kv: dims.num_kv_heads * dims.head_dim,
-            inner: dims.intermediate_size,
+impl BaseDims {
+    /// A configuration of these sizes.
+    pub(crate) fn config(&self) -> burn_peft_decoder::DecoderConfig {
+        burn_peft_decoder::DecoderConfig {
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_layers,
+            num_attention_heads: self.num_heads,
+            num_key_value_heads: self.num_kv_heads,
+            head_dim: self.head_dim,
+            ..burn_peft_decoder::DecoderConfig::named("qwen2.5-0.5b").expect("a known name")
         }
     }
 }
@@ -158,19 +163,19 @@ impl AdapterFolder {
         problems: &mut Vec<Problem>,
     ) -> Shapes {
         let every: Vec<_> = (0..dims.num_layers)
-            .flat_map(|layer| BiasKind::ALL.map(|kind| (layer, kind)))
+            .flat_map(|layer| LayerModule::ALL.map(|kind| (layer, kind)))
             .collect();
         let unmatched = |target: &str| Problem::Field {
             field: "target_modules",
             found: format!("`{target}`"),
             expected: format!(
                 "any of {} in layers 0 to {}",
-                BiasKind::ALL.map(BiasKind::name).join(", "),
+                LayerModule::ALL.map(LayerModule::name).join(", "),
                 dims.num_layers.saturating_sub(1)
             ),
         };
         let mut biases = BTreeSet::new();
-        let mut expect = |target: &str, named: &dyn Fn(&(usize, BiasKind)) -> bool| {
+        let mut expect = |target: &str, named: &dyn Fn(&(usize, LayerModule)) -> bool| {
             let matched: Vec<_> = every.iter().copied().filter(named).collect();
             if matched.is_empty() {
                 problems.push(unmatched(target));
@@ -195,7 +200,7 @@ impl AdapterFolder {
         biases
             .into_iter()
             .map(|(layer, kind)| {
-                let shape = vec![1, kind.width(dims)];
+                let shape = vec![1, kind.width(&dims.config())];
                 (beft_bias_name(layer, kind), vec![shape])
             })
             .collect()
@@ -375,14 +380,14 @@ mod tests {
     }
 
     /// A BEFT folder of these targets that holds these biases, each of this width.
-    fn beft(targets: &[&str], held: &[(usize, BiasKind, usize)]) -> AdapterFolder {
+    fn beft(targets: &[&str], held: &[(usize, LayerModule, usize)]) -> AdapterFolder {
         let target_modules = targets.iter().map(|target| target.to_string()).collect();
         beft_with(TargetModules::Names(target_modules), held)
     }
 
     fn beft_with(
         target_modules: TargetModules,
-        held: &[(usize, BiasKind, usize)],
+        held: &[(usize, LayerModule, usize)],
     ) -> AdapterFolder {
         let method = MethodOptions::Beft(BeftOptions {
             target_modules,
@@ -398,7 +403,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_bias_fits_under_its_name_and_under_its_paths() {
-        for (kind, width) in BiasKind::ALL
+        for (kind, width) in LayerModule::ALL
             .into_iter()
             .zip([24, 12, 12, 24, 40, 40, 24, 24, 24])
         {
@@ -421,7 +426,7 @@ mod tests {
 
     #[test]
     fn targets_are_ends_of_paths() {
-        let both = [(0, BiasKind::KProj, 12), (1, BiasKind::KProj, 12)];
+        let both = [(0, LayerModule::KProj, 12), (1, LayerModule::KProj, 12)];
         for targets in [
             &["k_proj"][..],
             &["self_attn.k_proj"],
@@ -447,9 +452,9 @@ mod tests {
     #[test]
     fn every_problem_of_biases_is_reported_at_once() {
         let held = [
-            (0, BiasKind::QProj, 12),
-            (1, BiasKind::QProj, 24),
-            (2, BiasKind::UpProj, 40),
+            (0, LayerModule::QProj, 12),
+            (1, LayerModule::QProj, 24),
+            (2, LayerModule::UpProj, 40),
         ];
         let found = problems(&beft(&["q_proj", "up_proj", "bias"], &held));
         let named = |part: &str| found.iter().filter(|line| line.contains(part)).count();
@@ -466,9 +471,9 @@ mod tests {
     #[test]
     fn what_a_pattern_found_the_file_says() {
         let pattern = TargetModules::Pattern(r".*layers\.1\.self_attn\.(q|k)_proj".into());
-        let held = [(1, BiasKind::QProj, 24), (1, BiasKind::KProj, 12)];
+        let held = [(1, LayerModule::QProj, 24), (1, LayerModule::KProj, 12)];
         assert!(problems(&beft_with(pattern.clone(), &held)).is_empty());
-        let wrong = [(1, BiasKind::QProj, 12), (2, BiasKind::KProj, 12)];
+        let wrong = [(1, LayerModule::QProj, 12), (2, LayerModule::KProj, 12)];
         assert_eq!(problems(&beft_with(pattern.clone(), &wrong)).len(), 2);
         assert_eq!(
             problems(&beft_with(pattern, &[])).len(),

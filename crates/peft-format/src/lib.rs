@@ -11,7 +11,7 @@
 //! | `BEFT` | `base_model.model.model.layers.{i}.{module}.beft_bias` `[1, out]` |
 //!
 //! A BEFT folder may hold a bias for any of the nine modules of a layer that
-//! [`BiasKind`](burn_peft::BiasKind) lists. Qwen2 itself has biases in `q_proj`, `k_proj` and `v_proj`; PEFT adds
+//! [`LayerModule`](burn_peft::LayerModule) lists. Qwen2 itself has biases in `q_proj`, `k_proj` and `v_proj`; PEFT adds
 //! them to any linear layer, so to `o_proj`, `gate_proj`, `up_proj` and `down_proj` too, and refuses norms
 //! ([`BeftOptions::beyond_peft`]).
 //!

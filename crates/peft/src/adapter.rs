@@ -4,7 +4,7 @@ use burn::{
     module::{Module, ModuleDisplay},
     tensor::{Tensor, backend::Backend},
 };
-use burn_qwen2::{LayerBiases, LayerKv};
+use burn_peft_decoder::{LayerBiases, LayerKv};
 
 /// Everything an adapter can do to a forward pass.
 ///

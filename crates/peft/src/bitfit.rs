@@ -4,40 +4,27 @@ use burn::{
     module::{Module, Param},
     tensor::{Tensor, TensorData, backend::Backend},
 };
-use burn_qwen2::{LayerBiases, Qwen2Config};
+use burn_peft_decoder::{DecoderConfig, LayerBiases};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adapter, BiasKind, Error, Injection, ModuleListing,
+    Adapter, Error, Injection, LayerModule, ModuleListing,
     layers::LayerRange,
     method::Method,
     param::{Init, Source},
 };
 
 /// Options of BitFit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BitFitConfig {
-    /// The modules whose biases are trained. Those without one in Qwen2 get one that starts at zero.
-    pub target_modules: Vec<BiasKind>,
+    /// The modules whose biases are trained; those without one get one that starts at zero. Absent: all that
+    /// the base has, or `q_proj`, `k_proj` and `v_proj` where it has none.
+    pub target_modules: Option<Vec<LayerModule>>,
     /// First and last layer whose biases are trained; absent: all.
     pub layers: Option<LayerRange>,
     /// An adapter folder to start from.
     pub init_from: Option<String>,
-}
-
-impl Default for BitFitConfig {
-    fn default() -> Self {
-        Self {
-            // All the biases that Qwen2 has.
-            target_modules: BiasKind::ALL
-                .into_iter()
-                .filter(|kind| kind.in_qwen2())
-                .collect(),
-            layers: None,
-            init_from: None,
-        }
-    }
 }
 
 impl Method for BitFitConfig {
@@ -51,21 +38,23 @@ impl Method for BitFitConfig {
     }
 
     fn validate(&self) -> Result<(), Error> {
-        match self.target_modules.is_empty() {
-            true => Err(Error::option("target_modules", "it must name a module")),
-            false => Ok(()),
+        match &self.target_modules {
+            Some(modules) if modules.is_empty() => {
+                Err(Error::option("target_modules", "it must name a module"))
+            }
+            _ => Ok(()),
         }
     }
 
-    fn check_base(&self, base: &Qwen2Config) -> Result<(), Error> {
+    fn check_base(&self, base: &DecoderConfig) -> Result<(), Error> {
         self.layers.map_or(Ok(()), |range| range.check(base))
     }
 
-    fn num_trainable(&self, base: &Qwen2Config) -> usize {
+    fn num_trainable(&self, base: &DecoderConfig) -> usize {
         self.places(base).map(|(_, kind)| kind.width(base)).sum()
     }
 
-    fn modules(&self, base: &Qwen2Config) -> ModuleListing {
+    fn modules(&self, base: &DecoderConfig) -> ModuleListing {
         let places = self.places(base);
         ModuleListing::biases(places.map(|(layer, kind)| (layer, kind, kind.width(base))))
     }
@@ -77,22 +66,33 @@ impl Method for BitFitConfig {
 
 impl BitFitConfig {
     /// Layer and module of every bias that is trained.
-    pub fn places(&self, base: &Qwen2Config) -> impl Iterator<Item = (usize, BiasKind)> {
+    pub fn places(&self, base: &DecoderConfig) -> impl Iterator<Item = (usize, LayerModule)> {
         let (first, last) = match self.layers {
             Some(range) => (range.first(), range.last()),
             None => (0, base.num_hidden_layers - 1),
         };
-        // In one order and once each, however they were named.
-        let kinds: Vec<BiasKind> = BiasKind::ALL
-            .into_iter()
-            .filter(|kind| self.target_modules.contains(kind))
-            .collect();
+        let kinds = self.modules_of_a_layer(base);
         (first..=last).flat_map(move |layer| kinds.clone().into_iter().map(move |k| (layer, k)))
+    }
+
+    /// The modules of a layer whose biases are trained, in one order and once each.
+    fn modules_of_a_layer(&self, base: &DecoderConfig) -> Vec<LayerModule> {
+        const ATTENTION_INPUTS: &[LayerModule] =
+            &[LayerModule::QProj, LayerModule::KProj, LayerModule::VProj];
+        let targets = match &self.target_modules {
+            Some(modules) => modules,
+            None if base.biases.is_empty() => ATTENTION_INPUTS,
+            None => &base.biases,
+        };
+        LayerModule::ALL
+            .into_iter()
+            .filter(|module| targets.contains(module))
+            .collect()
     }
 
     pub(crate) fn build<B: Backend>(
         &self,
-        base: &Qwen2Config,
+        base: &DecoderConfig,
         mut source: Source<'_>,
         device: &B::Device,
     ) -> BitFit<B> {
@@ -100,14 +100,14 @@ impl BitFitConfig {
         for (layer, kind) in self.places(base) {
             let name = bias_name(layer, kind);
             let delta = source.param(&name, [kind.width(base)], Init::Zeros, device);
-            *adapter.layers[layer].of_mut(kind) = Some(delta);
+            adapter.layers[layer][kind as usize] = Some(delta);
         }
         adapter
     }
 }
 
 /// The name of a trained bias, as a checkpoint names one.
-fn bias_name(layer: usize, kind: BiasKind) -> String {
+fn bias_name(layer: usize, kind: LayerModule) -> String {
     format!("{}.bias", kind.module_path(layer))
 }
 
@@ -117,19 +117,8 @@ pub struct BitFit<B: Backend> {
     layers: Vec<BiasDeltas<B>>,
 }
 
-/// One layer's, `[d_out]` each.
-#[derive(Module, Debug)]
-struct BiasDeltas<B: Backend> {
-    q_proj: Option<Param<Tensor<B, 1>>>,
-    k_proj: Option<Param<Tensor<B, 1>>>,
-    v_proj: Option<Param<Tensor<B, 1>>>,
-    o_proj: Option<Param<Tensor<B, 1>>>,
-    gate_proj: Option<Param<Tensor<B, 1>>>,
-    up_proj: Option<Param<Tensor<B, 1>>>,
-    down_proj: Option<Param<Tensor<B, 1>>>,
-    input_layernorm: Option<Param<Tensor<B, 1>>>,
-    post_attention_layernorm: Option<Param<Tensor<B, 1>>>,
-}
+/// One layer's, `[d_out]` each, in the order of [`LayerModule::ALL`].
+type BiasDeltas<B> = [Option<Param<Tensor<B, 1>>>; LayerModule::ALL.len()];
 
 impl<B: Backend> BitFit<B> {
     /// An adapter from given deltas: layer, module, and the numbers added, `[d_out]`.
@@ -138,8 +127,8 @@ impl<B: Backend> BitFit<B> {
     /// If a layer or a length is not the base's.
     #[must_use]
     pub fn from_data(
-        deltas: impl IntoIterator<Item = (usize, BiasKind, TensorData)>,
-        base: &Qwen2Config,
+        deltas: impl IntoIterator<Item = (usize, LayerModule, TensorData)>,
+        base: &DecoderConfig,
         device: &B::Device,
     ) -> Self {
         let mut adapter = Self::empty(base);
@@ -147,60 +136,28 @@ impl<B: Backend> BitFit<B> {
             let delta =
                 TensorData::new(delta.iter::<f64>().collect::<Vec<_>>(), [kind.width(base)]);
             let name = bias_name(layer, kind);
-            *adapter.layers[layer].of_mut(kind) =
+            adapter.layers[layer][kind as usize] =
                 Some(crate::param::trainable(&name, delta, device));
         }
         adapter
     }
 
-    fn empty(base: &Qwen2Config) -> Self {
-        let none = || BiasDeltas {
-            q_proj: None,
-            k_proj: None,
-            v_proj: None,
-            o_proj: None,
-            gate_proj: None,
-            up_proj: None,
-            down_proj: None,
-            input_layernorm: None,
-            post_attention_layernorm: None,
-        };
+    fn empty(base: &DecoderConfig) -> Self {
         Self {
-            layers: (0..base.num_hidden_layers).map(|_| none()).collect(),
-        }
-    }
-}
-
-impl<B: Backend> BiasDeltas<B> {
-    fn of_mut(&mut self, kind: BiasKind) -> &mut Option<Param<Tensor<B, 1>>> {
-        match kind {
-            BiasKind::QProj => &mut self.q_proj,
-            BiasKind::KProj => &mut self.k_proj,
-            BiasKind::VProj => &mut self.v_proj,
-            BiasKind::OProj => &mut self.o_proj,
-            BiasKind::GateProj => &mut self.gate_proj,
-            BiasKind::UpProj => &mut self.up_proj,
-            BiasKind::DownProj => &mut self.down_proj,
-            BiasKind::InputLayernorm => &mut self.input_layernorm,
-            BiasKind::PostAttentionLayernorm => &mut self.post_attention_layernorm,
+            layers: (0..base.num_hidden_layers)
+                .map(|_| std::array::from_fn(|_| None))
+                .collect(),
         }
     }
 }
 
 impl<B: Backend> Adapter<B> for BitFit<B> {
     fn inject(&self) -> Injection<B> {
-        let value = |delta: &Option<Param<Tensor<B, 1>>>| delta.as_ref().map(Param::val);
-        let layers = self.layers.iter().map(|deltas| LayerBiases {
-            q_proj: value(&deltas.q_proj),
-            k_proj: value(&deltas.k_proj),
-            v_proj: value(&deltas.v_proj),
-            o_proj: value(&deltas.o_proj),
-            gate_proj: value(&deltas.gate_proj),
-            up_proj: value(&deltas.up_proj),
-            down_proj: value(&deltas.down_proj),
-            input_layernorm: value(&deltas.input_layernorm),
-            post_attention_layernorm: value(&deltas.post_attention_layernorm),
-        });
-        Injection::Biases(layers.collect())
+        let layer = |deltas: &BiasDeltas<B>| {
+            let deltas = LayerModule::ALL.into_iter().zip(deltas);
+            let deltas = deltas.filter_map(|(module, delta)| Some((module, delta.as_ref()?.val())));
+            deltas.collect::<LayerBiases<B>>()
+        };
+        Injection::Biases(self.layers.iter().map(layer).collect())
     }
 }

@@ -1,8 +1,8 @@
 //! `[method]`: which method, and its options.
 
 use burn::tensor::{TensorData, backend::Backend};
+use burn_peft_decoder::{Decoder, DecoderConfig};
 use burn_peft_ops::Ops;
-use burn_qwen2::{Qwen2, Qwen2Config};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -125,7 +125,7 @@ impl MethodConfig {
     ///
     /// # Errors
     /// An option that does not fit it, by name.
-    pub fn check_base(&self, base: &Qwen2Config) -> Result<(), Error> {
+    pub fn check_base(&self, base: &DecoderConfig) -> Result<(), Error> {
         let (tokens, positions) = (self.num_virtual_tokens(), base.max_position_embeddings);
         // A row of two tokens is the shortest that teaches anything.
         if tokens + 2 > positions {
@@ -176,13 +176,13 @@ impl MethodConfig {
 
     /// How many parameters an adapter of this kind trains on a base of this size.
     #[must_use]
-    pub fn num_trainable(&self, base: &Qwen2Config) -> usize {
+    pub fn num_trainable(&self, base: &DecoderConfig) -> usize {
         self.method().num_trainable(base)
     }
 
     /// The modules of an adapter of this kind for a base of this size, under PEFT's names.
     #[must_use]
-    pub fn modules(&self, base: &Qwen2Config) -> ModuleListing {
+    pub fn modules(&self, base: &DecoderConfig) -> ModuleListing {
         self.method().modules(base)
     }
 
@@ -194,7 +194,7 @@ impl MethodConfig {
     /// As [`validate`](Self::validate) and [`check_base`](Self::check_base), and a text without tokens.
     pub fn init<B: Ops>(
         &self,
-        base: &Qwen2<B>,
+        base: &Decoder<B>,
         tokens: &InitTokens,
         seed: u64,
     ) -> Result<AnyAdapter<B>, Error> {
@@ -233,7 +233,7 @@ impl MethodConfig {
     pub fn with_state<B: Backend>(
         &self,
         value: &dyn Fn(&str) -> TensorData,
-        base: &Qwen2Config,
+        base: &DecoderConfig,
         device: &B::Device,
     ) -> AnyAdapter<B> {
         let given = Source::Given(value);

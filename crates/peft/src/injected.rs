@@ -3,17 +3,17 @@
 use std::{cell::OnceCell, ops::ControlFlow};
 
 use burn::tensor::{Tensor, backend::Backend};
-use burn_peft_ops::Ops;
-use burn_qwen2::{
-    AttentionMask, Generated, GenerationOptions, KvCache, LayerKv, Past, Qwen2, generate,
+use burn_peft_decoder::{
+    AttentionMask, Decoder, Generated, GenerationOptions, KvCache, LayerKv, Past, generate,
 };
+use burn_peft_ops::Ops;
 
 use crate::{Adapter, Injection, Inputs, PeftModel, Placement, Prepared, VirtualTokens};
 
 /// A frozen base, and what an adapter adds to it: computed, and ready for any number of batches.
 #[derive(Debug)]
 pub struct Injected<B: Backend> {
-    base: Qwen2<B>,
+    base: Decoder<B>,
     injection: Injection<B>,
     /// Whether there are more batches to come than one.
     many: bool,
@@ -114,7 +114,7 @@ impl<B: Ops> Injected<B> {
 }
 
 impl<B: Ops> Lead<B> {
-    fn of(base: &Qwen2<B>, VirtualTokens { embeddings }: VirtualTokens<B>) -> Self {
+    fn of(base: &Decoder<B>, VirtualTokens { embeddings }: VirtualTokens<B>) -> Self {
         let tokens = embeddings.dims()[0];
         let layers = base.config().num_hidden_layers;
         let mut cache = KvCache::empty(layers, 1);

@@ -1,6 +1,6 @@
 //! A range of decoder layers, as options name it.
 
-use burn_qwen2::Qwen2Config;
+use burn_peft_decoder::DecoderConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -26,7 +26,7 @@ impl LayerRange {
     }
 
     /// Refuses a range that `base` has not.
-    pub(crate) fn check(self, base: &Qwen2Config) -> Result<(), Error> {
+    pub(crate) fn check(self, base: &DecoderConfig) -> Result<(), Error> {
         let [first, last] = self.0;
         let layers = base.num_hidden_layers;
         if first <= last && last < layers {

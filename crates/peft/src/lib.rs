@@ -34,7 +34,6 @@
 
 mod adapter;
 mod any;
-mod bias_kind;
 mod bitfit;
 mod config;
 mod error;
@@ -56,8 +55,8 @@ mod virtual_tokens;
 
 pub use adapter::{Adapter, Injection, VirtualTokens};
 pub use any::{AnyAdapter, NoAdapter};
-pub use bias_kind::{BiasKind, LayerWidths};
 pub use bitfit::{BitFit, BitFitConfig};
+pub use burn_peft_decoder::LayerModule;
 pub use config::{MethodConfig, TokenCounts, parameter_line};
 pub use error::Error;
 pub use injected::Injected;

@@ -14,7 +14,7 @@ mod base;
 
 use std::fmt;
 
-use crate::BiasKind;
+use crate::LayerModule;
 
 /// A module and what is in it. Its `Display` is the listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl ModuleListing {
 
     /// Changes of biases, by layer and place. The biases of a layer must follow each other.
     #[must_use]
-    pub fn biases(biases: impl IntoIterator<Item = (usize, BiasKind, usize)>) -> Self {
+    pub fn biases(biases: impl IntoIterator<Item = (usize, LayerModule, usize)>) -> Self {
         let mut layers: Vec<(String, Self)> = Vec::new();
         for (layer, kind, width) in biases {
             let name = layer.to_string();

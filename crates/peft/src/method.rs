@@ -1,6 +1,6 @@
 //! What every method's options can say of themselves without a backend.
 
-use burn_qwen2::Qwen2Config;
+use burn_peft_decoder::DecoderConfig;
 
 use crate::{Error, ModuleListing};
 
@@ -16,15 +16,15 @@ pub(crate) trait Method {
     fn validate(&self) -> Result<(), Error>;
 
     /// Checks what depends on the base.
-    fn check_base(&self, _base: &Qwen2Config) -> Result<(), Error> {
+    fn check_base(&self, _base: &DecoderConfig) -> Result<(), Error> {
         Ok(())
     }
 
     /// How many parameters an adapter of this kind trains on a base of this size.
-    fn num_trainable(&self, base: &Qwen2Config) -> usize;
+    fn num_trainable(&self, base: &DecoderConfig) -> usize;
 
     /// The modules of an adapter for a base of this size, under PEFT's names, with all that it trains.
-    fn modules(&self, base: &Qwen2Config) -> ModuleListing;
+    fn modules(&self, base: &DecoderConfig) -> ModuleListing;
 
     /// The option `num_virtual_tokens`, where the method has virtual tokens.
     fn num_virtual_tokens(&self) -> Option<Option<usize>> {

@@ -6,8 +6,8 @@ use burn::{
     module::Module,
     tensor::{Int, Tensor, backend::Backend},
 };
+use burn_peft_decoder::{AttentionMask, Decoder, Generated, GenerationOptions};
 use burn_peft_ops::Ops;
-use burn_qwen2::{AttentionMask, Generated, GenerationOptions, Qwen2};
 
 use crate::{Adapter, Injected, Prepared};
 
@@ -16,7 +16,7 @@ use crate::{Adapter, Injected, Prepared};
 /// As a Burn module it is the adapter: records, parameter counts and optimizers see nothing else.
 #[derive(Module, Debug)]
 pub struct PeftModel<B: Backend, A: Module<B>> {
-    base: Qwen2<B>,
+    base: Decoder<B>,
     adapter: A,
 }
 
@@ -62,13 +62,13 @@ impl Placement {
 impl<B: Backend, A: Adapter<B>> PeftModel<B, A> {
     /// Joins `adapter` to `base`.
     #[must_use]
-    pub fn new(base: Qwen2<B>, adapter: A) -> Self {
+    pub fn new(base: Decoder<B>, adapter: A) -> Self {
         Self { base, adapter }
     }
 
     /// The frozen model.
     #[must_use]
-    pub fn base(&self) -> &Qwen2<B> {
+    pub fn base(&self) -> &Decoder<B> {
         &self.base
     }
 
@@ -100,7 +100,7 @@ impl<B: Ops, A: Adapter<B>> PeftModel<B, A> {
         Injected::for_many(self)
     }
 
-    /// Continues every row of a batch; see [`burn_qwen2::generate`].
+    /// Continues every row of a batch; see [`burn_peft_decoder::generate`].
     #[must_use]
     pub fn generate(
         &self,

@@ -4,7 +4,7 @@ use burn::{
     module::{Module, Param},
     tensor::{Tensor, activation, backend::Backend},
 };
-use burn_qwen2::Qwen2Config;
+use burn_peft_decoder::DecoderConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -94,14 +94,14 @@ impl Method for PTuningConfig {
         Ok(())
     }
 
-    fn num_trainable(&self, base: &Qwen2Config) -> usize {
+    fn num_trainable(&self, base: &DecoderConfig) -> usize {
         let sizes = self.sizes(base);
         let lstm = sizes.lstm.map_or(0, |size| size.count());
         let linears = sizes.linears.iter().map(|size| linear::count(*size));
         sizes.table[0] * sizes.table[1] + lstm + linears.sum::<usize>()
     }
 
-    fn modules(&self, base: &Qwen2Config) -> ModuleListing {
+    fn modules(&self, base: &DecoderConfig) -> ModuleListing {
         let sizes = self.sizes(base);
         let mut encoder = ModuleListing::new("PromptEncoder")
             .child("embedding", ModuleListing::embedding(sizes.table));
@@ -168,11 +168,11 @@ impl PTuningConfig {
     }
 
     /// The width of the network.
-    pub(crate) fn hidden_size(&self, base: &Qwen2Config) -> usize {
+    pub(crate) fn hidden_size(&self, base: &DecoderConfig) -> usize {
         self.encoder_hidden_size.unwrap_or(base.hidden_size)
     }
 
-    fn sizes(&self, base: &Qwen2Config) -> Sizes {
+    fn sizes(&self, base: &DecoderConfig) -> Sizes {
         let (width, hidden) = (base.hidden_size, self.hidden_size(base));
         let table = [self.count(), width];
         match self.encoder_reparameterization_type {
@@ -202,7 +202,7 @@ impl PTuningConfig {
 
     pub(crate) fn build<B: Backend>(
         &self,
-        base: &Qwen2Config,
+        base: &DecoderConfig,
         mut source: Source<'_>,
         device: &B::Device,
     ) -> PTuning<B> {

@@ -6,8 +6,8 @@ use burn::{
     nn::{Dropout, DropoutConfig},
     tensor::{Tensor, TensorData, backend::Backend, s},
 };
+use burn_peft_decoder::{Decoder, DecoderConfig};
 use burn_peft_ops::Ops;
-use burn_qwen2::{Qwen2, Qwen2Config};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -72,16 +72,16 @@ impl Method for PTuningV2Config {
         check_init(self.init_weights, self.prefix_init_text.as_deref())
     }
 
-    fn check_base(&self, base: &Qwen2Config) -> Result<(), Error> {
+    fn check_base(&self, base: &DecoderConfig) -> Result<(), Error> {
         self.layers.map_or(Ok(()), |range| range.check(base))
     }
 
-    fn num_trainable(&self, base: &Qwen2Config) -> usize {
+    fn num_trainable(&self, base: &DecoderConfig) -> usize {
         let shape = self.shape(base);
         shape.tokens * self.columns(&shape).len()
     }
 
-    fn modules(&self, base: &Qwen2Config) -> ModuleListing {
+    fn modules(&self, base: &DecoderConfig) -> ModuleListing {
         let shape = self.shape(base);
         let table = [shape.tokens, self.columns(&shape).len()];
         ModuleListing::new("PrefixEncoder").child("embedding", ModuleListing::embedding(table))
@@ -113,7 +113,7 @@ impl Method for PTuningV2Config {
 }
 
 impl PTuningV2Config {
-    pub(crate) fn shape(&self, base: &Qwen2Config) -> PrefixShape {
+    pub(crate) fn shape(&self, base: &DecoderConfig) -> PrefixShape {
         let tokens = self.num_virtual_tokens.unwrap_or(DEFAULT_TOKENS);
         PrefixShape::new(tokens, self.prefix_heads, base)
     }
@@ -130,7 +130,7 @@ impl PTuningV2Config {
     /// See [`MethodConfig::init`](crate::MethodConfig::init).
     pub(crate) fn init<B: Ops>(
         &self,
-        base: &Qwen2<B>,
+        base: &Decoder<B>,
         tokens: &InitTokens,
         seed: u64,
     ) -> Result<PTuningV2<B>, Error> {
@@ -144,7 +144,7 @@ impl PTuningV2Config {
     pub(crate) fn with_table<B: Backend>(
         &self,
         table: TensorData,
-        base: &Qwen2Config,
+        base: &DecoderConfig,
         device: &B::Device,
     ) -> PTuningV2<B> {
         let shape = self.shape(base);
@@ -185,7 +185,7 @@ impl<B: Backend> PTuningV2<B> {
     /// # Panics
     /// If the table is as wide as neither number of heads asks for.
     #[must_use]
-    pub fn from_data(table: TensorData, base: &Qwen2Config, device: &B::Device) -> Self {
+    pub fn from_data(table: TensorData, base: &DecoderConfig, device: &B::Device) -> Self {
         let [tokens, columns] = [table.shape[0], table.shape[1]];
         let config = [PrefixHeads::Kv, PrefixHeads::Attention]
             .map(|prefix_heads| PTuningV2Config {

@@ -2,8 +2,8 @@
 //! what it starts from.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend, s};
+use burn_peft_decoder::{AttentionMask, Decoder, DecoderConfig, KvCache, LayerKv};
 use burn_peft_ops::Ops;
-use burn_qwen2::{AttentionMask, KvCache, LayerKv, Qwen2, Qwen2Config};
 use rand::{SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +49,7 @@ pub(crate) struct PrefixShape {
 }
 
 impl PrefixShape {
-    pub(crate) fn new(tokens: usize, heads: PrefixHeads, base: &Qwen2Config) -> Self {
+    pub(crate) fn new(tokens: usize, heads: PrefixHeads, base: &DecoderConfig) -> Self {
         Self {
             tokens,
             layers: base.num_hidden_layers,
@@ -99,7 +99,7 @@ impl PrefixShape {
     pub(crate) fn start<B: Ops>(
         &self,
         init: PrefixInit,
-        base: &Qwen2<B>,
+        base: &Decoder<B>,
         tokens: &InitTokens,
         seed: u64,
     ) -> Result<Vec<f32>, Error> {
@@ -123,7 +123,7 @@ impl PrefixShape {
     }
 
     /// The keys and values that the base has for so many tokens at the start of a row.
-    fn of_tokens<B: Ops>(&self, base: &Qwen2<B>, ids: Vec<u32>) -> Vec<f32> {
+    fn of_tokens<B: Ops>(&self, base: &Decoder<B>, ids: Vec<u32>) -> Vec<f32> {
         let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
         let ids = TensorData::new(ids, [1, self.tokens]);
         let ids = Tensor::<B, 2, Int>::from_data(ids, &base.device());

@@ -6,8 +6,8 @@ use burn::{
     nn::{Dropout, DropoutConfig},
     tensor::{Tensor, TensorData, activation, backend::Backend},
 };
+use burn_peft_decoder::{Decoder, DecoderConfig};
 use burn_peft_ops::Ops;
-use burn_qwen2::{Qwen2, Qwen2Config};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -81,7 +81,7 @@ impl Method for PrefixTuningConfig {
         check_init(self.init_weights, self.prefix_init_text.as_deref())
     }
 
-    fn num_trainable(&self, base: &Qwen2Config) -> usize {
+    fn num_trainable(&self, base: &DecoderConfig) -> usize {
         if !self.prefix_projection {
             return self.without_projection().num_trainable(base);
         }
@@ -90,7 +90,7 @@ impl Method for PrefixTuningConfig {
         shape.tokens * shape.token_dim() + linears.iter().sum::<usize>()
     }
 
-    fn modules(&self, base: &Qwen2Config) -> ModuleListing {
+    fn modules(&self, base: &DecoderConfig) -> ModuleListing {
         if !self.prefix_projection {
             return self.without_projection().modules(base);
         }
@@ -156,7 +156,7 @@ impl PrefixTuningConfig {
         }
     }
 
-    pub(crate) fn shape(&self, base: &Qwen2Config) -> PrefixShape {
+    pub(crate) fn shape(&self, base: &DecoderConfig) -> PrefixShape {
         self.without_projection().shape(base)
     }
 
@@ -175,7 +175,7 @@ impl PrefixTuningConfig {
     /// See [`MethodConfig::init`](crate::MethodConfig::init). Only for options with a projection.
     pub(crate) fn init<B: Ops>(
         &self,
-        base: &Qwen2<B>,
+        base: &Decoder<B>,
         tokens: &InitTokens,
         seed: u64,
     ) -> Result<PrefixTuning<B>, Error> {
@@ -190,7 +190,7 @@ impl PrefixTuningConfig {
 
     pub(crate) fn build<B: Backend>(
         &self,
-        base: &Qwen2Config,
+        base: &DecoderConfig,
         mut source: Source<'_>,
         device: &B::Device,
     ) -> PrefixTuning<B> {

@@ -1,8 +1,8 @@
 //! A batch that an adapter has done its part to.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend, s};
+use burn_peft_decoder::{AttentionMask, Decoder, KvCache, LayerBiases, LayerKv, Past};
 use burn_peft_ops::Ops;
-use burn_qwen2::{AttentionMask, KvCache, LayerBiases, LayerKv, Past, Qwen2};
 
 use crate::{VirtualTokens, injected::Lead};
 
@@ -10,7 +10,7 @@ use crate::{VirtualTokens, injected::Lead};
 #[derive(Debug, Clone)]
 pub struct Prepared<B: Backend> {
     /// The base, with the adapter's biases where it has some.
-    pub base: Qwen2<B>,
+    pub base: Decoder<B>,
     /// `[batch, new_seq, d_model]`: the embeddings of real and virtual tokens.
     pub hidden: Tensor<B, 3>,
     /// `[batch, new_seq]`.
@@ -25,7 +25,11 @@ pub struct Prepared<B: Backend> {
 }
 
 impl<B: Ops> Prepared<B> {
-    pub(crate) fn bare(base: Qwen2<B>, input_ids: Tensor<B, 2, Int>, mask: AttentionMask) -> Self {
+    pub(crate) fn bare(
+        base: Decoder<B>,
+        input_ids: Tensor<B, 2, Int>,
+        mask: AttentionMask,
+    ) -> Self {
         let cache = KvCache::empty(base.config().num_hidden_layers, mask.batch());
         Self {
             hidden: base.embed(input_ids),
@@ -156,8 +160,8 @@ impl<B: Ops> Prepared<B> {
         }
     }
 
-    /// The hidden states of some cells, behind the last norm; see [`Qwen2::decode_cells`] and, behind a
-    /// shared prompt, [`Qwen2::decode_behind`].
+    /// The hidden states of some cells, behind the last norm; see [`Decoder::decode_cells`] and, behind a
+    /// shared prompt, [`Decoder::decode_behind`].
     ///
     /// # Shapes
     /// - output: `[cells, d_model]`

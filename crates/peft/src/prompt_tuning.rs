@@ -4,7 +4,7 @@ use burn::{
     module::{Module, Param},
     tensor::{Tensor, TensorData, backend::Backend},
 };
-use burn_qwen2::{Qwen2, Qwen2Config};
+use burn_peft_decoder::{Decoder, DecoderConfig};
 use rand::{SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
@@ -105,11 +105,11 @@ impl Method for PromptTuningConfig {
         Ok(())
     }
 
-    fn num_trainable(&self, base: &Qwen2Config) -> usize {
+    fn num_trainable(&self, base: &DecoderConfig) -> usize {
         self.count() * base.hidden_size
     }
 
-    fn modules(&self, base: &Qwen2Config) -> ModuleListing {
+    fn modules(&self, base: &DecoderConfig) -> ModuleListing {
         let table = [self.count(), base.hidden_size];
         ModuleListing::new("PromptEmbedding").child("embedding", ModuleListing::embedding(table))
     }
@@ -172,7 +172,7 @@ impl PromptTuningConfig {
     /// See [`MethodConfig::init`](crate::MethodConfig::init).
     pub(crate) fn init<B: Backend>(
         &self,
-        base: &Qwen2<B>,
+        base: &Decoder<B>,
         tokens: &InitTokens,
         seed: u64,
     ) -> Result<PromptTuning<B>, Error> {
@@ -238,7 +238,7 @@ impl<B: Backend> Adapter<B> for PromptTuning<B> {
 }
 
 /// The mean of the embeddings of a label's tokens, `[d_model]`.
-fn mean_embedding<B: Backend>(base: &Qwen2<B>, ids: &[u32]) -> Result<Vec<f32>, Error> {
+fn mean_embedding<B: Backend>(base: &Decoder<B>, ids: &[u32]) -> Result<Vec<f32>, Error> {
     if ids.is_empty() {
         return Err(Error::option(
             "prompt_tuning_init_labels",

@@ -11,8 +11,8 @@ use burn::{
 };
 use burn_peft::{AnyAdapter, Inputs, NoAdapter, PeftModel, Placement};
 use burn_peft_data::{Batch, IGNORE_INDEX};
+use burn_peft_decoder::{AttentionMask, Decoder, GenerationOptions};
 use burn_peft_ops::Ops;
-use burn_qwen2::{AttentionMask, GenerationOptions, Qwen2};
 use burn_train::TrainStep;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
@@ -99,7 +99,7 @@ where
 /// Seconds of each of `tokens` greedy tokens behind a prompt of `shape`, the first not counted: it ends the
 /// prompt's own pass.
 pub fn time_decoding<B: Ops>(
-    base: Qwen2<B>,
+    base: Decoder<B>,
     batch: usize,
     prompt: usize,
     tokens: usize,

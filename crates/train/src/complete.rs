@@ -5,8 +5,8 @@ use std::{borrow::Cow, ops::ControlFlow};
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_peft::{Adapter, Inputs, PeftModel, Placement};
 use burn_peft_data::{Prompt, Row, Rows, Template, TextTokenizer, instruction_prompt};
+use burn_peft_decoder::{AttentionMask, Checkpoint, GenerationOptions};
 use burn_peft_ops::Ops;
-use burn_qwen2::{AttentionMask, Checkpoint, GenerationOptions};
 
 use crate::{Error, scoring::Scored};
 

@@ -173,7 +173,7 @@ pub enum Error {
 
     /// The base.
     #[error(transparent)]
-    Model(#[from] burn_qwen2::Error),
+    Model(#[from] burn_peft_decoder::Error),
 
     /// The method's options.
     #[error(transparent)]

@@ -3,8 +3,8 @@
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use burn_peft::{Adapter, Injected, Inputs, PeftModel, Placement, Prepared};
 use burn_peft_data::{Batch, IGNORE_INDEX};
+use burn_peft_decoder::{AttentionMask, Decoder, Past};
 use burn_peft_ops::Ops;
-use burn_qwen2::{AttentionMask, Past, Qwen2};
 
 /// Negative log-likelihoods of a batch's supervised tokens.
 #[derive(Debug, Clone)]
@@ -78,7 +78,7 @@ impl Question {
     /// `lead` is the prepared batch's.
     pub(crate) fn score<B: Ops>(
         &self,
-        base: &Qwen2<B>,
+        base: &Decoder<B>,
         hidden: Tensor<B, 2>,
         lead: Option<Tensor<B, 2>>,
     ) -> TokenLosses<B> {

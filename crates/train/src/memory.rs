@@ -1,7 +1,7 @@
 //! What a training step takes of memory, estimated before it is made.
 
 use burn::tensor::DType;
-use burn_qwen2::Qwen2Config;
+use burn_peft_decoder::DecoderConfig;
 
 use crate::GradientCheckpointing;
 
@@ -24,7 +24,7 @@ impl StepSize {
     /// Bytes of a step on the CPU: the base, and the states that are kept for the backward pass. (Layers'
     /// inputs, queries, keys and values, gate and up; docs/performance.md has it next to measurements.)
     #[must_use]
-    pub fn bytes(&self, base: &Qwen2Config, recompute: bool) -> usize {
+    pub fn bytes(&self, base: &DecoderConfig, recompute: bool) -> usize {
         let width = self.dtype.size();
         let weights = base.num_parameters() * width;
         let input = base.hidden_size;
@@ -43,7 +43,7 @@ impl StepSize {
 impl GradientCheckpointing {
     /// Whether a step recomputes. `memory`, in bytes, is what there is; `None` where that is unknown.
     #[must_use]
-    pub fn decide(self, size: StepSize, base: &Qwen2Config, memory: Option<u64>) -> bool {
+    pub fn decide(self, size: StepSize, base: &DecoderConfig, memory: Option<u64>) -> bool {
         match (self, memory) {
             (Self::Always, _) => true,
             (Self::Never, _) | (Self::Auto, None) => false,
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn auto_recomputes_where_the_estimate_exceeds_the_memory() {
-        let base = Qwen2Config::named("qwen2.5-0.5b").expect("a known name");
+        let base = DecoderConfig::named("qwen2.5-0.5b").expect("a known name");
         let size = StepSize {
             dtype: DType::F32,
             batch: 4,

@@ -12,9 +12,9 @@ use burn_peft_data::{
     BatchOrder, EvalLoader, Example, Padding, Rows, RunLength, StepLoader, Template, TextTokenizer,
     TokenizeOptions, Tokenized, tokenize_rows,
 };
+use burn_peft_decoder::{Checkpoint as ModelCheckpoint, Decoder};
 use burn_peft_format::{ModelCard, folder_from_adapter};
 use burn_peft_ops::Ops;
-use burn_qwen2::{Checkpoint as ModelCheckpoint, Qwen2};
 use serde::Serialize;
 
 use crate::{
@@ -197,7 +197,7 @@ where
         _ => None,
     };
 
-    let base = Qwen2::<B>::from_inner(base);
+    let base = Decoder::<B>::from_inner(base);
     let adapter = init_adapter(config, &inputs.tokenizer, &base)?;
     let trainable_params = burn::module::Module::num_params(&adapter);
     let all_params = inputs.checkpoint.config().num_parameters() + trainable_params;

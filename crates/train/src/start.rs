@@ -4,9 +4,9 @@ use std::path::Path;
 
 use burn_peft::{AnyAdapter, InitTokens, TokenCounts};
 use burn_peft_data::{Template, TextTokenizer};
+use burn_peft_decoder::Decoder;
 use burn_peft_format::{AdapterFolder, adapter_from_folder};
 use burn_peft_ops::Ops;
-use burn_qwen2::Qwen2;
 
 use crate::{Error, RunConfig};
 
@@ -40,7 +40,7 @@ fn virtual_tokens_of(folder: &AdapterFolder) -> Option<usize> {
 pub(crate) fn init_adapter<B: Ops>(
     config: &RunConfig,
     tokenizer: &TextTokenizer,
-    base: &Qwen2<B>,
+    base: &Decoder<B>,
 ) -> Result<AnyAdapter<B>, Error> {
     let encode = |text: &String| tokenizer.encode(text);
     let tokens = InitTokens {

@@ -5,11 +5,11 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use burn::tensor::backend::AutodiffBackend;
 use burn_peft::{InitTokens, MethodConfig, PeftModel};
+use burn_peft_decoder::{Checkpoint, Decoder, DecoderConfig};
 use burn_peft_ops::Ops;
 use burn_peft_train::{
     GradientCheckpointing, StepSize, SyntheticBatch, Trainee, time_decoding, time_steps,
 };
-use burn_qwen2::{Checkpoint, Qwen2, Qwen2Config};
 use serde::Serialize;
 
 use super::shared::{ComputeArgs, Recompute, method_config};
@@ -114,8 +114,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 impl Args {
-    fn config(&self) -> Result<Qwen2Config> {
-        if let Some(config) = Qwen2Config::named(&self.shape) {
+    fn config(&self) -> Result<DecoderConfig> {
+        if let Some(config) = DecoderConfig::named(&self.shape) {
             return Ok(config);
         }
         let folder = Path::new(&self.shape);
@@ -123,7 +123,7 @@ impl Args {
             bail!(
                 "--shape {}: no such model folder; the shapes with a name are {}",
                 self.shape,
-                Qwen2Config::NAMES.join(", ")
+                DecoderConfig::NAMES.join(", ")
             );
         }
         Ok(Checkpoint::read_config(folder)?)
@@ -136,7 +136,7 @@ impl Args {
         method_config(self.method.as_deref(), tokens, &self.set)
     }
 
-    fn check(&self, config: &Qwen2Config, method: &MethodConfig) -> Result<()> {
+    fn check(&self, config: &DecoderConfig, method: &MethodConfig) -> Result<()> {
         for (flag, value) in [
             ("--batch", Some(self.batch)),
             ("--seq", Some(self.seq)),
@@ -169,7 +169,7 @@ impl Args {
 
 struct Bench<'a> {
     args: &'a Args,
-    config: Qwen2Config,
+    config: DecoderConfig,
     method: MethodConfig,
 }
 
@@ -185,12 +185,12 @@ impl Job for Bench<'_> {
         } = self;
         if let Some(tokens) = args.new_tokens {
             let dtype = args.compute.dtype(None).into();
-            let base = Qwen2::<B::InnerBackend>::random(config, dtype, &device)?;
+            let base = Decoder::<B::InnerBackend>::random(config, dtype, &device)?;
             let seconds = time_decoding(base, args.batch, args.seq, tokens);
             let peak_gib = peak_gib::<B>(&device);
             return args.report_decoding(tokens, seconds, peak_gib);
         }
-        let base = Qwen2::<B>::random(config, args.compute.dtype(None).into(), &device)?;
+        let base = Decoder::<B>::random(config, args.compute.dtype(None).into(), &device)?;
         let known_ids = base.config().vocab_size;
         let tokens = InitTokens {
             known_ids,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use burn_peft::BiasKind;
+use burn_peft::LayerModule;
 use burn_peft_format::{AdapterFolder, BiasMovement, MethodOptions, write_whole};
 
 use super::shared::display;
@@ -67,8 +67,8 @@ struct Grid {
     /// Layers 0 to the last that has a bias here.
     layers: usize,
     /// Kinds that some layer has, attention first.
-    kinds: Vec<BiasKind>,
-    cells: BTreeMap<(usize, BiasKind), f64>,
+    kinds: Vec<LayerModule>,
+    cells: BTreeMap<(usize, LayerModule), f64>,
 }
 
 impl Grid {
@@ -79,7 +79,7 @@ impl Grid {
             .collect();
         Self {
             layers: cells.keys().map(|(layer, _)| layer + 1).max().unwrap_or(0),
-            kinds: BiasKind::ALL
+            kinds: LayerModule::ALL
                 .into_iter()
                 .filter(|kind| cells.keys().any(|(_, known)| known == kind))
                 .collect(),
@@ -88,7 +88,7 @@ impl Grid {
     }
 
     /// None where the layer has no such bias.
-    fn cell(&self, layer: usize, kind: BiasKind) -> Option<f64> {
+    fn cell(&self, layer: usize, kind: LayerModule) -> Option<f64> {
         self.cells.get(&(layer, kind)).copied()
     }
 }
@@ -96,7 +96,7 @@ impl Grid {
 /// The table for people.
 pub(crate) fn to_text(movement: &[BiasMovement]) -> String {
     let grid = Grid::new(movement);
-    let width = |kind: &BiasKind| kind.name().len().max(8);
+    let width = |kind: &LayerModule| kind.name().len().max(8);
     let mut text = String::from("mean absolute change of each bias\nlayer");
     for kind in &grid.kinds {
         text += &format!("  {:>1$}", kind.name(), width(kind));
@@ -120,7 +120,7 @@ pub(crate) fn to_text(movement: &[BiasMovement]) -> String {
 mod tests {
     use super::*;
 
-    fn moved(layer: usize, kind: BiasKind, mean_abs_change: f64) -> BiasMovement {
+    fn moved(layer: usize, kind: LayerModule, mean_abs_change: f64) -> BiasMovement {
         BiasMovement {
             layer,
             kind,
@@ -131,9 +131,9 @@ mod tests {
     #[test]
     fn the_table_has_a_row_a_layer_and_a_column_a_kind() {
         let text = to_text(&[
-            moved(0, BiasKind::QProj, 0.00125),
-            moved(2, BiasKind::QProj, 0.5),
-            moved(2, BiasKind::InputLayernorm, 0.0),
+            moved(0, LayerModule::QProj, 0.00125),
+            moved(2, LayerModule::QProj, 0.5),
+            moved(2, LayerModule::InputLayernorm, 0.0),
         ]);
         assert_eq!(
             text,

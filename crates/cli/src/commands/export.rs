@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use burn_peft_decoder::Checkpoint;
 use burn_peft_format::{AdapterFolder, PROMPT_EMBEDS_FILE};
-use burn_qwen2::Checkpoint;
 use clap::ValueEnum;
 
 use super::shared::display;

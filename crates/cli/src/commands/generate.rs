@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 use anyhow::{Context, Result, bail};
 use burn::tensor::backend::AutodiffBackend;
 use burn_peft_data::{Message, Prompt};
+use burn_peft_decoder::{FinishReason, GenerationOptions};
 use burn_peft_ops::Ops;
 use burn_peft_train::left_padded;
-use burn_qwen2::{FinishReason, GenerationOptions};
 use serde::Serialize;
 
 use super::shared::{ComputeArgs, ModelArgs, OpenModel};

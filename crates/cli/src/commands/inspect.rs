@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use burn_peft::{MethodConfig, ModuleListing};
+use burn_peft_decoder::{Checkpoint, DecoderConfig};
 use burn_peft_format::{AdapterFolder, BiasMovement, CONFIG_FILE};
-use burn_qwen2::{Checkpoint, Qwen2Config};
 use serde::Serialize;
 
 use super::{
@@ -87,7 +87,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     } else if args.path.is_file() {
         let text = std::fs::read_to_string(&args.path)
             .with_context(|| format!("cannot read {}", display(&args.path)))?;
-        args.model_report(&Qwen2Config::parse(&text, &args.path)?)?
+        args.model_report(&DecoderConfig::parse(&text, &args.path)?)?
     } else if args.path.join(CONFIG_FILE).exists() || !args.path.join("config.json").exists() {
         args.adapter_report()?
     } else {
@@ -101,7 +101,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 /// The configuration of a model folder; where it holds weights too, they must fit.
-fn model_config(folder: &Path) -> Result<Qwen2Config> {
+fn model_config(folder: &Path) -> Result<DecoderConfig> {
     let weights = ["model.safetensors", "model.safetensors.index.json"];
     if weights.iter().any(|name| folder.join(name).exists()) {
         return Ok(Checkpoint::open(folder)?.config().clone());
@@ -110,7 +110,7 @@ fn model_config(folder: &Path) -> Result<Qwen2Config> {
 }
 
 impl Args {
-    fn model_report(&self, config: &Qwen2Config) -> Result<Report> {
+    fn model_report(&self, config: &DecoderConfig) -> Result<Report> {
         self.biases.refuse_model(&self.path)?;
         let base = config.num_parameters();
         let method = self.method_config()?;
@@ -174,7 +174,7 @@ impl Args {
     }
 }
 
-fn base_and_adapter(config: &Qwen2Config, adapter: ModuleListing) -> Vec<ModuleListing> {
+fn base_and_adapter(config: &DecoderConfig, adapter: ModuleListing) -> Vec<ModuleListing> {
     let base = ModuleListing::from(config).note("frozen");
     vec![base, adapter.note("trainable")]
 }

@@ -6,10 +6,10 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::DType;
 use burn_peft::{AnyAdapter, MethodConfig, NoAdapter, PeftModel};
 use burn_peft_data::{Template, TextTokenizer};
+use burn_peft_decoder::Checkpoint;
 use burn_peft_format::{AdapterFolder, CONFIG_FILE, adapter_from_folder};
 use burn_peft_ops::Ops;
 use burn_peft_train::{BaseDtype, GradientCheckpointing, Override, RunConfig};
-use burn_qwen2::Checkpoint;
 use clap::{
     ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},

@@ -1,12 +1,12 @@
 //! The listing of the base.
 
-use burn_qwen2::Qwen2Config;
+use burn_peft_decoder::DecoderConfig;
 
 use super::{ModuleListing, linear_without_parameters};
 
-impl From<&Qwen2Config> for ModuleListing {
+impl From<&DecoderConfig> for ModuleListing {
     /// The modules of transformers' `Qwen2ForCausalLM`. A tied head has no parameters of its own.
-    fn from(config: &Qwen2Config) -> Self {
+    fn from(config: &DecoderConfig) -> Self {
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let layer = decoder_layer(config);
         let layers = vec![layer; config.num_hidden_layers];
@@ -27,7 +27,7 @@ impl From<&Qwen2Config> for ModuleListing {
     }
 }
 
-fn decoder_layer(config: &Qwen2Config) -> ModuleListing {
+fn decoder_layer(config: &DecoderConfig) -> ModuleListing {
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
     let (query, kv) = (config.query_width(), config.kv_width());
     let linear = ModuleListing::linear;
@@ -48,7 +48,7 @@ fn decoder_layer(config: &Qwen2Config) -> ModuleListing {
         .child("post_attention_layernorm", norm(config))
 }
 
-fn norm(config: &Qwen2Config) -> ModuleListing {
+fn norm(config: &DecoderConfig) -> ModuleListing {
     let hidden = config.hidden_size;
     let eps = python_float(config.rms_norm_eps);
     ModuleListing::new("Qwen2RMSNorm")

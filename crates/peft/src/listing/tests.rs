@@ -1,6 +1,6 @@
 //! Against what PyTorch prints, and against the counts of the methods.
 
-use burn_qwen2::Qwen2Config;
+use burn_peft_decoder::DecoderConfig;
 
 use super::*;
 use crate::{
@@ -13,8 +13,8 @@ const CONFIG: &str = r#"{"model_type": "qwen2", "hidden_size": 1536, "intermedia
     "num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2,
     "rope_theta": 1000000.0, "tie_word_embeddings": true, "vocab_size": 151936}"#;
 
-fn base() -> Qwen2Config {
-    Qwen2Config::parse(CONFIG, "config.json").unwrap()
+fn base() -> DecoderConfig {
+    DecoderConfig::parse(CONFIG, "config.json").unwrap()
 }
 
 const TEN: Option<usize> = Some(10);
@@ -200,7 +200,7 @@ BitFit(
 )
 ";
     let method = MethodConfig::BitFit(BitFitConfig {
-        target_modules: vec![BiasKind::DownProj, BiasKind::KProj],
+        target_modules: Some(vec![LayerModule::DownProj, LayerModule::KProj]),
         layers: Some(LayerRange::new(4, 7)),
         ..BitFitConfig::default()
     });
@@ -234,7 +234,7 @@ fn every_methods_modules_hold_all_that_it_trains() {
         }),
         MethodConfig::BitFit(BitFitConfig::default()),
         MethodConfig::BitFit(BitFitConfig {
-            target_modules: BiasKind::ALL.to_vec(),
+            target_modules: Some(LayerModule::ALL.to_vec()),
             ..BitFitConfig::default()
         }),
     ];

@@ -272,11 +272,11 @@ fn shortened(name: &str, longest: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use burn_peft::BiasKind;
+    use burn_peft::LayerModule;
 
     use super::*;
 
-    fn grid(layers: usize, kinds: &[BiasKind], value: impl Fn(usize) -> f64) -> Grid {
+    fn grid(layers: usize, kinds: &[LayerModule], value: impl Fn(usize) -> f64) -> Grid {
         Grid {
             layers,
             kinds: kinds.to_vec(),
@@ -289,8 +289,8 @@ mod tests {
 
     #[test]
     fn every_cell_is_drawn_in_the_colour_of_its_value() {
-        let svg = draw(&grid(28, &BiasKind::ALL, |layer| layer as f64), None).unwrap();
-        for kind in BiasKind::ALL {
+        let svg = draw(&grid(28, &LayerModule::ALL, |layer| layer as f64), None).unwrap();
+        for kind in LayerModule::ALL {
             assert!(svg.contains(kind.name()), "{kind}");
         }
         // The largest: nine cells of the last layer, and the upper end of the scale.
@@ -303,14 +303,14 @@ mod tests {
 
     #[test]
     fn a_layer_without_the_bias_is_marked() {
-        let mut some = grid(4, &[BiasKind::QProj], |_| 0.5);
-        some.cells.remove(&(1, BiasKind::QProj));
+        let mut some = grid(4, &[LayerModule::QProj], |_| 0.5);
+        some.cells.remove(&(1, LayerModule::QProj));
         assert!(draw(&some, Some("a/b")).unwrap().contains("not trained"));
     }
 
     #[test]
     fn a_name_cannot_break_the_picture() {
-        let svg = draw(&grid(1, &[BiasKind::QProj], |_| 0.0), Some("<a & b>")).unwrap();
+        let svg = draw(&grid(1, &[LayerModule::QProj], |_| 0.0), Some("<a & b>")).unwrap();
         assert!(svg.contains("&lt;a &amp; b&gt;"), "{svg}");
     }
 

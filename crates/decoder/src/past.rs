@@ -3,14 +3,14 @@
 use burn::tensor::{Tensor, backend::Backend};
 use burn_peft_ops::Ops;
 
-use crate::{AttentionMask, KvCache, Qwen2, decoder::Pass};
+use crate::{AttentionMask, Decoder, KvCache, decoder::Pass};
 
 /// What rows that are given to the decoder stand behind.
 #[derive(Debug, Clone)]
 pub enum Past<B: Backend> {
-    /// What a cache holds, if anything; see [`Qwen2::decode_cells`].
+    /// What a cache holds, if anything; see [`Decoder::decode_cells`].
     Cache(KvCache<B>),
-    /// A prompt that they share and that has not run yet, `[tokens, d_model]`; see [`Qwen2::decode_behind`].
+    /// A prompt that they share and that has not run yet, `[tokens, d_model]`; see [`Decoder::decode_behind`].
     Prompt(Tensor<B, 2>),
 }
 
@@ -32,7 +32,7 @@ impl<B: Ops> Past<B> {
     /// What all layers share, the first one's input, and the cache.
     pub(crate) fn start(
         self,
-        model: &Qwen2<B>,
+        model: &Decoder<B>,
         hidden: Tensor<B, 3>,
         mask: &AttentionMask,
     ) -> (Pass<B>, Tensor<B, 2>, KvCache<B>) {

@@ -5,7 +5,7 @@ use burn::{
     tensor::{DType, Int, Tensor, TensorData, backend::Backend, s},
 };
 
-use crate::{Qwen2Config, mask::Positions};
+use crate::{DecoderConfig, mask::Positions};
 
 /// Cosines and sines of every position, computed on the host in f64 and rounded once.
 #[derive(Module, Debug)]
@@ -17,7 +17,7 @@ pub(crate) struct RotaryTable<B: Backend> {
 }
 
 impl<B: Backend> RotaryTable<B> {
-    pub(crate) fn init(config: &Qwen2Config, dtype: DType, device: &B::Device) -> Self {
+    pub(crate) fn init(config: &DecoderConfig, dtype: DType, device: &B::Device) -> Self {
         let half = config.head_dim / 2;
         let frequencies: Vec<f64> = (0..half)
             .map(|i| {

@@ -9,7 +9,7 @@ use burn::tensor::{DType, Tensor, backend::Backend};
 use safetensors::{Dtype, tensor::TensorInfo};
 use serde::Deserialize;
 
-use crate::{Error, GenerationConfig, Qwen2, Qwen2Config, weights, weights::TensorSource};
+use crate::{Decoder, DecoderConfig, Error, GenerationConfig, weights, weights::TensorSource};
 
 mod copy;
 mod file;
@@ -27,7 +27,7 @@ const INDEX_FILE: &str = "model.safetensors.index.json";
 #[derive(Debug)]
 pub struct Checkpoint {
     path: PathBuf,
-    config: Qwen2Config,
+    config: DecoderConfig,
     generation: GenerationConfig,
     files: Vec<WeightsFile>,
 }
@@ -65,9 +65,9 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A missing or unreadable `config.json`, or an unsupported architecture.
-    pub fn read_config(folder: impl AsRef<Path>) -> Result<Qwen2Config, Error> {
+    pub fn read_config(folder: impl AsRef<Path>) -> Result<DecoderConfig, Error> {
         let path = folder.as_ref().join("config.json");
-        Qwen2Config::parse(&read_text(&path)?, path)
+        DecoderConfig::parse(&read_text(&path)?, path)
     }
 
     /// Opens a checkpoint that is part of the program: the texts of `config.json` and
@@ -82,7 +82,7 @@ impl Checkpoint {
         generation_config: &str,
         safetensors: &'static [u8],
     ) -> Result<Self, Error> {
-        let config = Qwen2Config::parse(config, label)?;
+        let config = DecoderConfig::parse(config, label)?;
         let generation = GenerationConfig::parse(generation_config, label)?;
         let file = WeightsFile::new(Path::new(label), Bytes::Embedded(safetensors))?;
         Self::checked(label.into(), config, generation, vec![file])
@@ -90,7 +90,7 @@ impl Checkpoint {
 
     fn checked(
         path: PathBuf,
-        config: Qwen2Config,
+        config: DecoderConfig,
         generation: GenerationConfig,
         files: Vec<WeightsFile>,
     ) -> Result<Self, Error> {
@@ -113,7 +113,7 @@ impl Checkpoint {
 
     /// The architecture.
     #[must_use]
-    pub fn config(&self) -> &Qwen2Config {
+    pub fn config(&self) -> &DecoderConfig {
         &self.config
     }
 
@@ -153,7 +153,7 @@ impl Checkpoint {
         dtype: DType,
         device: &B::Device,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Qwen2<B>, Error> {
+    ) -> Result<Decoder<B>, Error> {
         if !B::supports_dtype(device, dtype) {
             return Err(Error::Dtype {
                 backend: B::name(device),
@@ -167,7 +167,7 @@ impl Checkpoint {
             progress,
             read: 0,
         };
-        Ok(Qwen2::assemble(self.config.clone(), &mut reader))
+        Ok(Decoder::assemble(self.config.clone(), &mut reader))
     }
 
     /// Every way in which the tensors differ from what the configuration asks, a sentence each.

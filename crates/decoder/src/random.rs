@@ -5,20 +5,20 @@ use std::collections::HashMap;
 use burn::tensor::{DType, Distribution, Shape, Tensor, backend::Backend};
 
 use crate::{
-    Error, Qwen2, Qwen2Config,
+    Decoder, DecoderConfig, Error,
     weights::{self, TensorSource},
 };
 
 /// transformers' `initializer_range` of Qwen2.
 const STANDARD_DEVIATION: f64 = 0.02;
 
-impl<B: Backend> Qwen2<B> {
+impl<B: Backend> Decoder<B> {
     /// A model of this architecture whose norms are 1 and whose other weights are N(0, 0.02²), from the
     /// backend's generator (`Backend::seed`).
     ///
     /// # Errors
     /// A type that the backend cannot hold.
-    pub fn random(config: Qwen2Config, dtype: DType, device: &B::Device) -> Result<Self, Error> {
+    pub fn random(config: DecoderConfig, dtype: DType, device: &B::Device) -> Result<Self, Error> {
         if !B::supports_dtype(device, dtype) {
             return Err(Error::Dtype {
                 backend: B::name(device),

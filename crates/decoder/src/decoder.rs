@@ -6,10 +6,7 @@ use burn::{
 };
 use burn_peft_ops::{LinearLayer, Ops, ScoreMask, SharedPrompt};
 
-use crate::{
-    KvCache, Qwen2Config,
-    weights::{self, TensorSource},
-};
+use crate::{DecoderConfig, KvCache, LayerModule, weights::TensorSource};
 
 /// A linear layer whose weight is a constant.
 #[derive(Module, Debug)]
@@ -80,35 +77,39 @@ pub(crate) enum Sight<B: Backend> {
 
 impl<B: Backend> DecoderLayer<B> {
     pub(crate) fn assemble(
-        config: &Qwen2Config,
+        config: &DecoderConfig,
         layer: usize,
         source: &mut impl TensorSource<B>,
     ) -> Self {
-        let prefix = weights::layer_prefix(layer);
-        let mut norm = |name: &str| {
+        let mut norm = |module: LayerModule| {
+            let path = module.module_path(layer);
             FrozenRmsNorm::new(
-                source.tensor(&format!("{prefix}.{name}.weight")),
+                source.tensor(&format!("{path}.weight")),
                 config.rms_norm_eps,
             )
         };
-        let (input_layernorm, post_attention_layernorm) =
-            (norm("input_layernorm"), norm("post_attention_layernorm"));
-        let mut linear = |name: &str, biased: bool| FrozenLinear {
-            weight: source.tensor(&format!("{prefix}.{name}.weight")),
-            bias: biased.then(|| source.tensor(&format!("{prefix}.{name}.bias"))),
+        let input_layernorm = norm(LayerModule::InputLayernorm);
+        let post_attention_layernorm = norm(LayerModule::PostAttentionLayernorm);
+        let mut linear = |module: LayerModule| {
+            let path = module.module_path(layer);
+            let biased = module.has_bias(config);
+            FrozenLinear {
+                weight: source.tensor(&format!("{path}.weight")),
+                bias: biased.then(|| source.tensor(&format!("{path}.bias"))),
+            }
         };
         Self {
             self_attn: Attention {
-                q_proj: linear("self_attn.q_proj", true),
-                k_proj: linear("self_attn.k_proj", true),
-                v_proj: linear("self_attn.v_proj", true),
-                o_proj: linear("self_attn.o_proj", false),
+                q_proj: linear(LayerModule::QProj),
+                k_proj: linear(LayerModule::KProj),
+                v_proj: linear(LayerModule::VProj),
+                o_proj: linear(LayerModule::OProj),
                 head_dim: config.head_dim,
             },
             mlp: Mlp {
-                gate_proj: linear("mlp.gate_proj", false),
-                up_proj: linear("mlp.up_proj", false),
-                down_proj: linear("mlp.down_proj", false),
+                gate_proj: linear(LayerModule::GateProj),
+                up_proj: linear(LayerModule::UpProj),
+                down_proj: linear(LayerModule::DownProj),
             },
             input_layernorm,
             post_attention_layernorm,
@@ -117,25 +118,25 @@ impl<B: Backend> DecoderLayer<B> {
 }
 
 impl<B: Backend> DecoderLayer<B> {
-    /// Every bias, in the order of [`LayerBiases`](crate::LayerBiases).
-    pub(crate) fn biases_mut(&mut self) -> [&mut Option<Tensor<B, 1>>; 9] {
+    /// The bias of `module`.
+    pub(crate) fn bias_mut(&mut self, module: LayerModule) -> &mut Option<Tensor<B, 1>> {
         let Self {
             input_layernorm,
             self_attn,
             post_attention_layernorm,
             mlp,
         } = self;
-        [
-            &mut self_attn.q_proj.bias,
-            &mut self_attn.k_proj.bias,
-            &mut self_attn.v_proj.bias,
-            &mut self_attn.o_proj.bias,
-            &mut mlp.gate_proj.bias,
-            &mut mlp.up_proj.bias,
-            &mut mlp.down_proj.bias,
-            &mut input_layernorm.bias,
-            &mut post_attention_layernorm.bias,
-        ]
+        match module {
+            LayerModule::QProj => &mut self_attn.q_proj.bias,
+            LayerModule::KProj => &mut self_attn.k_proj.bias,
+            LayerModule::VProj => &mut self_attn.v_proj.bias,
+            LayerModule::OProj => &mut self_attn.o_proj.bias,
+            LayerModule::GateProj => &mut mlp.gate_proj.bias,
+            LayerModule::UpProj => &mut mlp.up_proj.bias,
+            LayerModule::DownProj => &mut mlp.down_proj.bias,
+            LayerModule::InputLayernorm => &mut input_layernorm.bias,
+            LayerModule::PostAttentionLayernorm => &mut post_attention_layernorm.bias,
+        }
     }
 }
 

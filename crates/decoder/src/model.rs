@@ -7,7 +7,7 @@ use burn::{
 use burn_peft_ops::{Ops, SharedPrompt, accumulation_dtype};
 
 use crate::{
-    AttentionMask, KvCache, Qwen2Config,
+    AttentionMask, DecoderConfig, KvCache, LayerBiases,
     decoder::{DecoderLayer, FrozenRmsNorm, Pass, Sight},
     mask::Positions,
     rope::RotaryTable,
@@ -21,7 +21,7 @@ use crate::{
 /// [`decode`](Self::decode), [`logits`](Self::logits); whoever wants to change what goes in does so
 /// between the first two.
 #[derive(Module, Debug)]
-pub struct Qwen2<B: Backend> {
+pub struct Decoder<B: Backend> {
     /// `[vocab, d_model]`.
     embed_tokens: Tensor<B, 2>,
     pub(crate) layers: Vec<DecoderLayer<B>>,
@@ -30,51 +30,11 @@ pub struct Qwen2<B: Backend> {
     lm_head: Option<Tensor<B, 2>>,
     rotary: RotaryTable<B>,
     #[module(skip)]
-    config: Qwen2Config,
+    config: DecoderConfig,
 }
 
-/// What is added to a layer's biases; where it has none, a bias of its own. `None` leaves the layer as it
-/// is.
-#[derive(Debug, Clone)]
-pub struct LayerBiases<B: Backend> {
-    /// `[n_heads · head_dim]`.
-    pub q_proj: Option<Tensor<B, 1>>,
-    /// `[n_kv_heads · head_dim]`.
-    pub k_proj: Option<Tensor<B, 1>>,
-    /// `[n_kv_heads · head_dim]`.
-    pub v_proj: Option<Tensor<B, 1>>,
-    /// `[d_model]`.
-    pub o_proj: Option<Tensor<B, 1>>,
-    /// `[intermediate_size]`.
-    pub gate_proj: Option<Tensor<B, 1>>,
-    /// `[intermediate_size]`.
-    pub up_proj: Option<Tensor<B, 1>>,
-    /// `[d_model]`.
-    pub down_proj: Option<Tensor<B, 1>>,
-    /// `[d_model]`.
-    pub input_layernorm: Option<Tensor<B, 1>>,
-    /// `[d_model]`.
-    pub post_attention_layernorm: Option<Tensor<B, 1>>,
-}
-
-impl<B: Backend> Default for LayerBiases<B> {
-    fn default() -> Self {
-        Self {
-            q_proj: None,
-            k_proj: None,
-            v_proj: None,
-            o_proj: None,
-            gate_proj: None,
-            up_proj: None,
-            down_proj: None,
-            input_layernorm: None,
-            post_attention_layernorm: None,
-        }
-    }
-}
-
-impl<B: Backend> Qwen2<B> {
-    pub(crate) fn assemble(config: Qwen2Config, source: &mut impl TensorSource<B>) -> Self {
+impl<B: Backend> Decoder<B> {
+    pub(crate) fn assemble(config: DecoderConfig, source: &mut impl TensorSource<B>) -> Self {
         let embed_tokens: Tensor<B, 2> = source.tensor(weights::EMBED_TOKENS);
         let rotary = RotaryTable::init(&config, embed_tokens.dtype(), source.device());
         Self {
@@ -91,7 +51,7 @@ impl<B: Backend> Qwen2<B> {
 
     /// The architecture.
     #[must_use]
-    pub fn config(&self) -> &Qwen2Config {
+    pub fn config(&self) -> &DecoderConfig {
         &self.config
     }
 
@@ -146,32 +106,20 @@ impl<B: Backend> Qwen2<B> {
         let dtype = self.dtype();
         let mut model = self.clone();
         for (layer, added) in model.layers.iter_mut().zip(biases) {
-            let deltas = [
-                added.q_proj,
-                added.k_proj,
-                added.v_proj,
-                added.o_proj,
-                added.gate_proj,
-                added.up_proj,
-                added.down_proj,
-                added.input_layernorm,
-                added.post_attention_layernorm,
-            ];
-            for (bias, delta) in layer.biases_mut().into_iter().zip(deltas) {
-                if let Some(delta) = delta {
-                    let sum = match bias.take() {
-                        Some(own) => own.cast(delta.dtype()) + delta,
-                        None => delta,
-                    };
-                    *bias = Some(sum.cast(dtype));
-                }
+            for (module, delta) in added.iter() {
+                let bias = layer.bias_mut(module);
+                let sum = match bias.take() {
+                    Some(own) => own.cast(delta.dtype()) + delta.clone(),
+                    None => delta.clone(),
+                };
+                *bias = Some(sum.cast(dtype));
             }
         }
         model
     }
 }
 
-impl<B: Ops> Qwen2<B> {
+impl<B: Ops> Decoder<B> {
     /// Runs the decoder over `hidden` and notes its keys and values in `cache`. Positions and
     /// causality follow from what the cache holds and from `mask`.
     ///

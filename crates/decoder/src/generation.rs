@@ -7,7 +7,7 @@ use burn_peft_ops::Ops;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
-use crate::{AttentionMask, Error, KvCache, Qwen2};
+use crate::{AttentionMask, Decoder, Error, KvCache};
 
 /// `generation_config.json`: how a checkpoint wants to be sampled.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -148,11 +148,11 @@ pub struct Generated {
 /// Continues every row of a batch whose tokens are in `cache` already.
 ///
 /// `last` are the hidden states of each row's last token, `[batch, d_model]`, as
-/// [`Qwen2::decode_cells`] returns them; `prompt_ids` are the rows' ids, for the repetition penalty.
+/// [`Decoder::decode_cells`] returns them; `prompt_ids` are the rows' ids, for the repetition penalty.
 /// `on_token` is called with row and id as soon as they are known and may break off.
 #[must_use]
 pub fn generate<B: Ops>(
-    model: &Qwen2<B>,
+    model: &Decoder<B>,
     mut last: Tensor<B, 2>,
     mut cache: KvCache<B>,
     prompt_ids: &[Vec<u32>],

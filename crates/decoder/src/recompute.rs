@@ -12,12 +12,14 @@ use burn::{
 };
 use burn_peft_ops::Ops;
 
-use crate::{AttentionMask, Past, Qwen2, decoder::DecoderLayer, model::cell_indices};
+use crate::{
+    AttentionMask, Decoder, LayerModule, Past, decoder::DecoderLayer, model::cell_indices,
+};
 
 /// A forward pass whose gradient can still be had.
 #[derive(Debug)]
 pub struct Recording<B: AutodiffBackend> {
-    model: Qwen2<B>,
+    model: Decoder<B>,
     /// As it was given.
     past: Past<B>,
     /// `[batch, seq, d_model]`, as it was given.
@@ -30,7 +32,7 @@ pub struct Recording<B: AutodiffBackend> {
     output: Tensor<B::InnerBackend, 2>,
 }
 
-impl<B> Qwen2<B>
+impl<B> Decoder<B>
 where
     B: AutodiffBackend<InnerBackend: Ops> + Ops,
 {
@@ -158,10 +160,12 @@ impl<B: AutodiffBackend, const D: usize> Cut<B, D> {
 /// The layer with leaves for its biases.
 fn cut_biases<B: AutodiffBackend>(mut layer: DecoderLayer<B>) -> (DecoderLayer<B>, Vec<Cut<B, 1>>) {
     let mut cuts = Vec::new();
-    for bias in layer.biases_mut().into_iter().flatten() {
-        let cut = Cut::new(bias.clone());
-        *bias = cut.leaf.clone();
-        cuts.push(cut);
+    for module in LayerModule::ALL {
+        if let Some(bias) = layer.bias_mut(module) {
+            let cut = Cut::new(bias.clone());
+            *bias = cut.leaf.clone();
+            cuts.push(cut);
+        }
     }
     (layer, cuts)
 }

@@ -1,20 +1,20 @@
 //! Qwen2 and Qwen2.5 causal language models as frozen [Burn](burn) tensors.
 //!
 //! It reads checkpoints in Hugging Face layout ([`Checkpoint`]), runs them forward over a key/value
-//! cache ([`Qwen2`], [`KvCache`]) and continues texts ([`generate`]). It does not train the model,
+//! cache ([`Decoder`], [`KvCache`]) and continues texts ([`generate`]). It does not train the model,
 //! and it knows nothing of adapters or tokenizers.
 //!
 //! The one design decision: the weights are *constants*, plain tensor fields instead of Burn
 //! `Param`s. So nothing can visit, record or optimise them, and whatever trains beside the model
 //! costs only itself. Changing the model means taking a changed copy
-//! ([`Qwen2::with_biases`]), which shares everything it does not change.
+//! ([`Decoder::with_biases`]), which shares everything it does not change.
 //!
 //! ```no_run
 //! use burn::tensor::{DType, Int, Tensor};
 //! use burn_flex::Flex;
-//! use burn_qwen2::{AttentionMask, Checkpoint, KvCache};
+//! use burn_peft_decoder::{AttentionMask, Checkpoint, KvCache};
 //!
-//! # fn main() -> Result<(), burn_qwen2::Error> {
+//! # fn main() -> Result<(), burn_peft_decoder::Error> {
 //! let device = Default::default();
 //! let checkpoint = Checkpoint::open("Qwen2.5-0.5B")?;
 //! let model = checkpoint.load::<Flex>(DType::F32, &device, &mut |_, _| {})?;
@@ -32,7 +32,9 @@ mod checkpoint;
 mod config;
 mod decoder;
 mod error;
+mod family;
 mod generation;
+mod layer_module;
 mod mask;
 mod model;
 mod past;
@@ -43,12 +45,14 @@ mod weights;
 
 pub use cache::{KvCache, LayerKv};
 pub use checkpoint::{Checkpoint, Copied};
-pub use config::Qwen2Config;
+pub use config::{DecoderConfig, RopeScaling};
 pub use error::Error;
+pub use family::Family;
 pub use generation::{
     FinishReason, Generated, GenerationConfig, GenerationOptions, StopIds, generate,
 };
+pub use layer_module::{LayerBiases, LayerModule};
 pub use mask::AttentionMask;
-pub use model::{LayerBiases, Qwen2};
+pub use model::Decoder;
 pub use past::Past;
 pub use recompute::Recording;

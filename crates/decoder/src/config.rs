@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 
 use burn::tensor::DType;
-use serde::Deserialize;
 
-use crate::Error;
+use crate::{Error, Family, LayerModule};
 
-/// The architecture of one Qwen2 or Qwen2.5 checkpoint. Field names are those of `config.json`.
+mod raw;
+
+/// The architecture of one checkpoint. Field names are those of `config.json`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Qwen2Config {
+pub struct DecoderConfig {
+    /// The model family, `model_type` in the file.
+    pub family: Family,
     /// Rows of the embedding table.
     pub vocab_size: usize,
     /// Width of the residual stream, `d_model`.
@@ -28,89 +31,41 @@ pub struct Qwen2Config {
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// How the rotary frequencies are stretched for long contexts, if they are.
+    pub rope_scaling: Option<RopeScaling>,
     /// Longest sequence, in tokens.
     pub max_position_embeddings: usize,
     /// Whether the output head is the embedding table.
     pub tie_word_embeddings: bool,
+    /// The modules of each layer that have a bias.
+    pub biases: Vec<LayerModule>,
     /// The type the checkpoint says it is stored in; each tensor's own header decides.
     pub dtype: Option<DType>,
 }
 
-/// The file as it stands, before anything in it is believed.
-#[derive(Deserialize)]
-struct RawConfig {
-    model_type: Option<String>,
-    #[serde(default)]
-    architectures: Option<Vec<String>>,
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    // transformers' Qwen2Config: 1e-6, 32768, false, "silu".
-    #[serde(default = "default_rms_norm_eps")]
-    rms_norm_eps: f64,
-    #[serde(default = "default_max_position_embeddings")]
-    max_position_embeddings: usize,
-    #[serde(default)]
-    tie_word_embeddings: bool,
-    #[serde(default = "default_hidden_act")]
-    hidden_act: String,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<RopeParameters>,
-    rope_parameters: Option<RopeParameters>,
-    #[serde(default)]
-    use_sliding_window: bool,
-    #[serde(default)]
-    layer_types: Option<Vec<String>>,
-    torch_dtype: Option<String>,
-    dtype: Option<String>,
-    #[serde(default)]
-    quantization_config: Option<serde_json::Value>,
+/// The scaling of rotary frequencies that Llama 3.1 introduced, `rope_type: "llama3"`: wavelengths beyond
+/// `original_max_position_embeddings / low_freq_factor` are multiplied by `factor`, those below
+/// `original_max_position_embeddings / high_freq_factor` stay, and those between are interpolated.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RopeScaling {
+    /// Stretches the longest wavelengths.
+    pub factor: f64,
+    /// Where stretching is complete.
+    pub low_freq_factor: f64,
+    /// Where stretching begins.
+    pub high_freq_factor: f64,
+    /// The context that the model was first trained on, in tokens.
+    pub original_max_position_embeddings: usize,
 }
 
-/// transformers 5's `rope_parameters`, and transformers 4's `rope_scaling`.
-#[derive(Deserialize)]
-struct RopeParameters {
-    rope_theta: Option<f64>,
-    #[serde(alias = "type")]
-    rope_type: Option<String>,
-}
-
-fn default_rms_norm_eps() -> f64 {
-    1e-6
-}
-
-fn default_max_position_embeddings() -> usize {
-    32_768
-}
-
-fn default_hidden_act() -> String {
-    "silu".into()
-}
-
-/// transformers' Qwen2Config: `rope_theta` where the file does not say.
-const DEFAULT_ROPE_THETA: f64 = 10_000.0;
-
-impl Qwen2Config {
+impl DecoderConfig {
     /// Reads the text of a `config.json`; `path` is named in errors.
     ///
     /// # Errors
     /// Text that is not a model's configuration, and everything this crate does not compute:
-    /// other architectures, rope scaling, sliding windows, other activations, quantised weights.
+    /// other families, other rope scalings, sliding windows, other activations, quantised weights.
     pub fn parse(text: &str, path: impl Into<PathBuf>) -> Result<Self, Error> {
-        let path = path.into();
-        let raw: RawConfig = serde_json::from_str(text).map_err(|source| Error::Json {
-            path: path.clone(),
-            source,
-        })?;
-        let config = raw.check().map_err(|what| Error::Unsupported {
-            path: path.clone(),
-            what,
-        })?;
-        Ok(config)
+        raw::parse(text, path.into())
     }
 
     /// The names that [`named`](Self::named) knows.
@@ -129,6 +84,7 @@ impl Qwen2Config {
             _ => return None,
         };
         Some(Self {
+            family: Family::Qwen2,
             vocab_size: vocab,
             hidden_size: hidden,
             intermediate_size: inner,
@@ -138,8 +94,10 @@ impl Qwen2Config {
             head_dim: hidden / heads,
             rms_norm_eps: 1e-6,
             rope_theta: 1e6,
+            rope_scaling: None,
             max_position_embeddings: positions,
             tie_word_embeddings: tied,
+            biases: Family::Qwen2.biases(false, false),
             dtype: Some(DType::BF16),
         })
     }
@@ -174,92 +132,6 @@ impl Qwen2Config {
     }
 }
 
-impl RawConfig {
-    fn check(self) -> Result<Qwen2Config, String> {
-        match self.model_type.as_deref() {
-            Some("qwen2") => {}
-            Some(other) => return Err(format!("model type `{other}`; supported: `qwen2`")),
-            None => return Err("it has no `model_type`; supported: `qwen2`".into()),
-        }
-        if let Some(other) = self
-            .architectures
-            .iter()
-            .flatten()
-            .find(|name| *name != "Qwen2ForCausalLM")
-        {
-            return Err(format!(
-                "architecture `{other}`; supported: `Qwen2ForCausalLM`"
-            ));
-        }
-        if self.hidden_act != "silu" {
-            return Err(format!(
-                "hidden_act `{}`; supported: `silu`",
-                self.hidden_act
-            ));
-        }
-        if self.use_sliding_window
-            || self
-                .layer_types
-                .iter()
-                .flatten()
-                .any(|kind| kind != "full_attention")
-        {
-            return Err("sliding-window attention (`use_sliding_window: true`)".into());
-        }
-        if self.quantization_config.is_some() {
-            return Err("quantised weights (`quantization_config`)".into());
-        }
-        let ropes = [&self.rope_parameters, &self.rope_scaling];
-        for rope in ropes.into_iter().flatten() {
-            match rope.rope_type.as_deref() {
-                None | Some("default") => {}
-                Some(kind) => return Err(format!("rope scaling of kind `{kind}`")),
-            }
-        }
-        let rope_theta = self
-            .rope_parameters
-            .as_ref()
-            .and_then(|rope| rope.rope_theta)
-            .or(self.rope_theta)
-            .unwrap_or(DEFAULT_ROPE_THETA);
-        let n_heads = self.num_attention_heads;
-        // Older files leave the key/value heads out: every query head has its own.
-        let n_kv_heads = self.num_key_value_heads.unwrap_or(n_heads);
-        if n_heads == 0 || n_kv_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) {
-            return Err(format!(
-                "{n_heads} attention heads cannot share {n_kv_heads} key/value heads"
-            ));
-        }
-        let head_dim = self.head_dim.unwrap_or(self.hidden_size / n_heads);
-        if head_dim == 0 || !head_dim.is_multiple_of(2) {
-            return Err(format!(
-                "head_dim {head_dim}: rotary embedding needs an even one"
-            ));
-        }
-        let dtype = match self.dtype.or(self.torch_dtype).as_deref() {
-            None | Some("auto") => None,
-            Some("float32") => Some(DType::F32),
-            Some("bfloat16") => Some(DType::BF16),
-            Some("float16") => Some(DType::F16),
-            Some(other) => return Err(format!("weights of type `{other}`")),
-        };
-        Ok(Qwen2Config {
-            vocab_size: self.vocab_size,
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: n_heads,
-            num_key_value_heads: n_kv_heads,
-            head_dim,
-            rms_norm_eps: self.rms_norm_eps,
-            rope_theta,
-            max_position_embeddings: self.max_position_embeddings,
-            tie_word_embeddings: self.tie_word_embeddings,
-            dtype,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -283,8 +155,8 @@ mod tests {
         config
     }
 
-    fn parse(config: &Value) -> Result<Qwen2Config, Error> {
-        Qwen2Config::parse(&config.to_string(), "config.json")
+    fn parse(config: &Value) -> Result<DecoderConfig, Error> {
+        DecoderConfig::parse(&config.to_string(), "config.json")
     }
 
     #[test]
@@ -308,8 +180,8 @@ mod tests {
     /// As the model cards give them.
     #[test]
     fn parameters_of_the_published_sizes() {
-        let parameters = Qwen2Config::NAMES.map(|name| {
-            Qwen2Config::named(name)
+        let parameters = DecoderConfig::NAMES.map(|name| {
+            DecoderConfig::named(name)
                 .expect("a known name")
                 .num_parameters()
         });
@@ -319,14 +191,14 @@ mod tests {
         );
         assert_eq!(
             parse(&v4()).expect("parses"),
-            Qwen2Config::named("qwen2.5-1.5b").expect("a known name")
+            DecoderConfig::named("qwen2.5-1.5b").expect("a known name")
         );
     }
 
     #[test]
     fn what_is_not_supported_is_refused_by_name() {
         for (key, value, named) in [
-            ("model_type", json!("llama"), "llama"),
+            ("model_type", json!("mistral"), "mistral"),
             (
                 "architectures",
                 json!(["Qwen2ForSequenceClassification"]),

@@ -1,0 +1,190 @@
+//! The file as it stands, before anything in it is believed.
+
+use std::path::PathBuf;
+
+use burn::tensor::DType;
+use serde::Deserialize;
+
+use super::{DecoderConfig, RopeScaling};
+use crate::{Error, Family};
+
+#[derive(Deserialize)]
+struct RawConfig {
+    model_type: Option<String>,
+    #[serde(default)]
+    architectures: Option<Vec<String>>,
+    vocab_size: usize,
+    hidden_size: usize,
+    intermediate_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    rms_norm_eps: Option<f64>,
+    max_position_embeddings: Option<usize>,
+    #[serde(default)]
+    tie_word_embeddings: bool,
+    hidden_act: Option<String>,
+    #[serde(default)]
+    attention_bias: bool,
+    #[serde(default)]
+    mlp_bias: bool,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<RopeParameters>,
+    rope_parameters: Option<RopeParameters>,
+    partial_rotary_factor: Option<f64>,
+    #[serde(default)]
+    use_sliding_window: bool,
+    #[serde(default)]
+    layer_types: Option<Vec<String>>,
+    torch_dtype: Option<String>,
+    dtype: Option<String>,
+    #[serde(default)]
+    quantization_config: Option<serde_json::Value>,
+}
+
+/// transformers 5's `rope_parameters`, and transformers 4's `rope_scaling`. Files may have both `type` and
+/// `rope_type`: transformers reads the latter.
+#[derive(Deserialize)]
+struct RopeParameters {
+    rope_theta: Option<f64>,
+    rope_type: Option<String>,
+    #[serde(rename = "type")]
+    older_type: Option<String>,
+    factor: Option<f64>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    original_max_position_embeddings: Option<usize>,
+    partial_rotary_factor: Option<f64>,
+}
+
+/// transformers' default `rope_theta`.
+const DEFAULT_ROPE_THETA: f64 = 10_000.0;
+/// transformers' default `rms_norm_eps`.
+const DEFAULT_RMS_NORM_EPS: f64 = 1e-6;
+
+pub(super) fn parse(text: &str, path: PathBuf) -> Result<DecoderConfig, Error> {
+    let raw: RawConfig = match serde_json::from_str(text) {
+        Ok(raw) => raw,
+        Err(source) => return Err(Error::Json { path, source }),
+    };
+    raw.check()
+        .map_err(|what| Error::Unsupported { path, what })
+}
+
+impl RawConfig {
+    /// The configuration, or what in it is not supported.
+    fn check(self) -> Result<DecoderConfig, String> {
+        let family = self.family()?;
+        let hidden_act = self.hidden_act.as_deref().unwrap_or("silu");
+        if hidden_act != "silu" {
+            return Err(format!("hidden_act `{hidden_act}`; supported: `silu`"));
+        }
+        let not_full = |kind: &String| kind != "full_attention";
+        if self.use_sliding_window || self.layer_types.iter().flatten().any(not_full) {
+            return Err("sliding-window attention (`use_sliding_window: true`)".into());
+        }
+        if self.quantization_config.is_some() {
+            return Err("quantised weights (`quantization_config`)".into());
+        }
+        let rope = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
+        let partial = rope.and_then(|rope| rope.partial_rotary_factor);
+        if let Some(factor) = partial.or(self.partial_rotary_factor).filter(|f| *f != 1.0) {
+            return Err(format!("partial_rotary_factor {factor}; supported: 1"));
+        }
+        let n_heads = self.num_attention_heads;
+        // Older files leave the key/value heads out: every query head has its own.
+        let n_kv_heads = self.num_key_value_heads.unwrap_or(n_heads);
+        if n_heads == 0 || n_kv_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) {
+            return Err(format!(
+                "{n_heads} attention heads cannot share {n_kv_heads} key/value heads"
+            ));
+        }
+        let head_dim = self.head_dim.or(family.default_head_dim());
+        let head_dim = head_dim.unwrap_or(self.hidden_size / n_heads);
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
+            return Err(format!(
+                "head_dim {head_dim}: rotary embedding needs an even one"
+            ));
+        }
+        Ok(DecoderConfig {
+            family,
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: n_heads,
+            num_key_value_heads: n_kv_heads,
+            head_dim,
+            rms_norm_eps: self.rms_norm_eps.unwrap_or(DEFAULT_RMS_NORM_EPS),
+            rope_theta: rope
+                .and_then(|rope| rope.rope_theta)
+                .or(self.rope_theta)
+                .unwrap_or(DEFAULT_ROPE_THETA),
+            rope_scaling: rope.map_or(Ok(None), RopeParameters::scaling)?,
+            max_position_embeddings: self
+                .max_position_embeddings
+                .unwrap_or(family.default_positions()),
+            tie_word_embeddings: self.tie_word_embeddings,
+            biases: family.biases(self.attention_bias, self.mlp_bias),
+            dtype: self.stored_dtype()?,
+        })
+    }
+
+    fn family(&self) -> Result<Family, String> {
+        let supported = Family::ALL.map(|family| format!("`{}`", family.model_type()));
+        let supported = supported.join(", ");
+        let Some(model_type) = self.model_type.as_deref() else {
+            return Err(format!("it has no `model_type`; supported: {supported}"));
+        };
+        let Some(family) = Family::of_model_type(model_type) else {
+            return Err(format!("model type `{model_type}`; supported: {supported}"));
+        };
+        let architecture = family.architecture();
+        let mut named = self.architectures.iter().flatten();
+        match named.find(|name| **name != architecture) {
+            Some(other) => Err(format!(
+                "architecture `{other}`; supported: `{architecture}`"
+            )),
+            None => Ok(family),
+        }
+    }
+
+    fn stored_dtype(&self) -> Result<Option<DType>, String> {
+        let name = self.dtype.as_ref().or(self.torch_dtype.as_ref());
+        Ok(match name.map(String::as_str) {
+            None | Some("auto") => None,
+            Some("float32") => Some(DType::F32),
+            Some("bfloat16") => Some(DType::BF16),
+            Some("float16") => Some(DType::F16),
+            Some(other) => return Err(format!("weights of type `{other}`")),
+        })
+    }
+}
+
+impl RopeParameters {
+    fn scaling(&self) -> Result<Option<RopeScaling>, String> {
+        match self.rope_type.as_ref().or(self.older_type.as_ref()) {
+            None => Ok(None),
+            Some(kind) if kind == "default" => Ok(None),
+            Some(kind) if kind == "llama3" => {
+                let missing = |key| format!("rope scaling of kind `llama3` without `{key}`");
+                Ok(Some(RopeScaling {
+                    factor: self.factor.ok_or_else(|| missing("factor"))?,
+                    low_freq_factor: self
+                        .low_freq_factor
+                        .ok_or_else(|| missing("low_freq_factor"))?,
+                    high_freq_factor: self
+                        .high_freq_factor
+                        .ok_or_else(|| missing("high_freq_factor"))?,
+                    original_max_position_embeddings: self
+                        .original_max_position_embeddings
+                        .ok_or_else(|| missing("original_max_position_embeddings"))?,
+                }))
+            }
+            Some(kind) => Err(format!(
+                "rope scaling of kind `{kind}`; supported: `default`, `llama3`"
+            )),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The model families, and in what they differ.
+
+use crate::LayerModule;
+
+/// A family of decoder-only language models: the same architecture but for what this file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// Qwen2 and Qwen2.5: biases on queries, keys and values.
+    Qwen2,
+    /// Llama, and what has its architecture (SmolLM2 and others): no biases, unless its configuration asks
+    /// for them; rotary frequencies may be scaled.
+    Llama,
+    /// Qwen3, dense: no biases, unless its configuration asks for them; queries and keys are normalised.
+    Qwen3,
+}
+
+/// One line of the table.
+struct Row {
+    model_type: &'static str,
+    /// What transformers' classes are called before `ForCausalLM`, `Attention` and so on.
+    class: &'static str,
+    /// transformers' default `max_position_embeddings`.
+    positions: usize,
+    /// transformers' default `head_dim`; `None`: `hidden_size / num_attention_heads`.
+    head_dim: Option<usize>,
+    /// Modules that have a bias whatever the configuration says.
+    biases: &'static [LayerModule],
+    /// Whether `attention_bias` and `mlp_bias` are read.
+    optional_biases: bool,
+    /// Whether each head's queries and keys are normalised before they are rotated.
+    qk_norm: bool,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Qwen2, Self::Llama, Self::Qwen3];
+
+    fn row(self) -> Row {
+        use LayerModule::{KProj, QProj, VProj};
+        match self {
+            Self::Qwen2 => Row {
+                model_type: "qwen2",
+                class: "Qwen2",
+                positions: 32_768,
+                head_dim: None,
+                biases: &[QProj, KProj, VProj],
+                optional_biases: false,
+                qk_norm: false,
+            },
+            Self::Llama => Row {
+                model_type: "llama",
+                class: "Llama",
+                positions: 2048,
+                head_dim: None,
+                biases: &[],
+                optional_biases: true,
+                qk_norm: false,
+            },
+            Self::Qwen3 => Row {
+                model_type: "qwen3",
+                class: "Qwen3",
+                positions: 32_768,
+                head_dim: Some(128),
+                biases: &[],
+                optional_biases: true,
+                qk_norm: true,
+            },
+        }
+    }
+
+    /// The family that `model_type` in a `config.json` names.
+    #[must_use]
+    pub fn of_model_type(model_type: &str) -> Option<Self> {
+        let named = |family: &Self| family.model_type() == model_type;
+        Self::ALL.into_iter().find(named)
+    }
+
+    /// `model_type` in a `config.json`.
+    #[must_use]
+    pub fn model_type(self) -> &'static str {
+        self.row().model_type
+    }
+
+    /// What transformers' classes of the family are called before `ForCausalLM`, `Attention` and so on.
+    #[must_use]
+    pub fn class(self) -> &'static str {
+        self.row().class
+    }
+
+    /// The class in `architectures`.
+    #[must_use]
+    pub fn architecture(self) -> String {
+        format!("{}ForCausalLM", self.class())
+    }
+
+    /// transformers' `max_position_embeddings` where a file does not say.
+    pub(crate) fn default_positions(self) -> usize {
+        self.row().positions
+    }
+
+    /// transformers' `head_dim` where a file does not say; `None`: the hidden size over the query heads.
+    pub(crate) fn default_head_dim(self) -> Option<usize> {
+        self.row().head_dim
+    }
+
+    /// Whether each head's queries and keys are normalised before they are rotated: `q_norm` and `k_norm`.
+    #[must_use]
+    pub fn has_qk_norm(self) -> bool {
+        self.row().qk_norm
+    }
+
+    /// Whether a checkpoint can say `attention_bias` and have biases at the four projections of attention.
+    #[must_use]
+    pub fn can_have_attention_bias(self) -> bool {
+        self.row().optional_biases
+    }
+
+    /// The modules that have a bias, with what a `config.json` says of it.
+    pub(crate) fn biases(self, attention_bias: bool, mlp_bias: bool) -> Vec<LayerModule> {
+        let row = self.row();
+        let asked = |module: LayerModule| {
+            let flag = match module.path().split_once('.') {
+                Some(("self_attn", _)) => attention_bias,
+                Some(("mlp", _)) => mlp_bias,
+                _ => false,
+            };
+            flag && row.optional_biases
+        };
+        LayerModule::ALL
+            .into_iter()
+            .filter(|module| row.biases.contains(module) || asked(*module))
+            .collect()
+    }
+}

@@ -1,0 +1,57 @@
+//! The names and shapes a checkpoint must have, and where its tensors come from.
+
+use burn::tensor::{Tensor, backend::Backend};
+
+use crate::{DecoderConfig, LayerModule};
+
+/// Gives a model its tensors, by the names they have in a checkpoint.
+pub(crate) trait TensorSource<B: Backend> {
+    /// Where they are made.
+    fn device(&self) -> &B::Device;
+
+    /// The tensor of this name; each is asked for once.
+    fn tensor<const D: usize>(&mut self, name: &str) -> Tensor<B, D>;
+}
+
+/// Name of the embedding table in a checkpoint.
+pub(crate) const EMBED_TOKENS: &str = "model.embed_tokens.weight";
+/// Name of the last norm in a checkpoint.
+pub(crate) const NORM: &str = "model.norm.weight";
+/// Name of an untied output head in a checkpoint.
+pub(crate) const LM_HEAD: &str = "lm_head.weight";
+
+/// Every tensor of a checkpoint with its shape, in the order of a forward pass.
+pub(crate) fn expected_tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
+    use LayerModule::{
+        DownProj, GateProj, InputLayernorm, KProj, OProj, PostAttentionLayernorm, QProj, UpProj,
+        VProj,
+    };
+    // In the order of a forward pass.
+    let modules = [
+        InputLayernorm,
+        QProj,
+        KProj,
+        VProj,
+        OProj,
+        PostAttentionLayernorm,
+        GateProj,
+        UpProj,
+        DownProj,
+    ];
+    let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+    let mut tensors = vec![(EMBED_TOKENS.to_owned(), vec![vocab, hidden])];
+    for layer in 0..config.num_hidden_layers {
+        for module in modules {
+            let path = module.module_path(layer);
+            tensors.push((format!("{path}.weight"), module.weight_shape(config)));
+            if module.has_bias(config) {
+                tensors.push((format!("{path}.bias"), vec![module.width(config)]));
+            }
+        }
+    }
+    tensors.push((NORM.to_owned(), vec![hidden]));
+    if !config.tie_word_embeddings {
+        tensors.push((LM_HEAD.to_owned(), vec![vocab, hidden]));
+    }
+    tensors
+}
