@@ -10,7 +10,7 @@ use std::{hint::black_box, time::Duration};
 
 use burn::tensor::{DType, Distribution, Int, Tensor, TensorData};
 use burn_flex::Flex;
-use burn_peft_ops::{Ops, Visibility};
+use burn_peft_ops::{FrozenWeight, Kernels, Visibility};
 use criterion::{
     BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main,
     measurement::WallTime,
@@ -53,7 +53,8 @@ fn linear(criterion: &mut Criterion) {
     for dtype in DTYPES {
         let mut group = group(criterion, "linear");
         for (layer, d_in, d_out) in layers {
-            let weight = random([d_out, d_in], dtype);
+            let weight = FrozenWeight::new(random([d_out, d_in], dtype));
+            let layers = [(weight.clone(), None)];
             let (input, above) = (
                 random([TOKENS, d_in], dtype),
                 random([TOKENS, d_out], dtype),
@@ -63,14 +64,14 @@ fn linear(criterion: &mut Criterion) {
             let name = dtype.name();
             group.throughput(Throughput::Elements((TOKENS * products) as u64));
             group.bench_function(format!("{name}/{layer}/forward"), |bencher| {
-                bencher.iter(|| Flex::frozen_linear(input.clone(), weight.clone(), None));
+                bencher.iter(|| Flex::frozen_linears(input.clone(), &layers));
             });
             group.bench_function(format!("{name}/{layer}/backward"), |bencher| {
-                bencher.iter(|| Flex::frozen_linear_backward(above.clone(), weight.clone()));
+                bencher.iter(|| Flex::frozen_linear_backward(above.clone(), &weight));
             });
             group.throughput(Throughput::Elements(products as u64));
             group.bench_function(format!("{name}/{layer}/one token"), |bencher| {
-                bencher.iter(|| Flex::frozen_linear(token.clone(), weight.clone(), None));
+                bencher.iter(|| Flex::frozen_linears(token.clone(), &layers));
             });
         }
     }
@@ -81,7 +82,7 @@ fn cross_entropy(criterion: &mut Criterion) {
         let tokens = ROWS * SUPERVISED;
         let (hidden, head) = (
             random([tokens, D_MODEL], dtype),
-            random([VOCAB, D_MODEL], dtype),
+            FrozenWeight::new(random([VOCAB, D_MODEL], dtype)),
         );
         let targets: Vec<i64> = (0..tokens as i64).map(|token| token * 577).collect();
         let targets = TensorData::new(targets, [tokens]);
@@ -90,7 +91,7 @@ fn cross_entropy(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements((4 * tokens * D_MODEL * VOCAB) as u64));
         group.bench_function(format!("{}/with its gradient", dtype.name()), |bencher| {
             bencher.iter(|| {
-                Flex::linear_cross_entropy_gradient(hidden.clone(), head.clone(), targets.clone())
+                Flex::linear_cross_entropy_gradient(hidden.clone(), &head, targets.clone())
             });
         });
     }

@@ -1,9 +1,9 @@
 //! The backends on which a claim is tested.
 
-use burn_peft_ops::Ops;
+use burn_peft_ops::Kernels;
 
 /// A backend under test, and how far from PyTorch's f32 its sums may end.
-pub(crate) trait TestBackend: Ops<Device: Default> {
+pub(crate) trait TestBackend: Kernels<Device: Default> {
     /// Multiplies the tolerance of a claim about training an encoder, whose products are Burn's: 1 where
     /// these are f32.
     const ENCODER_SLACK: f64 = 1.0;

@@ -45,10 +45,9 @@ fn logits<B: TestBackend>(model: &Decoder<B>, rows: &Rows) -> Vec<f64> {
         model.embed(inputs.input_ids),
         &inputs.attention_mask,
         &mut cache,
+        None,
     );
-    let [batch, seq, d_model] = hidden.dims();
-    let logits = model.logits(hidden.reshape([batch * seq, d_model]));
-    logits.into_data().iter::<f64>().collect()
+    model.logits(hidden).into_data().iter::<f64>().collect()
 }
 
 /// The largest difference at cells that hold a token.
@@ -145,13 +144,11 @@ fn a_sequence_in_two_parts_equals_one<B: TestBackend>() {
         };
         let inputs = part.inputs::<B>();
         let hidden = model.base().embed(inputs.input_ids);
-        parts.push(
-            model
-                .base()
-                .decode(hidden, &inputs.attention_mask, &mut cache),
-        );
+        let [batch, seq, d_model] = hidden.dims();
+        let states = (model.base()).decode(hidden, &inputs.attention_mask, &mut cache, None);
+        parts.push(states.reshape([batch, seq, d_model]));
     }
-    let hidden = Tensor::cat(parts, 1);
+    let hidden: Tensor<B, 3> = Tensor::cat(parts, 1);
     let [batch, seq, d_model] = hidden.dims();
     let logits = model.base().logits(hidden.reshape([batch * seq, d_model]));
     let logits: Vec<f64> = logits.into_data().iter::<f64>().collect();

@@ -6,7 +6,7 @@ use std::{
 };
 
 use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
-use burn_peft::{Inputs, Placement, Prepared};
+use burn_peft::{Inputs, Placement};
 use burn_peft_data::Batch;
 use burn_peft_decoder::{AttentionMask, Checkpoint, Decoder};
 use burn_peft_ops::Ops;
@@ -26,19 +26,12 @@ pub(crate) fn json<T: DeserializeOwned>(relative: &str) -> T {
 }
 
 /// A checkpoint of `models/`, in f32.
-pub(crate) fn model<B: Backend>(name: &str) -> Decoder<B> {
+pub(crate) fn model<B: Ops>(name: &str) -> Decoder<B> {
     let folder = path("models").join(name.trim_start_matches("models/"));
     Checkpoint::open(folder)
         .unwrap()
         .load(DType::F32, &Default::default(), &mut |_, _| {})
         .unwrap()
-}
-
-/// The hidden states of every cell, `[batch, seq, d_model]`.
-pub(crate) fn hidden_states<B: Ops>(prepared: &Prepared<B>) -> Tensor<B, 3> {
-    let [batch, seq, d_model] = prepared.hidden.dims();
-    let cells: Vec<usize> = (0..batch * seq).collect();
-    prepared.decode_cells(&cells).reshape([batch, seq, d_model])
 }
 
 /// The tensors of one safetensors file, all f32.

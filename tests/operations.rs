@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use burn_ndarray::NdArray;
-use burn_peft_ops::{NO_TOKEN, Ops, Visibility};
+use burn_peft_ops::{FrozenWeight, Kernels, NO_TOKEN, Visibility};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use rand_distr::StandardNormal;
 
@@ -106,6 +106,24 @@ fn assert_within<B: TestBackend, const D: usize>(
     );
 }
 
+/// [`pair`] as weights.
+fn frozen_pair<B: TestBackend>(
+    shape: [usize; 2],
+    dtype: DType,
+) -> (FrozenWeight<B>, FrozenWeight<Exact>) {
+    let (weight, exact) = pair::<B, _>(shape, dtype);
+    (FrozenWeight::new(weight), FrozenWeight::new(exact))
+}
+
+/// The output of one layer.
+fn linear<B: Kernels>(
+    input: &Tensor<B, 2>,
+    weight: &FrozenWeight<B>,
+    bias: Option<Tensor<B, 1>>,
+) -> Tensor<B, 2> {
+    B::frozen_linears(input.clone(), &[(weight.clone(), bias)]).remove(0)
+}
+
 fn linear_layers_of_few_and_of_many_tokens<B: TestBackend>() {
     for dtype in dtypes::<B>() {
         // Matrix-vector, and matrix-matrix with odd rests; 6000 rows of 1500 are two blocks of bf16.
@@ -118,19 +136,12 @@ fn linear_layers_of_few_and_of_many_tokens<B: TestBackend>() {
         ];
         for (tokens, d_in, d_out) in shapes {
             let (input, exact_input) = pair::<B, _>([tokens, d_in], dtype);
-            let (weight, exact_weight) = pair::<B, _>([d_out, d_in], dtype);
+            let (weight, exact_weight) = frozen_pair::<B>([d_out, d_in], dtype);
             let (bias, exact_bias) = pair::<B, _>([d_out], dtype);
             for with_bias in [false, true] {
-                let fast = B::frozen_linear(
-                    input.clone(),
-                    weight.clone(),
-                    with_bias.then(|| bias.clone()),
-                );
-                let exact = Exact::frozen_linear(
-                    exact_input.clone(),
-                    exact_weight.clone(),
-                    with_bias.then(|| exact_bias.clone()),
-                );
+                let fast = linear(&input, &weight, with_bias.then(|| bias.clone()));
+                let exact_bias = with_bias.then(|| exact_bias.clone());
+                let exact = linear(&exact_input, &exact_weight, exact_bias);
                 assert_close(fast, exact, d_in, "a linear layer");
             }
             let (above, exact_above) = pair::<B, _>([tokens, d_out], dtype);
@@ -141,8 +152,8 @@ fn linear_layers_of_few_and_of_many_tokens<B: TestBackend>() {
                 "the gradient of its bias",
             );
             assert_close(
-                B::frozen_linear_backward(above, weight),
-                Exact::frozen_linear_backward(exact_above, exact_weight),
+                B::frozen_linear_backward(above, &weight),
+                Exact::frozen_linear_backward(exact_above, &exact_weight),
                 d_out,
                 "its gradient",
             );
@@ -202,16 +213,16 @@ fn swiglu_between_linear_layers_of_few_and_of_many_tokens<B: TestBackend>() {
             let (gate, exact_gate) = pair::<B, _>([tokens, d_ff], dtype);
             let (up, exact_up) = pair::<B, _>([tokens, d_ff], dtype);
             let (above, exact_above) = pair::<B, _>([tokens, d_ff], dtype);
-            let (down, exact_down) = pair::<B, _>([d_model, d_ff], dtype);
-            let weights = [(); 2].map(|()| pair::<B, _>([d_ff, d_model], dtype));
-            let exact_weights = weights.each_ref().map(|(_, exact)| exact.clone());
+            let (down, exact_down) = frozen_pair::<B>([d_model, d_ff], dtype);
+            let weights = [(); 2].map(|()| frozen_pair::<B>([d_ff, d_model], dtype));
+            let exact_weights = weights.each_ref().map(|(_, exact)| exact);
             assert_within(
-                B::swiglu_linear(gate.clone(), up.clone(), down),
-                Exact::swiglu_linear(exact_gate.clone(), exact_up.clone(), exact_down),
+                B::swiglu_linear(gate.clone(), up.clone(), &down),
+                Exact::swiglu_linear(exact_gate.clone(), exact_up.clone(), &exact_down),
                 roundings * tolerance::<B>(dtype, d_ff),
                 "SwiGLU and the layer behind it",
             );
-            let weights = weights.map(|(weight, _)| weight);
+            let weights = weights.each_ref().map(|(weight, _)| weight);
             assert_within(
                 B::swiglu_linears_backward(gate, up, weights, above),
                 Exact::swiglu_linears_backward(exact_gate, exact_up, exact_weights, exact_above),
@@ -313,16 +324,16 @@ fn cross_entropy_of_several_blocks<B: TestBackend>() {
         // Logits of a few units: an error of theirs is a relative error of the probabilities.
         let (hidden, exact_hidden) = pair::<B, _>([tokens, 24], dtype);
         let (hidden, exact_hidden) = (hidden * 0.125, exact_hidden * 0.125);
-        let (weight, exact_weight) = pair::<B, _>([vocab, 24], dtype);
+        let (weight, exact_weight) = frozen_pair::<B>([vocab, 24], dtype);
         let ids: Vec<i64> = (0..tokens).map(|i| (i * 7919 % vocab) as i64).collect();
         let ids = TensorData::new(ids, [tokens]);
         let targets = Tensor::<B, 1, Int>::from_data(ids.clone(), &Default::default());
         let exact_targets = Tensor::<Exact, 1, Int>::from_data(ids, &Default::default());
-        let alone = B::linear_cross_entropy(hidden.clone(), weight.clone(), targets.clone());
-        let (losses, gradients) = B::linear_cross_entropy_gradient(hidden, weight, targets);
+        let alone = B::linear_cross_entropy(hidden.clone(), &weight, targets.clone());
+        let (losses, gradients) = B::linear_cross_entropy_gradient(hidden, &weight, targets);
         assert_eq!(alone.to_data(), losses.to_data());
         let (exact_losses, exact_gradients) =
-            Exact::linear_cross_entropy_gradient(exact_hidden, exact_weight, exact_targets);
+            Exact::linear_cross_entropy_gradient(exact_hidden, &exact_weight, exact_targets);
         assert_close(losses, exact_losses, vocab, "cross-entropy");
         assert_close(gradients, exact_gradients, vocab, "its gradient");
     }
@@ -339,9 +350,11 @@ fn the_gradient_of_a_certain_token_is_exact<B: TestBackend>() {
     let exact_targets = Tensor::<Exact, 1, Int>::from_data(ids, &Default::default());
     let hidden = weight.clone().select(0, targets.clone());
     let exact_hidden = exact_weight.clone().select(0, exact_targets.clone());
-    let (_, gradients) = B::linear_cross_entropy_gradient(hidden, weight, targets);
+    let weight = FrozenWeight::new(weight);
+    let exact_weight = FrozenWeight::new(exact_weight);
+    let (_, gradients) = B::linear_cross_entropy_gradient(hidden, &weight, targets);
     let (losses, exact) =
-        Exact::linear_cross_entropy_gradient(exact_hidden, exact_weight, exact_targets);
+        Exact::linear_cross_entropy_gradient(exact_hidden, &exact_weight, exact_targets);
     let losses: Vec<f64> = losses.into_data().iter().collect();
     // The reference does subtract from one: below this its own error would show.
     assert!(losses[0] < 1e-4 && losses[0] > 1e-8, "{losses:?}");

@@ -23,7 +23,7 @@ use burn_train::TrainStep;
 use crate::{
     backends::TestBackend,
     cases::{case, cases},
-    fixture::{self, hidden_states},
+    fixture,
 };
 
 /// Relative, of a row's summed loss: some 200 roundings of f32 in sums taken in another order.
@@ -78,9 +78,11 @@ fn a_saved_adapter_gives_pefts_logits<B: TestBackend>() {
         let expected = case.tensors().get(&case.evaluation.row0_logits);
         let expected: Vec<f64> = expected.iter::<f64>().collect();
         let prepared = model.prepare(case.evaluation.rows.row(0).inputs());
-        let hidden = hidden_states(&prepared);
+        let hidden = prepared.hidden_states();
         let [batch, seq, d_model] = hidden.dims();
-        let logits = prepared.base.logits(hidden.reshape([batch * seq, d_model]));
+        let logits = prepared
+            .base()
+            .logits(hidden.reshape([batch * seq, d_model]));
         let logits: Vec<f64> = logits.into_data().iter::<f64>().collect();
         assert_eq!(logits.len(), expected.len(), "{name}");
         let differences = logits.iter().zip(&expected).map(|(a, b)| (a - b).abs());

@@ -4,7 +4,7 @@ use burn::{
     backend::Autodiff,
     module::{AutodiffModule, Module},
     optim::Optimizer,
-    tensor::{TensorData, backend::Backend},
+    tensor::{Int, Tensor, TensorData, backend::Backend},
 };
 use burn_ndarray::NdArray;
 use burn_peft::{
@@ -52,10 +52,11 @@ fn fingerprint<B: Ops>(base: &Decoder<B>) -> Vec<u32> {
     let inputs = rows()[0].row(0).inputs::<B>();
     let mask = AttentionMask::full(1, inputs.attention_mask.seq());
     let mut cache = KvCache::empty(base.config().num_hidden_layers, 1);
-    let hidden = base.decode(base.embed(inputs.input_ids), &mask, &mut cache);
-    let [_, seq, d_model] = hidden.dims();
-    let logits = base.logits(hidden.reshape([seq, d_model])).into_data();
-    let table = base.embedding_table().into_data();
+    let hidden = base.decode(base.embed(inputs.input_ids), &mask, &mut cache, None);
+    let logits = base.logits(hidden).into_data();
+    let vocab = base.config().vocab_size as i64;
+    let ids = Tensor::<B, 1, Int>::arange(0..vocab, &base.device());
+    let table = base.embed(ids.unsqueeze()).into_data();
     logits
         .iter::<f32>()
         .chain(table.iter::<f32>())

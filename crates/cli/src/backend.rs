@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use anyhow::{Result, bail};
 use burn::{backend::Autodiff, tensor::backend::AutodiffBackend};
-use burn_peft_ops::Ops;
+use burn_peft_ops::{Kernels, Ops};
 use burn_peft_train::BaseDtype;
 
 use crate::memory;
@@ -87,7 +87,7 @@ impl BackendChoice {
     }
 }
 
-fn on<B: Ops>(job: impl Job, device: B::Device) -> Result<()> {
+fn on<B: Kernels>(job: impl Job, device: B::Device) -> Result<()> {
     job.run::<Autodiff<B>>(device)
 }
 

@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::tensor::{DType, Tensor, backend::Backend};
+use burn::tensor::{DType, Tensor};
+use burn_peft_ops::Ops;
 use safetensors::{Dtype, tensor::TensorInfo};
 use serde::Deserialize;
 
@@ -148,7 +149,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A type that the backend cannot hold.
-    pub fn load<B: Backend>(
+    pub fn load<B: Ops>(
         &self,
         dtype: DType,
         device: &B::Device,
@@ -216,7 +217,7 @@ impl Checkpoint {
 }
 
 /// Hands out the tensors of a checkpoint by name.
-struct TensorReader<'a, B: Backend> {
+struct TensorReader<'a, B: Ops> {
     checkpoint: &'a Checkpoint,
     dtype: DType,
     device: B::Device,
@@ -224,7 +225,7 @@ struct TensorReader<'a, B: Backend> {
     read: u64,
 }
 
-impl<B: Backend> TensorSource<B> for TensorReader<'_, B> {
+impl<B: Ops> TensorSource<B> for TensorReader<'_, B> {
     fn device(&self) -> &B::Device {
         &self.device
     }

@@ -58,6 +58,23 @@ pub struct RopeScaling {
     pub original_max_position_embeddings: usize,
 }
 
+impl RopeScaling {
+    /// The frequency, in radians a token, that takes the place of `frequency`.
+    pub(crate) fn stretch(&self, frequency: f64) -> f64 {
+        let wavelength = 2.0 * std::f64::consts::PI / frequency;
+        let original = self.original_max_position_embeddings as f64;
+        if wavelength < original / self.high_freq_factor {
+            return frequency;
+        }
+        if wavelength > original / self.low_freq_factor {
+            return frequency / self.factor;
+        }
+        let smooth = (original / wavelength - self.low_freq_factor)
+            / (self.high_freq_factor - self.low_freq_factor);
+        (1.0 - smooth) * frequency / self.factor + smooth * frequency
+    }
+}
+
 impl DecoderConfig {
     /// Reads the text of a `config.json`; `path` is named in errors.
     ///

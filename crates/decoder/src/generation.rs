@@ -148,7 +148,7 @@ pub struct Generated {
 /// Continues every row of a batch whose tokens are in `cache` already.
 ///
 /// `last` are the hidden states of each row's last token, `[batch, d_model]`, as
-/// [`Decoder::decode_cells`] returns them; `prompt_ids` are the rows' ids, for the repetition penalty.
+/// [`Decoder::decode`] returns them; `prompt_ids` are the rows' ids, for the repetition penalty.
 /// `on_token` is called with row and id as soon as they are known and may break off.
 #[must_use]
 pub fn generate<B: Ops>(
@@ -159,7 +159,7 @@ pub fn generate<B: Ops>(
     options: &GenerationOptions,
     on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
 ) -> Vec<Generated> {
-    let [batch, d_model] = last.dims();
+    let batch = last.dims()[0];
     let device = last.device();
     let mut rows: Vec<Row> = (0..batch)
         .map(|row| Row::new(&prompt_ids[row], options.seed))
@@ -192,9 +192,8 @@ pub fn generate<B: Ops>(
             break;
         }
         let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [batch, 1]), &device);
-        last = model
-            .decode(model.embed(ids), &AttentionMask::full(batch, 1), &mut cache)
-            .reshape([batch, d_model]);
+        let mask = AttentionMask::full(batch, 1);
+        last = model.decode(model.embed(ids), &mask, &mut cache, None);
     }
     rows.into_iter().map(Row::into_generated).collect()
 }

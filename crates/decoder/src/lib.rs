@@ -1,12 +1,11 @@
-//! Qwen2 and Qwen2.5 causal language models as frozen [Burn](burn) tensors.
+//! Decoder-only language models of the Qwen2, Llama and Qwen3 families as frozen [Burn](burn) tensors.
 //!
-//! It reads checkpoints in Hugging Face layout ([`Checkpoint`]), runs them forward over a key/value
+//! The crate reads checkpoints in Hugging Face layout ([`Checkpoint`]), runs them forward over a key/value
 //! cache ([`Decoder`], [`KvCache`]) and continues texts ([`generate`]). It does not train the model,
-//! and it knows nothing of adapters or tokenizers.
+//! and it knows nothing of adapters or tokenizers. In what the families differ, [`Family`] says.
 //!
-//! The one design decision: the weights are *constants*, plain tensor fields instead of Burn
-//! `Param`s. So nothing can visit, record or optimise them, and whatever trains beside the model
-//! costs only itself. Changing the model means taking a changed copy
+//! The one design decision: the weights are *constants*, not Burn `Param`s. So nothing can visit,
+//! record or optimise them, and what trains beside the model costs only itself. Changing the model means taking a changed copy
 //! ([`Decoder::with_biases`]), which shares everything it does not change.
 //!
 //! ```no_run
@@ -20,7 +19,7 @@
 //! let model = checkpoint.load::<Flex>(DType::F32, &device, &mut |_, _| {})?;
 //! let ids = Tensor::<Flex, 2, Int>::from_ints([[9707, 11, 1879]], &device);
 //! let mut cache = KvCache::empty(model.config().num_hidden_layers, 1);
-//! let hidden = model.decode(model.embed(ids), &AttentionMask::full(1, 3), &mut cache);
+//! let hidden = model.decode(model.embed(ids), &AttentionMask::full(1, 3), &mut cache, None);
 //! # Ok(())
 //! # }
 //! ```
@@ -30,14 +29,14 @@
 mod cache;
 mod checkpoint;
 mod config;
-mod decoder;
+mod decode;
 mod error;
 mod family;
 mod generation;
+mod layer;
 mod layer_module;
 mod mask;
 mod model;
-mod past;
 mod random;
 mod recompute;
 mod rope;
@@ -46,6 +45,7 @@ mod weights;
 pub use cache::{KvCache, LayerKv};
 pub use checkpoint::{Checkpoint, Copied};
 pub use config::{DecoderConfig, RopeScaling};
+pub use decode::Past;
 pub use error::Error;
 pub use family::Family;
 pub use generation::{
@@ -54,5 +54,4 @@ pub use generation::{
 pub use layer_module::{LayerBiases, LayerModule};
 pub use mask::AttentionMask;
 pub use model::Decoder;
-pub use past::Past;
 pub use recompute::Recording;

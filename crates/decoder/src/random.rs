@@ -2,17 +2,18 @@
 
 use std::collections::HashMap;
 
-use burn::tensor::{DType, Distribution, Shape, Tensor, backend::Backend};
+use burn::tensor::{DType, Distribution, Shape, Tensor};
+use burn_peft_ops::Ops;
 
 use crate::{
     Decoder, DecoderConfig, Error,
     weights::{self, TensorSource},
 };
 
-/// transformers' `initializer_range` of Qwen2.
+/// transformers' `initializer_range`.
 const STANDARD_DEVIATION: f64 = 0.02;
 
-impl<B: Backend> Decoder<B> {
+impl<B: Ops> Decoder<B> {
     /// A model of this architecture whose norms are 1 and whose other weights are N(0, 0.02²), from the
     /// backend's generator (`Backend::seed`).
     ///
@@ -37,13 +38,13 @@ impl<B: Backend> Decoder<B> {
     }
 }
 
-struct RandomTensors<'a, B: Backend> {
+struct RandomTensors<'a, B: Ops> {
     shapes: HashMap<String, Vec<usize>>,
     dtype: DType,
     device: &'a B::Device,
 }
 
-impl<B: Backend> TensorSource<B> for RandomTensors<'_, B> {
+impl<B: Ops> TensorSource<B> for RandomTensors<'_, B> {
     fn device(&self) -> &B::Device {
         self.device
     }

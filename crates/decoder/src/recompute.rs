@@ -8,20 +8,25 @@
 
 use burn::{
     module::AutodiffModule,
-    tensor::{Int, Tensor, backend::AutodiffBackend},
+    tensor::{
+        Int, Tensor,
+        backend::{AutodiffBackend, Backend},
+    },
 };
 use burn_peft_ops::Ops;
 
 use crate::{
-    AttentionMask, Decoder, LayerModule, Past, decoder::DecoderLayer, model::cell_indices,
+    AttentionMask, Decoder, KvCache, LayerModule, Past, decode::cell_indices, layer::DecoderLayer,
 };
 
-/// A forward pass whose gradient can still be had.
+/// A forward pass whose gradient can still be computed.
 #[derive(Debug)]
 pub struct Recording<B: AutodiffBackend> {
     model: Decoder<B>,
-    /// As it was given.
-    past: Past<B>,
+    /// As it was before the pass.
+    cache: KvCache<B>,
+    /// The prompt beside the rows, if there is one.
+    prompt: Option<Tensor<B, 2>>,
     /// `[batch, seq, d_model]`, as it was given.
     hidden: Tensor<B, 3>,
     mask: AttentionMask,
@@ -36,31 +41,40 @@ impl<B> Decoder<B>
 where
     B: AutodiffBackend<InnerBackend: Ops> + Ops,
 {
-    /// The states of some cells of rows behind their past, without a graph, to be given one layer by layer.
+    /// Runs [`decode`](Self::decode) without a graph, for a gradient that is computed layer by layer.
     #[must_use]
     pub fn record(
         &self,
         hidden: Tensor<B, 3>,
         mask: &AttentionMask,
-        past: Past<B>,
+        past: Past<'_, B>,
         cells: &[usize],
     ) -> Recording<B> {
         let model = self.valid();
-        let inner_past = past.clone().map(Tensor::inner, Tensor::inner);
-        let (pass, mut state, mut cache) = inner_past.start(&model, hidden.clone().inner(), mask);
+        let (cache, prompt) = match past {
+            Past::Cache(cache) => (cache.clone(), None),
+            Past::Prompt(prompt) => (KvCache::empty(self.layers.len(), 0), Some(prompt)),
+        };
+        let mut inner_cache = cache.clone().map(Tensor::inner);
+        let inner_prompt = prompt.clone().map(Tensor::inner);
+        let mut scratch = KvCache::empty(self.layers.len(), 0);
+        let inner_past = past_of(&mut inner_cache, inner_prompt);
+        let (pass, mut state, written) =
+            model.start(hidden.clone().inner(), mask, inner_past, &mut scratch);
         let cells = Some(cell_indices(cells, &hidden.device()));
         let mut inputs = Vec::with_capacity(model.layers.len());
         for (index, layer) in model.layers.iter().enumerate() {
             inputs.push(state.clone());
             let cells = model.cells_of(index, &cells);
-            state = layer.forward(index, state, cells, &pass, &mut cache);
+            state = layer.forward(index, state, cells, &pass, written);
             // Keys and values are computed again too.
-            let _ = cache.take(index);
+            let _ = written.take(index);
         }
         Recording {
             model: self.clone(),
             hidden,
-            past,
+            cache,
+            prompt,
             mask: mask.clone(),
             cells: cells.map(Tensor::from_inner),
             inputs,
@@ -69,11 +83,15 @@ where
     }
 }
 
+fn past_of<B: Backend>(cache: &mut KvCache<B>, prompt: Option<Tensor<B, 2>>) -> Past<'_, B> {
+    prompt.map_or(Past::Cache(cache), Past::Prompt)
+}
+
 impl<B> Recording<B>
 where
     B: AutodiffBackend<InnerBackend: Ops> + Ops,
 {
-    /// The hidden states of the cells, behind the last norm, `[cells, d_model]`; a leaf to build a loss on.
+    /// The hidden states of the cells, after the last norm, `[cells, d_model]`; a leaf to build a loss on.
     #[must_use]
     pub fn leaf(&self) -> Tensor<B, 2> {
         let output = Tensor::from_inner(self.output.clone());
@@ -89,7 +107,8 @@ where
         let Self {
             model,
             hidden,
-            past,
+            mut cache,
+            prompt,
             mask,
             cells,
             mut inputs,
@@ -97,7 +116,9 @@ where
         } = self;
         let layers = model.layers.len();
         let mut links = Vec::new();
-        let (pass, first, mut cache) = past.start(&model, hidden, &mask);
+        let mut scratch = KvCache::empty(layers, 0);
+        let past = past_of(&mut cache, prompt);
+        let (pass, first, cache) = model.start(hidden, &mask, past, &mut scratch);
         let prefix: Vec<_> = (0..layers).map(|layer| cache.take(layer)).collect();
         let mut above = {
             let output = Tensor::from_inner(output).require_grad();
@@ -114,7 +135,7 @@ where
                 cache.put(index, prefix.each_ref().map(|states| states.leaf.clone()));
             }
             let cells = model.cells_of(index, &cells);
-            let output = layer.forward(index, input.clone(), cells, &pass, &mut cache);
+            let output = layer.forward(index, input.clone(), cells, &pass, cache);
             let _ = cache.take(index);
             let grads = (output * Tensor::from_inner(above)).backward();
             above = input.grad(&grads).expect("the layer's input is a leaf");

@@ -25,6 +25,10 @@ impl<B: Backend> RotaryTable<B> {
                     .rope_theta
                     .powf(-(2.0 * i as f64) / config.head_dim as f64)
             })
+            .map(|frequency| match &config.rope_scaling {
+                Some(scaling) => scaling.stretch(frequency),
+                None => frequency,
+            })
             .collect();
         let table = |of: fn(f64) -> f64| {
             let values: Vec<f64> = (0..config.max_position_embeddings)

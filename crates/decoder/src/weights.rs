@@ -1,16 +1,22 @@
 //! The names and shapes a checkpoint must have, and where its tensors come from.
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::Tensor;
+use burn_peft_ops::{FrozenWeight, Ops};
 
 use crate::{DecoderConfig, LayerModule};
 
 /// Gives a model its tensors, by the names they have in a checkpoint.
-pub(crate) trait TensorSource<B: Backend> {
+pub(crate) trait TensorSource<B: Ops> {
     /// Where they are made.
     fn device(&self) -> &B::Device;
 
     /// The tensor of this name; each is asked for once.
     fn tensor<const D: usize>(&mut self, name: &str) -> Tensor<B, D>;
+
+    /// The matrix of this name, in the form that the backend holds.
+    fn weight(&mut self, name: &str) -> FrozenWeight<B> {
+        B::freeze(self.tensor(name))
+    }
 }
 
 /// Name of the embedding table in a checkpoint.
@@ -19,6 +25,14 @@ pub(crate) const EMBED_TOKENS: &str = "model.embed_tokens.weight";
 pub(crate) const NORM: &str = "model.norm.weight";
 /// Name of an untied output head in a checkpoint.
 pub(crate) const LM_HEAD: &str = "lm_head.weight";
+
+/// The norms over each head's queries and keys, in families that have them.
+pub(crate) const QK_NORMS: [&str; 2] = ["q_norm", "k_norm"];
+
+/// The path of one of [`QK_NORMS`] in a checkpoint.
+pub(crate) fn qk_norm_path(layer: usize, name: &str) -> String {
+    format!("model.layers.{layer}.self_attn.{name}")
+}
 
 /// Every tensor of a checkpoint with its shape, in the order of a forward pass.
 pub(crate) fn expected_tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
@@ -47,6 +61,10 @@ pub(crate) fn expected_tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize
             if module.has_bias(config) {
                 tensors.push((format!("{path}.bias"), vec![module.width(config)]));
             }
+        }
+        for name in QK_NORMS.into_iter().filter(|_| config.family.has_qk_norm()) {
+            let path = qk_norm_path(layer, name);
+            tensors.push((format!("{path}.weight"), vec![config.head_dim]));
         }
     }
     tensors.push((NORM.to_owned(), vec![hidden]));

@@ -3,26 +3,26 @@
 
 use burn::tensor::{Int, Tensor, activation, backend::Backend, s};
 
-use crate::{Ops, ScoreMask, dtype::accumulation_dtype};
+use crate::{FrozenWeight, HeldWeight, Kernels, ScoreMask, dtype::accumulation_dtype};
 
-pub(crate) fn linear<B: Backend>(
+pub(crate) fn linear<B: Kernels>(
     input: Tensor<B, 2>,
-    weight: Tensor<B, 2>,
+    weight: &FrozenWeight<B>,
     bias: Option<Tensor<B, 1>>,
 ) -> Tensor<B, 2> {
     debug_assert_eq!(input.dtype(), weight.dtype(), "a linear layer mixes dtypes");
-    let output = input.matmul(weight.transpose());
+    let output = input.matmul(weight.dense().transpose());
     match bias {
         Some(bias) => output + bias.unsqueeze(),
         None => output,
     }
 }
 
-pub(crate) fn linear_backward<B: Backend>(
+pub(crate) fn linear_backward<B: Kernels>(
     above: Tensor<B, 2>,
-    weight: Tensor<B, 2>,
+    weight: &FrozenWeight<B>,
 ) -> Tensor<B, 2> {
-    above.matmul(weight)
+    above.matmul(weight.dense())
 }
 
 pub(crate) fn bias_gradient<B: Backend>(above: Tensor<B, 2>) -> Tensor<B, 1> {
@@ -74,13 +74,13 @@ pub(crate) fn sigmoid<B: Backend>(input: Tensor<B, 2>) -> Tensor<B, 2> {
     one_more.ones_like() / one_more
 }
 
-pub(crate) fn swiglu<B: Ops>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
+pub(crate) fn swiglu<B: Kernels>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
     let dtype = gate.dtype();
     let gate = gate.cast(accumulation_dtype(dtype));
     (B::logistic(gate.clone()) * gate).cast(dtype) * up
 }
 
-pub(crate) fn swiglu_backward<B: Ops>(
+pub(crate) fn swiglu_backward<B: Kernels>(
     gate: Tensor<B, 2>,
     up: Tensor<B, 2>,
     above: Tensor<B, 2>,
@@ -97,18 +97,21 @@ pub(crate) fn swiglu_backward<B: Ops>(
     ]
 }
 
-pub(crate) fn swiglu_linear<B: Ops>(
+pub(crate) fn swiglu_linear<B: Kernels>(
     gate: Tensor<B, 2>,
     up: Tensor<B, 2>,
-    weight: Tensor<B, 2>,
+    weight: &FrozenWeight<B>,
 ) -> Tensor<B, 2> {
-    B::frozen_linear(B::swiglu(gate, up), weight, None)
+    one(<B as Kernels>::frozen_linears(
+        <B as Kernels>::swiglu(gate, up),
+        &[(weight.clone(), None)],
+    ))
 }
 
-pub(crate) fn swiglu_linears_backward<B: Ops>(
+pub(crate) fn swiglu_linears_backward<B: Kernels>(
     gate: Tensor<B, 2>,
     up: Tensor<B, 2>,
-    weights: [Tensor<B, 2>; 2],
+    weights: [&FrozenWeight<B>; 2],
     above: Tensor<B, 2>,
 ) -> Tensor<B, 2> {
     let [of_gate, of_up] = B::swiglu_backward(gate, up, above);
@@ -197,41 +200,46 @@ pub(crate) fn attention_backward<B: Backend>(
     [query_gradient, key_gradient, value_gradient].map(|gradient| gradient.cast(dtype))
 }
 
+/// The output of one layer.
+fn one<T>(mut outputs: Vec<T>) -> T {
+    outputs.pop().expect("one output a layer")
+}
+
 /// Logits held at a time: 2^25 numbers, 128 MiB in f32.
 const LOGITS_PER_CHUNK: usize = 1 << 25;
 
-pub(crate) fn cross_entropy<B: Ops>(
+pub(crate) fn cross_entropy<B: Kernels>(
     hidden: Tensor<B, 2>,
-    weight: Tensor<B, 2>,
+    weight: &FrozenWeight<B>,
     targets: Tensor<B, 1, Int>,
 ) -> Tensor<B, 1> {
-    let losses = chunks(&hidden, &weight)
+    let losses = chunks(&hidden, weight)
         .map(|(start, end)| {
             let hidden = hidden.clone().slice(s![start..end]);
             let targets = targets.clone().slice(s![start..end]);
-            Softmax::of(hidden, &weight).nll(targets)
+            Softmax::of(hidden, weight).nll(targets)
         })
         .collect();
     Tensor::cat(losses, 0)
 }
 
-pub(crate) fn cross_entropy_gradient<B: Ops>(
+pub(crate) fn cross_entropy_gradient<B: Kernels>(
     hidden: Tensor<B, 2>,
-    weight: Tensor<B, 2>,
+    weight: &FrozenWeight<B>,
     targets: Tensor<B, 1, Int>,
 ) -> (Tensor<B, 1>, Tensor<B, 2>) {
-    let (losses, gradients) = chunks(&hidden, &weight)
+    let (losses, gradients) = chunks(&hidden, weight)
         .map(|(start, end)| {
             let hidden = hidden.clone().slice(s![start..end]);
             let targets = targets.clone().slice(s![start..end]);
-            let softmax = Softmax::of(hidden, &weight);
+            let softmax = Softmax::of(hidden, weight);
             let nll = softmax.nll(targets.clone());
             // (softmax − onehot) · W, where onehot · W is a row of W.
             let expected = softmax
                 .probabilities()
                 .cast(weight.dtype())
-                .matmul(weight.clone());
-            (nll, expected - weight.clone().select(0, targets))
+                .matmul(weight.dense());
+            (nll, expected - weight.held().rows(targets))
         })
         .unzip();
     (Tensor::cat(losses, 0), Tensor::cat(gradients, 0))
@@ -240,7 +248,7 @@ pub(crate) fn cross_entropy_gradient<B: Ops>(
 /// The chunks `start..end` of the tokens of `hidden`.
 fn chunks<B: Backend>(
     hidden: &Tensor<B, 2>,
-    weight: &Tensor<B, 2>,
+    weight: &FrozenWeight<B>,
 ) -> impl Iterator<Item = (usize, usize)> + use<B> {
     let tokens = hidden.dims()[0];
     let size = (LOGITS_PER_CHUNK / weight.dims()[0]).max(1);
@@ -259,10 +267,14 @@ struct Softmax<B: Backend> {
     total: Tensor<B, 2>,
 }
 
-impl<B: Ops> Softmax<B> {
-    fn of(hidden: Tensor<B, 2>, weight: &Tensor<B, 2>) -> Self {
+impl<B: Kernels> Softmax<B> {
+    fn of(hidden: Tensor<B, 2>, weight: &FrozenWeight<B>) -> Self {
         let wide = accumulation_dtype(hidden.dtype());
-        let logits = B::frozen_linear(hidden, weight.clone(), None).cast(wide);
+        let logits = one(<B as Kernels>::frozen_linears(
+            hidden,
+            &[(weight.clone(), None)],
+        ))
+        .cast(wide);
         let largest = logits.clone().max_dim(1);
         let shifted = logits - largest;
         let exponentials = shifted.clone().exp();

@@ -29,24 +29,28 @@
 //!
 //! [`Backend`]: burn::tensor::backend::Backend
 
-mod backend;
 mod composed;
 #[cfg(feature = "cube")]
 mod cube;
 mod dtype;
 mod flex;
+mod kernels;
 mod mapped_file;
 mod mask;
 mod memory;
+mod ops;
 mod shared_prompt;
 #[cfg(test)]
 mod tests;
 mod tracked;
+mod weight;
 
-pub use backend::{LinearLayer, Ops};
 pub use dtype::accumulation_dtype;
 pub use flex::{bf16_products, f32_lanes};
+pub use kernels::{Kernels, LinearLayer};
 pub use mapped_file::MappedFile;
 pub use mask::{NO_TOKEN, ScoreMask, Visibility};
 pub use memory::{LargePages, keep_freed_memory};
+pub use ops::Ops;
 pub use shared_prompt::SharedPrompt;
+pub use weight::{DenseWeight, FrozenWeight, HeldWeight};

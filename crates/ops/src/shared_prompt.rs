@@ -5,7 +5,7 @@ use burn::{
     tensor::{Tensor, backend::Backend, s},
 };
 
-use crate::{Ops, ScoreMask, dtype::accumulation_dtype};
+use crate::{Kernels, ScoreMask, dtype::accumulation_dtype};
 
 /// How the tokens of a list belong together: first those of `batch` rows, `seq` each, and behind them those of
 /// a prompt, which each row sees as if it stood in front of it alone.
@@ -74,7 +74,7 @@ impl<B: Backend, C: CheckpointStrategy> SharedPrompt<Autodiff<B, C>> {
     }
 }
 
-pub(crate) fn attention<B: Ops>(
+pub(crate) fn attention<B: Kernels>(
     query: Tensor<B, 4>,
     key: Tensor<B, 4>,
     value: Tensor<B, 4>,
@@ -85,13 +85,13 @@ pub(crate) fn attention<B: Ops>(
     let [all_keys, all_values] = [&key, &value].map(|states| shared.in_front(states.clone()));
     let ([_, key], [_, value]) = (key, value);
     shared.join([
-        B::grouped_attention(rows, all_keys, all_values, &shared.row_mask),
-        B::grouped_attention(prompt, key, value, &shared.prompt_mask),
+        <B as Kernels>::grouped_attention(rows, all_keys, all_values, &shared.row_mask),
+        <B as Kernels>::grouped_attention(prompt, key, value, &shared.prompt_mask),
     ])
 }
 
 /// The gradients of query, key and value.
-pub(crate) fn attention_backward<B: Ops>(
+pub(crate) fn attention_backward<B: Kernels>(
     query: Tensor<B, 4>,
     key: Tensor<B, 4>,
     value: Tensor<B, 4>,

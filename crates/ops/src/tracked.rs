@@ -13,7 +13,7 @@ use burn::{
     tensor::{Int, Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor},
 };
 
-use crate::{LinearLayer, Ops, ScoreMask, SharedPrompt, shared_prompt};
+use crate::{FrozenWeight, Kernels, LinearLayer, ScoreMask, SharedPrompt, ops::two, shared_prompt};
 
 fn from_primitive<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
@@ -40,21 +40,23 @@ macro_rules! record {
 #[derive(Debug)]
 struct LinearBackward;
 
-impl<B: Ops> Backward<B, 1> for LinearBackward {
+impl<B: Kernels> Backward<B, 1> for LinearBackward {
     /// The weight.
-    type State = FloatTensor<B>;
+    type State = FrozenWeight<B>;
 
     fn backward(self, step: Step<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         unary::<B, _>(step.parents, step.node, grads, |above| {
-            let (above, weight) = (from_primitive(above), from_primitive(step.state));
-            to_primitive(B::frozen_linear_backward(above, weight))
+            to_primitive(B::frozen_linear_backward(
+                from_primitive(above),
+                &step.state,
+            ))
         });
     }
 }
 
-impl<B: Ops> Backward<B, 2> for LinearBackward {
+impl<B: Kernels> Backward<B, 2> for LinearBackward {
     /// The weight.
-    type State = FloatTensor<B>;
+    type State = FrozenWeight<B>;
 
     fn backward(self, step: Step<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let above = from_primitive::<B, 2>(grads.consume::<B>(&step.node));
@@ -64,29 +66,30 @@ impl<B: Ops> Backward<B, 2> for LinearBackward {
             grads.register::<B>(bias.id, to_primitive(gradient));
         }
         if let Some(input) = input {
-            let gradient = B::frozen_linear_backward(above, from_primitive(step.state));
+            let gradient = B::frozen_linear_backward(above, &step.state);
             grads.register::<B>(input.id, to_primitive(gradient));
         }
     }
 }
 
-pub(crate) fn linears<B: Ops, C: CheckpointStrategy, const N: usize>(
+pub(crate) fn linears<B: Kernels, C: CheckpointStrategy>(
     input: Tensor<Autodiff<B, C>, 2>,
-    layers: [LinearLayer<Autodiff<B, C>>; N],
-) -> [Tensor<Autodiff<B, C>, 2>; N] {
-    let inner = layers
-        .clone()
-        .map(|(weight, bias)| (weight.inner(), bias.map(Tensor::inner)));
-    let mut outputs = B::frozen_linears(input.clone().inner(), inner).into_iter();
+    layers: &[LinearLayer<Autodiff<B, C>>],
+) -> Vec<Tensor<Autodiff<B, C>, 2>> {
+    let inner = |(weight, bias): &LinearLayer<Autodiff<B, C>>| {
+        (weight.inner(), bias.clone().map(Tensor::inner))
+    };
+    let inner: Vec<_> = layers.iter().map(inner).collect();
+    let outputs = <B as Kernels>::frozen_linears(input.clone().inner(), &inner);
     let input = to_primitive(input);
-    layers.map(|(weight, bias)| {
-        let output = outputs.next().expect("one a layer");
-        let weight = to_primitive(weight.inner());
-        match bias.map(to_primitive) {
+    let record = |(output, (weight, bias)): (_, &LinearLayer<Autodiff<B, C>>)| {
+        let weight = weight.inner();
+        match bias.clone().map(to_primitive) {
             Some(bias) => record!(LinearBackward, [input, bias], output, weight),
             None => record!(LinearBackward, [input], output, weight),
         }
-    })
+    };
+    outputs.into_iter().zip(layers).map(record).collect()
 }
 
 #[derive(Debug)]
@@ -94,7 +97,7 @@ struct RmsNormBackward {
     epsilon: f64,
 }
 
-impl<B: Ops> Backward<B, 1> for RmsNormBackward {
+impl<B: Kernels> Backward<B, 1> for RmsNormBackward {
     /// Input and weight.
     type State = (FloatTensor<B>, FloatTensor<B>);
 
@@ -111,13 +114,13 @@ impl<B: Ops> Backward<B, 1> for RmsNormBackward {
     }
 }
 
-pub(crate) fn rms_norm<B: Ops, C: CheckpointStrategy>(
+pub(crate) fn rms_norm<B: Kernels, C: CheckpointStrategy>(
     hidden: Tensor<Autodiff<B, C>, 2>,
     weight: Tensor<Autodiff<B, C>, 1>,
     epsilon: f64,
 ) -> Tensor<Autodiff<B, C>, 2> {
     let weight = weight.inner();
-    let output = B::rms_norm(hidden.clone().inner(), weight.clone(), epsilon);
+    let output = <B as Kernels>::rms_norm(hidden.clone().inner(), weight.clone(), epsilon);
     let hidden = to_primitive(hidden);
     let state = (hidden.primitive, to_primitive(weight));
     record!(RmsNormBackward { epsilon }, [hidden], output, state)
@@ -126,7 +129,7 @@ pub(crate) fn rms_norm<B: Ops, C: CheckpointStrategy>(
 #[derive(Debug)]
 struct SwigluBackward;
 
-impl<B: Ops> Backward<B, 2> for SwigluBackward {
+impl<B: Kernels> Backward<B, 2> for SwigluBackward {
     /// Gate and up.
     type State = (FloatTensor<B>, FloatTensor<B>);
 
@@ -142,11 +145,11 @@ impl<B: Ops> Backward<B, 2> for SwigluBackward {
     }
 }
 
-pub(crate) fn swiglu<B: Ops, C: CheckpointStrategy>(
+pub(crate) fn swiglu<B: Kernels, C: CheckpointStrategy>(
     gate: Tensor<Autodiff<B, C>, 2>,
     up: Tensor<Autodiff<B, C>, 2>,
 ) -> Tensor<Autodiff<B, C>, 2> {
-    let output = B::swiglu(gate.clone().inner(), up.clone().inner());
+    let output = <B as Kernels>::swiglu(gate.clone().inner(), up.clone().inner());
     let (gate, up) = (to_primitive(gate), to_primitive(up));
     record!(
         SwigluBackward,
@@ -159,35 +162,35 @@ pub(crate) fn swiglu<B: Ops, C: CheckpointStrategy>(
 #[derive(Debug)]
 struct GatedMlpBackward;
 
-impl<B: Ops> Backward<B, 1> for GatedMlpBackward {
+impl<B: Kernels> Backward<B, 1> for GatedMlpBackward {
     /// Gate and up; the weights of both, and that of down.
-    type State = ([FloatTensor<B>; 2], [FloatTensor<B>; 3]);
+    type State = ([FloatTensor<B>; 2], [FrozenWeight<B>; 3]);
 
     fn backward(self, step: Step<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let (states, weights) = step.state;
+        let (states, [of_gate, of_up, down]) = step.state;
         unary::<B, _>(step.parents, step.node, grads, |above| {
             let [gate, up] = states.map(from_primitive);
-            let [of_gate, of_up, down] = weights.map(from_primitive);
-            let above = B::frozen_linear_backward(from_primitive(above), down);
-            let gradient = B::swiglu_linears_backward(gate, up, [of_gate, of_up], above);
+            let above = B::frozen_linear_backward(from_primitive(above), &down);
+            let gradient = B::swiglu_linears_backward(gate, up, [&of_gate, &of_up], above);
             to_primitive(gradient)
         });
     }
 }
 
-pub(crate) fn gated_mlp<B: Ops, C: CheckpointStrategy>(
+pub(crate) fn gated_mlp<B: Kernels, C: CheckpointStrategy>(
     input: Tensor<Autodiff<B, C>, 2>,
-    weights: [Tensor<Autodiff<B, C>, 2>; 2],
-    down: Tensor<Autodiff<B, C>, 2>,
+    gate: &FrozenWeight<Autodiff<B, C>>,
+    up: &FrozenWeight<Autodiff<B, C>>,
+    down: &FrozenWeight<Autodiff<B, C>>,
 ) -> Tensor<Autodiff<B, C>, 2> {
-    let ([of_gate, of_up], down) = (weights.map(Tensor::inner), down.inner());
+    let [of_gate, of_up, down] = [gate, up, down].map(FrozenWeight::inner);
     let layers = [(of_gate.clone(), None), (of_up.clone(), None)];
-    let [gate, up] = B::frozen_linears(input.clone().inner(), layers);
-    let output = B::swiglu_linear(gate.clone(), up.clone(), down.clone());
-    let state = (
-        [gate, up].map(to_primitive),
-        [of_gate, of_up, down].map(to_primitive),
-    );
+    let [gate, up] = two(<B as Kernels>::frozen_linears(
+        input.clone().inner(),
+        &layers,
+    ));
+    let output = B::swiglu_linear(gate.clone(), up.clone(), &down);
+    let state = ([gate, up].map(to_primitive), [of_gate, of_up, down]);
     let input = to_primitive(input);
     record!(GatedMlpBackward, [input], output, state)
 }
@@ -195,7 +198,7 @@ pub(crate) fn gated_mlp<B: Ops, C: CheckpointStrategy>(
 #[derive(Debug)]
 struct RotaryBackward;
 
-impl<B: Ops> Backward<B, 1> for RotaryBackward {
+impl<B: Kernels> Backward<B, 1> for RotaryBackward {
     /// Cosines and sines.
     type State = (FloatTensor<B>, FloatTensor<B>);
 
@@ -204,18 +207,22 @@ impl<B: Ops> Backward<B, 1> for RotaryBackward {
         unary::<B, _>(step.parents, step.node, grads, |above| {
             // A rotation's transpose turns the other way.
             let back = -from_primitive::<B, 4>(sin);
-            to_primitive(B::rotary(from_primitive(above), from_primitive(cos), back))
+            to_primitive(<B as Kernels>::rotary(
+                from_primitive(above),
+                from_primitive(cos),
+                back,
+            ))
         });
     }
 }
 
-pub(crate) fn rotary<B: Ops, C: CheckpointStrategy>(
+pub(crate) fn rotary<B: Kernels, C: CheckpointStrategy>(
     states: Tensor<Autodiff<B, C>, 4>,
     cos: Tensor<Autodiff<B, C>, 4>,
     sin: Tensor<Autodiff<B, C>, 4>,
 ) -> Tensor<Autodiff<B, C>, 4> {
     let (cos, sin) = (cos.inner(), sin.inner());
-    let output = B::rotary(states.clone().inner(), cos.clone(), sin.clone());
+    let output = <B as Kernels>::rotary(states.clone().inner(), cos.clone(), sin.clone());
     let states = to_primitive(states);
     let state = (to_primitive(cos), to_primitive(sin));
     record!(RotaryBackward, [states], output, state)
@@ -225,7 +232,7 @@ pub(crate) fn rotary<B: Ops, C: CheckpointStrategy>(
 #[derive(Debug)]
 struct AttentionBackward<M>(M);
 
-impl<B: Ops> Backward<B, 3> for AttentionBackward<ScoreMask<B>> {
+impl<B: Kernels> Backward<B, 3> for AttentionBackward<ScoreMask<B>> {
     /// Query, key and value.
     type State = [FloatTensor<B>; 3];
 
@@ -236,7 +243,7 @@ impl<B: Ops> Backward<B, 3> for AttentionBackward<ScoreMask<B>> {
     }
 }
 
-impl<B: Ops> Backward<B, 3> for AttentionBackward<SharedPrompt<B>> {
+impl<B: Kernels> Backward<B, 3> for AttentionBackward<SharedPrompt<B>> {
     /// Query, key and value.
     type State = [FloatTensor<B>; 3];
 
@@ -248,7 +255,7 @@ impl<B: Ops> Backward<B, 3> for AttentionBackward<SharedPrompt<B>> {
 }
 
 /// Registers the gradients of query, key and value.
-fn carry_back<B: Ops>(
+fn carry_back<B: Kernels>(
     step: Step<[FloatTensor<B>; 3], 3>,
     grads: &mut Gradients,
     gradients: impl FnOnce(Tensor<B, 4>, Tensor<B, 4>, Tensor<B, 4>, Tensor<B, 4>) -> [Tensor<B, 4>; 3],
@@ -265,7 +272,7 @@ fn carry_back<B: Ops>(
 
 /// Attention over tracked states, as `$forward` has it for the backend below.
 macro_rules! attend {
-    ($how:expr, [$query:expr, $key:expr, $value:expr], $forward:path) => {{
+    ($how:expr, [$query:expr, $key:expr, $value:expr], $forward:expr) => {{
         let inner = |states: &Tensor<_, 4>| states.clone().inner();
         let how = $how.clone().inner();
         let output = $forward(inner(&$query), inner(&$key), inner(&$value), &how);
@@ -275,22 +282,22 @@ macro_rules! attend {
     }};
 }
 
-pub(crate) fn attention<B: Ops, C: CheckpointStrategy>(
+pub(crate) fn attention<B: Kernels, C: CheckpointStrategy>(
     query: Tensor<Autodiff<B, C>, 4>,
     key: Tensor<Autodiff<B, C>, 4>,
     value: Tensor<Autodiff<B, C>, 4>,
     mask: &ScoreMask<Autodiff<B, C>>,
 ) -> Tensor<Autodiff<B, C>, 4> {
-    attend!(mask, [query, key, value], B::grouped_attention)
+    attend!(mask, [query, key, value], <B as Kernels>::grouped_attention)
 }
 
-pub(crate) fn shared_prompt_attention<B: Ops, C: CheckpointStrategy>(
+pub(crate) fn shared_prompt_attention<B: Kernels, C: CheckpointStrategy>(
     query: Tensor<Autodiff<B, C>, 4>,
     key: Tensor<Autodiff<B, C>, 4>,
     value: Tensor<Autodiff<B, C>, 4>,
     shared: &SharedPrompt<Autodiff<B, C>>,
 ) -> Tensor<Autodiff<B, C>, 4> {
-    attend!(shared, [query, key, value], B::shared_prompt_attention)
+    attend!(shared, [query, key, value], shared_prompt::attention)
 }
 
 /// Scales the gradient found in the forward pass by what arrives from above.
@@ -312,9 +319,9 @@ impl<B: Backend> Backward<B, 1> for CrossEntropyBackward {
     }
 }
 
-pub(crate) fn cross_entropy<B: Ops, C: CheckpointStrategy>(
+pub(crate) fn cross_entropy<B: Kernels, C: CheckpointStrategy>(
     hidden: Tensor<Autodiff<B, C>, 2>,
-    weight: Tensor<Autodiff<B, C>, 2>,
+    weight: &FrozenWeight<Autodiff<B, C>>,
     targets: Tensor<Autodiff<B, C>, 1, Int>,
 ) -> Tensor<Autodiff<B, C>, 1> {
     let (weight, targets) = (weight.inner(), targets.inner());
@@ -323,11 +330,11 @@ pub(crate) fn cross_entropy<B: Ops, C: CheckpointStrategy>(
     let step = CrossEntropyBackward.prepare::<C>([node]);
     from_primitive(match step.compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
-            let (loss, gradient) = B::linear_cross_entropy_gradient(inner, weight, targets);
+            let (loss, gradient) = B::linear_cross_entropy_gradient(inner, &weight, targets);
             prepared.finish(to_primitive(gradient), to_primitive(loss))
         }
         OpsKind::UnTracked(prepared) => {
-            let loss = B::linear_cross_entropy(inner, weight, targets);
+            let loss = <B as Kernels>::linear_cross_entropy(inner, &weight, targets);
             prepared.finish(to_primitive(loss))
         }
     })

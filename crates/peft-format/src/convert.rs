@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use burn::tensor::{TensorData, backend::Backend};
 use burn_peft::{
-    Adapter, AnyAdapter, BitFit, Injection, LayerModule, MethodConfig, PTuningConfig, PTuningV2,
+    Adapter, AnyAdapter, BitFit, Injection, MethodConfig, PTuningConfig, PTuningV2,
     PrefixInit as Start, PromptTuning, PromptTuningConfig, prefix_table,
 };
 use burn_peft_decoder::DecoderConfig;

@@ -4,7 +4,7 @@ use std::{cell::OnceCell, ops::ControlFlow};
 
 use burn::tensor::{Tensor, backend::Backend};
 use burn_peft_decoder::{
-    AttentionMask, Decoder, Generated, GenerationOptions, KvCache, LayerKv, Past, generate,
+    AttentionMask, Decoder, Generated, GenerationOptions, KvCache, LayerKv, generate,
 };
 use burn_peft_ops::Ops;
 
@@ -83,7 +83,9 @@ impl<B: Ops> Injected<B> {
         if !self.many {
             return bare.with_shared_prompt(prompt);
         }
-        let lead = self.lead.get_or_init(|| Lead::of(&self.base, prompt));
+        let lead = self
+            .lead
+            .get_or_init(|| Lead::of(&self.base, prompt.embeddings));
         bare.with_lead(lead.clone())
     }
 
@@ -96,31 +98,22 @@ impl<B: Ops> Injected<B> {
         on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Vec<Generated> {
         let prompt_ids = real_ids(&inputs);
-        let Prepared {
-            base,
-            hidden,
-            mask,
-            past,
-            ..
-        } = self.prepare(inputs);
-        let Past::Cache(mut cache) = past else {
-            unreachable!("a prompt has run, where there are many batches to come");
-        };
-        let last = mask.last_tokens().into_iter().enumerate();
-        let cells: Vec<usize> = last.map(|(row, cell)| row * mask.seq() + cell).collect();
-        let last = base.decode_cells(hidden, &mask, &mut cache, &cells);
+        let prepared = self.prepare(inputs);
+        let base = prepared.base().clone();
+        let (last, cache) = prepared.generation_start();
         generate(&base, last, cache, &prompt_ids, options, on_token)
     }
 }
 
 impl<B: Ops> Lead<B> {
-    fn of(base: &Decoder<B>, VirtualTokens { embeddings }: VirtualTokens<B>) -> Self {
+    /// Runs a prompt, `[tokens, d_model]`.
+    pub(crate) fn of(base: &Decoder<B>, embeddings: Tensor<B, 2>) -> Self {
         let tokens = embeddings.dims()[0];
         let layers = base.config().num_hidden_layers;
         let mut cache = KvCache::empty(layers, 1);
         let hidden = embeddings.cast(base.dtype()).unsqueeze();
         let mask = AttentionMask::full(1, tokens);
-        let last = base.decode_cells(hidden, &mask, &mut cache, &[tokens - 1]);
+        let last = base.decode(hidden, &mask, &mut cache, Some(&[tokens - 1]));
         Self {
             prefix: (0..layers).map(|layer| cache.row(layer, 0)).collect(),
             last,

@@ -129,7 +129,7 @@ impl PrefixShape {
         let ids = Tensor::<B, 2, Int>::from_data(ids, &base.device());
         let mut cache = KvCache::empty(self.layers, 1);
         let mask = AttentionMask::full(1, self.tokens);
-        let _ = base.decode(base.embed(ids), &mask, &mut cache);
+        let _ = base.decode(base.embed(ids), &mask, &mut cache, None);
         let wide = |states: Tensor<B, 3>| repeat_heads(states, self.heads);
         let layers = (0..self.layers)
             .map(|layer| cache.row(layer, 0))

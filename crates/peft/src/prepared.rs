@@ -1,27 +1,42 @@
-//! A batch that an adapter has done its part to.
+//! A batch that an adapter has changed: what is in front of its rows, and where its cells are.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend, s};
-use burn_peft_decoder::{AttentionMask, Decoder, KvCache, LayerBiases, LayerKv, Past};
+use burn_peft_decoder::{AttentionMask, Decoder, KvCache, LayerBiases, LayerKv};
 use burn_peft_ops::Ops;
 
 use crate::{VirtualTokens, injected::Lead};
 
-/// Everything a forward pass needs, the adapter's work done.
+/// A batch with the adapter's value in place, ready for the decoder.
+///
+/// It answers which hidden states predict given cells ([`predictors`](Self::predictors)), and where generation
+/// goes on ([`generation_start`](Self::generation_start)).
 #[derive(Debug, Clone)]
 pub struct Prepared<B: Backend> {
     /// The base, with the adapter's biases where it has some.
-    pub base: Decoder<B>,
+    pub(crate) base: Decoder<B>,
     /// `[batch, new_seq, d_model]`: the embeddings of real and virtual tokens.
-    pub hidden: Tensor<B, 3>,
+    pub(crate) hidden: Tensor<B, 3>,
     /// `[batch, new_seq]`.
-    pub mask: AttentionMask,
-    /// The adapter's prefix, or its prompt where the rows share one; an empty cache else.
-    pub past: Past<B>,
+    pub(crate) mask: AttentionMask,
     /// Row-major `[batch, seq]`: the cell of `hidden` that each of the batch's own went to.
-    pub cells: Vec<usize>,
-    /// What stands behind the last norm for the last virtual token in front of every row, `[1, d_model]`,
-    /// where a prompt has run before: its tokens are in the cache then, and not in `hidden`.
-    pub lead: Option<Tensor<B, 2>>,
+    pub(crate) cells: Vec<usize>,
+    /// What the decoder finds in front of the rows.
+    pub(crate) front: Front<B>,
+}
+
+/// What is in front of the rows of a prepared batch.
+#[derive(Debug, Clone)]
+pub(crate) enum Front<B: Backend> {
+    /// The adapter's prefix, or an empty cache.
+    Cache(KvCache<B>),
+    /// A prompt that has run: its keys and values are in the cache, and `last` is the hidden state after the last
+    /// norm of its last token, `[1, d_model]`.
+    Lead {
+        cache: KvCache<B>,
+        last: Tensor<B, 2>,
+    },
+    /// A prompt that all rows share and that has not run, `[tokens, d_model]`.
+    Prompt(Tensor<B, 2>),
 }
 
 impl<B: Ops> Prepared<B> {
@@ -33,11 +48,10 @@ impl<B: Ops> Prepared<B> {
         let cache = KvCache::empty(base.config().num_hidden_layers, mask.batch());
         Self {
             hidden: base.embed(input_ids),
-            past: Past::Cache(cache),
+            front: Front::Cache(cache),
             base,
             cells: (0..mask.batch()).flat_map(|_| 0..mask.seq()).collect(),
             mask,
-            lead: None,
         }
     }
 
@@ -50,7 +64,7 @@ impl<B: Ops> Prepared<B> {
 
     pub(crate) fn with_prefix(self, prefix: Vec<LayerKv<B>>) -> Self {
         let cache = self.prefix_cache(prefix);
-        self.behind(Past::Cache(cache))
+        self.behind(Front::Cache(cache))
     }
 
     pub(crate) fn with_prefix_among(
@@ -70,7 +84,7 @@ impl<B: Ops> Prepared<B> {
             })
             .collect();
         let cache = self.prefix_cache(prefix).prefix_among(before);
-        self.behind(Past::Cache(cache))
+        self.behind(Front::Cache(cache))
     }
 
     fn prefix_cache(&self, prefix: Vec<LayerKv<B>>) -> KvCache<B> {
@@ -85,23 +99,23 @@ impl<B: Ops> Prepared<B> {
         KvCache::with_prefix(prefix, self.mask.batch())
     }
 
-    fn behind(self, past: Past<B>) -> Self {
-        Self { past, ..self }
+    fn behind(self, front: Front<B>) -> Self {
+        Self { front, ..self }
     }
 
-    /// Behind a prompt that all rows share, still to run.
+    /// With a prompt in front that all rows share and that has not run.
     pub(crate) fn with_shared_prompt(self, VirtualTokens { embeddings }: VirtualTokens<B>) -> Self {
         let prompt = embeddings.cast(self.base.dtype());
-        self.behind(Past::Prompt(prompt))
+        self.behind(Front::Prompt(prompt))
     }
 
-    /// Behind one that has run.
+    /// With a prompt in front that has run.
     pub(crate) fn with_lead(self, lead: Lead<B>) -> Self {
         let cache = self.prefix_cache(lead.prefix);
-        Self {
-            lead: Some(lead.last),
-            ..self.behind(Past::Cache(cache))
-        }
+        self.behind(Front::Lead {
+            cache,
+            last: lead.last,
+        })
     }
 
     pub(crate) fn with_prompt_among(
@@ -157,20 +171,6 @@ impl<B: Ops> Prepared<B> {
             mask: AttentionMask::new(batch, new_seq, mask),
             cells,
             ..self
-        }
-    }
-
-    /// The hidden states of some cells, behind the last norm; see [`Decoder::decode_cells`] and, behind a
-    /// shared prompt, [`Decoder::decode_behind`].
-    ///
-    /// # Shapes
-    /// - output: `[cells, d_model]`
-    #[must_use]
-    pub fn decode_cells(&self, cells: &[usize]) -> Tensor<B, 2> {
-        let (base, hidden, mask) = (&self.base, self.hidden.clone(), &self.mask);
-        match self.past.clone() {
-            Past::Cache(mut cache) => base.decode_cells(hidden, mask, &mut cache, cells),
-            Past::Prompt(prompt) => base.decode_behind(prompt, hidden, mask, cells),
         }
     }
 }

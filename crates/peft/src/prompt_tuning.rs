@@ -5,6 +5,7 @@ use burn::{
     tensor::{Tensor, TensorData, backend::Backend},
 };
 use burn_peft_decoder::{Decoder, DecoderConfig};
+use burn_peft_ops::Ops;
 use rand::{SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
@@ -170,7 +171,7 @@ impl PromptTuningConfig {
     }
 
     /// See [`MethodConfig::init`](crate::MethodConfig::init).
-    pub(crate) fn init<B: Backend>(
+    pub(crate) fn init<B: Ops>(
         &self,
         base: &Decoder<B>,
         tokens: &InitTokens,
@@ -238,7 +239,7 @@ impl<B: Backend> Adapter<B> for PromptTuning<B> {
 }
 
 /// The mean of the embeddings of a label's tokens, `[d_model]`.
-fn mean_embedding<B: Backend>(base: &Decoder<B>, ids: &[u32]) -> Result<Vec<f32>, Error> {
+fn mean_embedding<B: Ops>(base: &Decoder<B>, ids: &[u32]) -> Result<Vec<f32>, Error> {
     if ids.is_empty() {
         return Err(Error::option(
             "prompt_tuning_init_labels",

@@ -1,7 +1,8 @@
 //! What the methods with virtual tokens share: how many there are, and the numbers they start from.
 
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Int, Tensor, TensorData};
 use burn_peft_decoder::Decoder;
+use burn_peft_ops::Ops;
 use rand::{Rng, rngs::StdRng};
 
 use crate::Error;
@@ -63,7 +64,7 @@ pub(crate) fn cut_or_repeat(
 }
 
 /// Root mean square of the embedding table, from at most 4,096 of its rows, evenly spread.
-pub(crate) fn embedding_spread<B: Backend>(base: &Decoder<B>) -> f64 {
+pub(crate) fn embedding_spread<B: Ops>(base: &Decoder<B>) -> f64 {
     let vocab = base.config().vocab_size;
     let rows: Vec<u32> = (0..vocab as u32).step_by(vocab.div_ceil(4096)).collect();
     let values = embeddings_of(base, &rows);
@@ -72,10 +73,11 @@ pub(crate) fn embedding_spread<B: Backend>(base: &Decoder<B>) -> f64 {
 }
 
 /// Rows of the embedding table, on the host and in f32, row-major `[ids, d_model]`.
-pub(crate) fn embeddings_of<B: Backend>(base: &Decoder<B>, ids: &[u32]) -> Vec<f32> {
+pub(crate) fn embeddings_of<B: Ops>(base: &Decoder<B>, ids: &[u32]) -> Vec<f32> {
     let ids: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
     let count = ids.len();
-    let ids = Tensor::<B, 1, Int>::from_data(TensorData::new(ids, [count]), &base.device());
-    let rows = base.embedding_table().select(0, ids).into_data();
+    let ids = TensorData::new(ids, [1, count]);
+    let ids = Tensor::<B, 2, Int>::from_data(ids, &base.device());
+    let rows = base.embed(ids).into_data();
     rows.iter::<f32>().collect()
 }

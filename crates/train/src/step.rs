@@ -10,14 +10,14 @@ use burn::{
         backend::{AutodiffBackend, Backend},
     },
 };
-use burn_peft::{Adapter, PeftModel, Prepared};
+use burn_peft::{Adapter, PeftModel};
 use burn_peft_data::Batch;
-use burn_peft_ops::Ops;
+use burn_peft_ops::{Kernels, Ops};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 
 use crate::{
     LmOutput,
-    loss::{prepare, token_losses},
+    loss::{inputs, losses_of, supervised, token_losses},
     optimizer::scale_gradients,
 };
 
@@ -73,7 +73,7 @@ where
         // Handles of the same tensors.
         let trainee = self.clone();
         let device = self.model.base().device();
-        B::run_step(&device, move || trainee.optimizer_step(&micro_batches))
+        <B as Ops>::Plain::run_step(&device, move || trainee.optimizer_step(&micro_batches))
     }
 }
 
@@ -127,39 +127,25 @@ where
     A: Adapter<B>,
 {
     fn micro_step(&self, batch: &Batch<B>) -> Option<Outcome<B>> {
-        if self.recompute {
-            return self.micro_step_recomputed(batch);
-        }
-        let losses = token_losses(&self.model, batch)?;
+        let prepared = self.model.prepare(inputs(batch));
+        let cells = supervised(batch);
+        let (predictors, recorded) = match self.recompute {
+            true => {
+                let (predictors, recorded) = prepared.record_predictors(&cells)?;
+                (predictors, Some(recorded))
+            }
+            false => (prepared.predictors(&cells)?, None),
+        };
+        let losses = losses_of(&prepared, predictors, batch);
         let sum = losses.nll.sum();
         let gradients = sum.backward();
         Some(Outcome {
             loss: sum.inner(),
             label_tokens: losses.rows.len(),
-            gradients,
-        })
-    }
-
-    fn micro_step_recomputed(&self, batch: &Batch<B>) -> Option<Outcome<B>> {
-        let (prepared, question) = prepare(&self.model, batch)?;
-        let Prepared {
-            base,
-            hidden,
-            mask,
-            past,
-            lead,
-            ..
-        } = prepared;
-        let recording = base.record(hidden, &mask, past, &question.cells());
-        let hidden = recording.leaf();
-        let losses = question.score(&base, hidden.clone(), lead);
-        let sum = losses.nll.sum();
-        let grads = sum.backward();
-        let gradient = hidden.grad(&grads).expect("the loss hangs on its leaf");
-        Some(Outcome {
-            loss: sum.inner(),
-            label_tokens: losses.rows.len(),
-            gradients: recording.backward(gradient).backward(),
+            gradients: match recorded {
+                Some(recorded) => recorded.backward(&gradients),
+                None => gradients,
+            },
         })
     }
 }

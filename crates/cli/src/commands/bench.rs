@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use burn::tensor::backend::AutodiffBackend;
 use burn_peft::{InitTokens, MethodConfig, PeftModel};
 use burn_peft_decoder::{Checkpoint, Decoder, DecoderConfig};
-use burn_peft_ops::Ops;
+use burn_peft_ops::{Kernels, Ops};
 use burn_peft_train::{
     GradientCheckpointing, StepSize, SyntheticBatch, Trainee, time_decoding, time_steps,
 };
@@ -310,7 +310,7 @@ impl Args {
 
 /// Of the device's own memory, or else of the process's.
 fn peak_gib<B: Ops>(device: &B::Device) -> Option<f64> {
-    let bytes = B::reserved_memory(device).or_else(memory::peak_resident);
+    let bytes = B::Plain::reserved_memory(device).or_else(memory::peak_resident);
     bytes.map(|bytes| bytes as f64 / (1_u64 << 30) as f64)
 }
 

@@ -22,7 +22,9 @@ use self::{
     product::{product, transposed},
     runtime::GpuRuntime,
 };
-use crate::{Ops, ScoreMask, Visibility, mask::DevicePlaces};
+use crate::{
+    DenseWeight, FrozenWeight, Kernels, LinearLayer, ScoreMask, Visibility, mask::DevicePlaces,
+};
 
 /// Logits held at a time: 2^27 numbers, 512 MiB in f32.
 const LOGITS_AT_ONCE: usize = 1 << 27;
@@ -81,7 +83,9 @@ fn places<R: GpuRuntime, BT: BoolElement>(
     }
 }
 
-impl<R: GpuRuntime, BT: BoolElement> Ops for CubeBackend<R, f32, i32, BT> {
+impl<R: GpuRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
+    type Weight = DenseWeight<Self>;
+
     fn run_step<T: Send>(device: &Self::Device, step: impl FnOnce() -> T + Send) -> T {
         R::run_step(device, step)
     }
@@ -91,20 +95,25 @@ impl<R: GpuRuntime, BT: BoolElement> Ops for CubeBackend<R, f32, i32, BT> {
         Some(usage.bytes_reserved)
     }
 
-    fn frozen_linear(
+    fn frozen_linears(
         input: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
-        bias: Option<Tensor<Self, 1>>,
-    ) -> Tensor<Self, 2> {
-        let dtype = weight.dtype();
-        let (input, weight) = (primitive(input), transposed(&primitive(weight)));
-        let bias = bias.map(primitive);
-        tensor(product(&input, &weight, bias.as_ref(), dtype))
+        layers: &[LinearLayer<Self>],
+    ) -> Vec<Tensor<Self, 2>> {
+        let input = primitive(input);
+        let linear = |(weight, bias): &LinearLayer<Self>| {
+            let (dtype, weight) = (weight.dtype(), transposed(&primitive(weight.dense())));
+            let bias = bias.clone().map(primitive);
+            tensor(product(&input, &weight, bias.as_ref(), dtype))
+        };
+        layers.iter().map(linear).collect()
     }
 
-    fn frozen_linear_backward(above: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        let dtype = weight.dtype();
-        tensor(product(&primitive(above), &primitive(weight), None, dtype))
+    fn frozen_linear_backward(
+        above: Tensor<Self, 2>,
+        weight: &FrozenWeight<Self>,
+    ) -> Tensor<Self, 2> {
+        let (dtype, weight) = (weight.dtype(), primitive(weight.dense()));
+        tensor(product(&primitive(above), &weight, None, dtype))
     }
 
     fn bias_gradient(above: Tensor<Self, 2>) -> Tensor<Self, 1> {
@@ -208,11 +217,11 @@ impl<R: GpuRuntime, BT: BoolElement> Ops for CubeBackend<R, f32, i32, BT> {
 
     fn linear_cross_entropy(
         hidden: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
+        weight: &FrozenWeight<Self>,
         targets: Tensor<Self, 1, Int>,
     ) -> Tensor<Self, 1> {
         let [vocab, _] = weight.dims();
-        let weight = transposed(&primitive(weight));
+        let weight = transposed(&primitive(weight.dense()));
         let losses = chunks(targets.dims()[0], vocab, LOGITS_AT_ONCE).map(|(start, end)| {
             let hidden = primitive(hidden.clone().slice(s![start..end]));
             let targets = targets.clone().slice(s![start..end]).into_primitive();
@@ -224,11 +233,11 @@ impl<R: GpuRuntime, BT: BoolElement> Ops for CubeBackend<R, f32, i32, BT> {
 
     fn linear_cross_entropy_gradient(
         hidden: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
+        weight: &FrozenWeight<Self>,
         targets: Tensor<Self, 1, Int>,
     ) -> (Tensor<Self, 1>, Tensor<Self, 2>) {
         let ([vocab, _], dtype) = (weight.dims(), weight.dtype());
-        let weight = primitive(weight);
+        let weight = primitive(weight.dense());
         let parts = chunks(targets.dims()[0], vocab, LOGITS_AT_ONCE).map(|(start, end)| {
             let hidden = primitive(hidden.clone().slice(s![start..end]));
             let targets = targets.clone().slice(s![start..end]).into_primitive();

@@ -157,7 +157,7 @@ fn softmax(scores: &mut [f32], places: &[i32], query: i32) {
     }
 }
 
-/// See [`Ops::grouped_attention`](crate::Ops::grouped_attention). The output stands in memory as `[batch,
+/// See [`Kernels::grouped_attention`](crate::Kernels::grouped_attention). The output stands in memory as `[batch,
 /// seq, heads, head_dim]`.
 pub(super) fn forward<E: Element>(
     query: Tensor<Flex, 4>,
@@ -206,7 +206,7 @@ pub(super) fn forward<E: Element>(
     heads_tensor(narrow::<E>(output), shape)
 }
 
-/// See [`Ops::grouped_attention_backward`](crate::Ops::grouped_attention_backward). The gradients stand in memory
+/// See [`Kernels::grouped_attention_backward`](crate::Kernels::grouped_attention_backward). The gradients stand in memory
 /// as `[batch, seq, heads, head_dim]`.
 pub(super) fn backward<E: Element>(
     query: Tensor<Flex, 4>,

@@ -20,7 +20,7 @@ const ROWS: usize = 1 << 12;
 /// Tokens at a time: no more than 2^22 logits, 16 MiB.
 const TOKENS: usize = 1 << 10;
 
-/// See [`Ops::linear_cross_entropy`](crate::Ops::linear_cross_entropy).
+/// See [`Kernels::linear_cross_entropy`](crate::Kernels::linear_cross_entropy).
 pub(super) fn losses<E: Element>(
     hidden: Tensor<Flex, 2>,
     weight: Tensor<Flex, 2>,
@@ -31,7 +31,7 @@ pub(super) fn losses<E: Element>(
     tensor(losses, [tokens])
 }
 
-/// See [`Ops::linear_cross_entropy_gradient`](crate::Ops::linear_cross_entropy_gradient).
+/// See [`Kernels::linear_cross_entropy_gradient`](crate::Kernels::linear_cross_entropy_gradient).
 pub(super) fn losses_and_gradients<E: Element>(
     hidden: Tensor<Flex, 2>,
     weight: Tensor<Flex, 2>,

@@ -10,22 +10,23 @@ use super::{
     storage::{contiguous, tensor, wide},
     swiglu,
 };
-use crate::{LinearLayer, composed};
+use crate::{FrozenWeight, LinearLayer, composed};
 
 /// Up to so many tokens the weight's way from memory is the cost, and each of its rows is read once.
 const FEW_TOKENS: usize = 32;
 
-/// See [`Ops::frozen_linears`](crate::Ops::frozen_linears).
+/// See [`Kernels::frozen_linears`](crate::Kernels::frozen_linears).
 pub(super) fn forward<E: Element>(
     input: Tensor<Flex, 2>,
-    layers: Vec<LinearLayer<Flex>>,
+    layers: &[LinearLayer<Flex>],
 ) -> Vec<Tensor<Flex, 2>> {
     let [tokens, d_in] = input.dims();
     let input = contiguous(input);
     let input = input.storage::<E>();
-    let layers = layers.into_iter();
-    let layers = layers.map(|(weight, bias)| (contiguous(weight), bias.map(contiguous)));
-    let layers: Vec<_> = layers.collect();
+    let contiguous = |(weight, bias): &LinearLayer<Flex>| {
+        (contiguous(weight.dense()), bias.clone().map(contiguous))
+    };
+    let layers: Vec<_> = layers.iter().map(contiguous).collect();
     let layers = layers.iter().map(|(weight, bias)| {
         let bias = bias.as_ref().map(|bias| bias.storage::<E>());
         (weight.storage::<E>(), bias)
@@ -51,7 +52,7 @@ pub(super) fn forward<E: Element>(
     outputs.collect()
 }
 
-/// See [`Ops::frozen_linear_backward`](crate::Ops::frozen_linear_backward).
+/// See [`Kernels::frozen_linear_backward`](crate::Kernels::frozen_linear_backward).
 pub(super) fn backward<E: Element>(
     above: Tensor<Flex, 2>,
     weight: Tensor<Flex, 2>,
@@ -63,23 +64,23 @@ pub(super) fn backward<E: Element>(
     tensor(output, [tokens, d_in])
 }
 
-/// See [`Ops::swiglu_linear`](crate::Ops::swiglu_linear).
+/// See [`Kernels::swiglu_linear`](crate::Kernels::swiglu_linear).
 pub(super) fn behind_swiglu<E: Element>(
     gate: Tensor<Flex, 2>,
     up: Tensor<Flex, 2>,
-    weight: Tensor<Flex, 2>,
+    weight: &FrozenWeight<Flex>,
 ) -> Tensor<Flex, 2> {
     let (tokens, [d_out, d_ff]) = (gate.dims()[0], weight.dims());
     if tokens <= FEW_TOKENS {
         return composed::swiglu_linear(gate, up, weight);
     }
-    let [gate, up, weight] = [gate, up, weight].map(contiguous);
+    let [gate, up, weight] = [gate, up, weight.dense()].map(contiguous);
     let rows = swiglu::gated_rows(gate.storage::<E>(), up.storage::<E>());
     let weight = Factor::weight(weight.storage::<E>(), d_ff).transposed();
     tensor(product::<E, E>(&rows, weight, None), [tokens, d_out])
 }
 
-/// See [`Ops::swiglu_linears_backward`](crate::Ops::swiglu_linears_backward).
+/// See [`Kernels::swiglu_linears_backward`](crate::Kernels::swiglu_linears_backward).
 pub(super) fn swiglu_backward<E: Element>(
     gate: Tensor<Flex, 2>,
     up: Tensor<Flex, 2>,

@@ -26,7 +26,10 @@ use half::bf16;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 pub use self::{product::bf16_products, vector::f32_lanes};
-use crate::{LinearLayer, Ops, ScoreMask, Visibility, composed, dtype::accumulation_dtype};
+use crate::{
+    DenseWeight, FrozenWeight, Kernels, LinearLayer, ScoreMask, Visibility, composed,
+    dtype::accumulation_dtype,
+};
 
 /// `$fast` with `$element` standing for the type of the states, where there is a fast form of it.
 macro_rules! by_element {
@@ -56,26 +59,9 @@ fn step_threads() -> &'static ThreadPool {
     })
 }
 
-/// [`Ops::frozen_linears`] for any number of layers. The method is generic, so it is compiled in the crate that says how many,
-/// and optimised as little as that crate; this is compiled here.
-fn frozen_linears(input: Tensor<Flex, 2>, layers: Vec<LinearLayer<Flex>>) -> Vec<Tensor<Flex, 2>> {
-    debug_assert!(
-        layers
-            .iter()
-            .all(|(weight, _)| weight.dtype() == input.dtype()),
-        "a linear layer mixes dtypes"
-    );
-    by_element!(
-        input.dtype(),
-        E => linear::forward::<E>(input, layers),
-        layers
-            .into_iter()
-            .map(|(weight, bias)| composed::linear(input.clone(), weight, bias))
-            .collect()
-    )
-}
+impl Kernels for Flex {
+    type Weight = DenseWeight<Self>;
 
-impl Ops for Flex {
     fn run_step<R: Send>(_: &FlexDevice, step: impl FnOnce() -> R + Send) -> R {
         // One step at a time among the threads that compute. While one waits for its share of an operation, it
         // takes any other work there is; were that a second step, it would wait for locks that the first holds.
@@ -87,27 +73,33 @@ impl Ops for Flex {
         }
     }
 
-    fn frozen_linear(
+    fn frozen_linears(
         input: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
-        bias: Option<Tensor<Self, 1>>,
+        layers: &[LinearLayer<Self>],
+    ) -> Vec<Tensor<Self, 2>> {
+        debug_assert!(
+            layers
+                .iter()
+                .all(|(weight, _)| weight.dtype() == input.dtype()),
+            "a linear layer mixes dtypes"
+        );
+        by_element!(
+            input.dtype(),
+            E => linear::forward::<E>(input, layers),
+            layers
+                .iter()
+                .map(|(weight, bias)| composed::linear(input.clone(), weight, bias.clone()))
+                .collect()
+        )
+    }
+
+    fn frozen_linear_backward(
+        above: Tensor<Self, 2>,
+        weight: &FrozenWeight<Self>,
     ) -> Tensor<Self, 2> {
-        let [output] = Self::frozen_linears(input, [(weight, bias)]);
-        output
-    }
-
-    fn frozen_linears<const N: usize>(
-        input: Tensor<Self, 2>,
-        layers: [LinearLayer<Self>; N],
-    ) -> [Tensor<Self, 2>; N] {
-        let outputs = frozen_linears(input, layers.into());
-        outputs.try_into().expect("one for each layer")
-    }
-
-    fn frozen_linear_backward(above: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
         by_element!(
             above.dtype(),
-            E => linear::backward::<E>(above, weight),
+            E => linear::backward::<E>(above, weight.dense()),
             composed::linear_backward(above, weight)
         )
     }
@@ -161,7 +153,7 @@ impl Ops for Flex {
     fn swiglu_linear(
         gate: Tensor<Self, 2>,
         up: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
+        weight: &FrozenWeight<Self>,
     ) -> Tensor<Self, 2> {
         by_element!(
             gate.dtype(),
@@ -173,12 +165,12 @@ impl Ops for Flex {
     fn swiglu_linears_backward(
         gate: Tensor<Self, 2>,
         up: Tensor<Self, 2>,
-        weights: [Tensor<Self, 2>; 2],
+        weights: [&FrozenWeight<Self>; 2],
         above: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
         by_element!(
             gate.dtype(),
-            E => linear::swiglu_backward::<E>(gate, up, weights, above),
+            E => linear::swiglu_backward::<E>(gate, up, weights.map(FrozenWeight::dense), above),
             composed::swiglu_linears_backward(gate, up, weights, above)
         )
     }
@@ -237,24 +229,24 @@ impl Ops for Flex {
 
     fn linear_cross_entropy(
         hidden: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
+        weight: &FrozenWeight<Self>,
         targets: Tensor<Self, 1, Int>,
     ) -> Tensor<Self, 1> {
         by_element!(
             hidden.dtype(),
-            E => cross_entropy::losses::<E>(hidden, weight, targets),
+            E => cross_entropy::losses::<E>(hidden, weight.dense(), targets),
             composed::cross_entropy(hidden, weight, targets)
         )
     }
 
     fn linear_cross_entropy_gradient(
         hidden: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
+        weight: &FrozenWeight<Self>,
         targets: Tensor<Self, 1, Int>,
     ) -> (Tensor<Self, 1>, Tensor<Self, 2>) {
         by_element!(
             hidden.dtype(),
-            E => cross_entropy::losses_and_gradients::<E>(hidden, weight, targets),
+            E => cross_entropy::losses_and_gradients::<E>(hidden, weight.dense(), targets),
             composed::cross_entropy_gradient(hidden, weight, targets)
         )
     }

@@ -20,7 +20,7 @@ fn scale<E: Element>(row: &[E], epsilon: f32) -> f32 {
     1.0 / (squares / row.len() as f32 + epsilon).sqrt()
 }
 
-/// See [`Ops::rms_norm`](crate::Ops::rms_norm).
+/// See [`Kernels::rms_norm`](crate::Kernels::rms_norm).
 pub(super) fn forward<E: Element>(
     hidden: Tensor<Flex, 2>,
     weight: Tensor<Flex, 1>,
@@ -47,7 +47,7 @@ pub(super) fn forward<E: Element>(
     tensor(output, shape)
 }
 
-/// See [`Ops::rms_norm_backward`](crate::Ops::rms_norm_backward).
+/// See [`Kernels::rms_norm_backward`](crate::Kernels::rms_norm_backward).
 pub(super) fn backward<E: Element>(
     hidden: Tensor<Flex, 2>,
     weight: Tensor<Flex, 1>,

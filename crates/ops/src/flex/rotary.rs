@@ -8,7 +8,7 @@ use super::{
     storage::{contiguous, from_heads, rows_in_order},
 };
 
-/// See [`Ops::rotary`](crate::Ops::rotary). The output stands in memory as `[batch, seq, heads,
+/// See [`Kernels::rotary`](crate::Kernels::rotary). The output stands in memory as `[batch, seq, heads,
 /// head_dim]`, so that the projections around it need no copy.
 pub(super) fn rotate<E: Element>(
     states: Tensor<Flex, 4>,

@@ -76,7 +76,7 @@ fn part<E>(numbers: &[E], start: usize, len: usize) -> &[E] {
     &numbers[start..][..len]
 }
 
-/// See [`Ops::swiglu`](crate::Ops::swiglu).
+/// See [`Kernels::swiglu`](crate::Kernels::swiglu).
 pub(super) fn forward<E: Element>(gate: Tensor<Flex, 2>, up: Tensor<Flex, 2>) -> Tensor<Flex, 2> {
     let shape = gate.dims();
     let (gate, up) = (contiguous(gate), contiguous(up));
@@ -96,7 +96,7 @@ pub(super) fn forward<E: Element>(gate: Tensor<Flex, 2>, up: Tensor<Flex, 2>) ->
     tensor(output, shape)
 }
 
-/// See [`Ops::swiglu_backward`](crate::Ops::swiglu_backward). Gate and above are overwritten with the
+/// See [`Kernels::swiglu_backward`](crate::Kernels::swiglu_backward). Gate and above are overwritten with the
 /// gradients, unless somebody else holds them.
 pub(super) fn backward<E: Element>(
     gate: Tensor<Flex, 2>,

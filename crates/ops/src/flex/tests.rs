@@ -4,7 +4,7 @@
 use burn::tensor::{DType, Tensor, TensorData};
 use burn_flex::Flex;
 
-use crate::{NO_TOKEN, Ops, Visibility};
+use crate::{FrozenWeight, Kernels, NO_TOKEN, Visibility};
 
 #[test]
 fn a_query_that_sees_nothing_gives_nothing() {
@@ -56,7 +56,8 @@ fn linear_layers_of_any_number_of_tokens_are_exact_in_small_numbers() {
                 tensor(&input, [tokens, d_in]),
                 tensor(&weight, [d_out, d_in]),
             );
-            let output = Flex::frozen_linear(input, weight, None);
+            let weight = FrozenWeight::new(weight);
+            let output = Flex::frozen_linears(input, &[(weight, None)]).remove(0);
             assert_eq!(
                 output.into_data(),
                 expected.into_data(),

@@ -1,59 +1,66 @@
 //! The listing of the base.
 
-use burn_peft_decoder::DecoderConfig;
+use burn_peft_decoder::{DecoderConfig, LayerModule};
 
 use super::{ModuleListing, linear_without_parameters};
 
 impl From<&DecoderConfig> for ModuleListing {
-    /// The modules of transformers' `Qwen2ForCausalLM`. A tied head has no parameters of its own.
+    /// The modules of transformers' class, such as `Qwen2ForCausalLM`. A tied head has no parameters of its own.
     fn from(config: &DecoderConfig) -> Self {
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
-        let layer = decoder_layer(config);
-        let layers = vec![layer; config.num_hidden_layers];
-        let model = Self::new("Qwen2Model")
+        let class = config.family.class();
+        let layers = vec![decoder_layer(config); config.num_hidden_layers];
+        let model = Self::new(format!("{class}Model"))
             .child("embed_tokens", Self::embedding([vocab, hidden]))
             .child("layers", Self::sequence("ModuleList", layers))
-            .child("norm", norm(config))
-            .child("rotary_emb", Self::new("Qwen2RotaryEmbedding"));
+            .child("norm", norm(config, hidden))
+            .child("rotary_emb", Self::new(format!("{class}RotaryEmbedding")));
         let head = match config.tie_word_embeddings {
             true => {
                 linear_without_parameters([hidden, vocab], false).note("the weight of embed_tokens")
             }
             false => Self::linear([hidden, vocab], false),
         };
-        Self::new("Qwen2ForCausalLM")
+        Self::new(config.family.architecture())
             .child("model", model)
             .child("lm_head", head)
     }
 }
 
 fn decoder_layer(config: &DecoderConfig) -> ModuleListing {
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let (query, kv) = (config.query_width(), config.kv_width());
-    let linear = ModuleListing::linear;
-    let self_attn = ModuleListing::new("Qwen2Attention")
-        .child("q_proj", linear([hidden, query], true))
-        .child("k_proj", linear([hidden, kv], true))
-        .child("v_proj", linear([hidden, kv], true))
-        .child("o_proj", linear([query, hidden], false));
-    let mlp = ModuleListing::new("Qwen2MLP")
-        .child("gate_proj", linear([hidden, inner], false))
-        .child("up_proj", linear([hidden, inner], false))
-        .child("down_proj", linear([inner, hidden], false))
-        .child("act_fn", ModuleListing::new("SiLUActivation"));
-    ModuleListing::new("Qwen2DecoderLayer")
-        .child("self_attn", self_attn)
-        .child("mlp", mlp)
-        .child("input_layernorm", norm(config))
-        .child("post_attention_layernorm", norm(config))
+    let class = config.family.class();
+    let mut layer = ModuleListing::new(format!("{class}DecoderLayer"));
+    let mut self_attn = ModuleListing::new(format!("{class}Attention"));
+    let mut mlp = ModuleListing::new(format!("{class}MLP"));
+    let mut norms = Vec::new();
+    for module in LayerModule::ALL {
+        let (name, shape) = (module.name(), module.weight_shape(config));
+        let linear = || ModuleListing::linear([shape[1], shape[0]], module.has_bias(config));
+        match module.path().split_once('.') {
+            Some(("self_attn", _)) => self_attn = self_attn.child(name, linear()),
+            Some(_) => mlp = mlp.child(name, linear()),
+            None => norms.push((name, norm(config, shape[0]))),
+        }
+    }
+    if config.family.has_qk_norm() {
+        for name in ["q_norm", "k_norm"] {
+            self_attn = self_attn.child(name, norm(config, config.head_dim));
+        }
+    }
+    layer = layer.child("self_attn", self_attn).child(
+        "mlp",
+        mlp.child("act_fn", ModuleListing::new("SiLUActivation")),
+    );
+    norms
+        .into_iter()
+        .fold(layer, |layer, (name, norm)| layer.child(name, norm))
 }
 
-fn norm(config: &DecoderConfig) -> ModuleListing {
-    let hidden = config.hidden_size;
+fn norm(config: &DecoderConfig, width: usize) -> ModuleListing {
     let eps = python_float(config.rms_norm_eps);
-    ModuleListing::new("Qwen2RMSNorm")
-        .arguments(format!("({hidden},), eps={eps}"))
-        .parameter("weight", [hidden])
+    ModuleListing::new(format!("{}RMSNorm", config.family.class()))
+        .arguments(format!("({width},), eps={eps}"))
+        .parameter("weight", [width])
 }
 
 /// A small number as Python prints it: `1e-06`, and `0.0001` from there on.

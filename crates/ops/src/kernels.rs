@@ -1,24 +1,30 @@
-//! The trait, and the backends that implement it.
+//! What a backend supplies: the operations of a frozen decoder, forward and backward.
 
-use burn::{
-    backend::{Autodiff, autodiff::checkpoint::strategy::CheckpointStrategy},
-    tensor::{DType, Int, Tensor, backend::Backend},
-};
+use burn::tensor::{DType, Int, Tensor, backend::Backend};
 
 use crate::{
-    ScoreMask, SharedPrompt, Visibility, composed, dtype::accumulation_dtype, shared_prompt,
-    tracked,
+    DenseWeight, FrozenWeight, ScoreMask, Visibility, composed, dtype::accumulation_dtype,
+    weight::HeldWeight,
 };
 
 /// Weight and bias of a linear layer, `[d_out, d_in]` and `[d_out]`.
-pub type LinearLayer<B> = (Tensor<B, 2>, Option<Tensor<B, 1>>);
+pub type LinearLayer<B> = (FrozenWeight<B>, Option<Tensor<B, 1>>);
 
-/// The operations of a frozen decoder layer and its loss.
+/// The operations of a frozen decoder layer and its loss on one backend, each with its gradient. The model
+/// calls [`Ops`](crate::Ops), which is these operations on the backend itself, and records them under autodiff.
+///
+/// Every operation has a default composed of Burn's own, so a backend joins with a few lines.
+/// None is generic: an implementation is compiled in the crate that holds it, optimised as that crate
+/// is, and not in the program.
 ///
 /// Shapes use one vocabulary: `tokens` is `batch · seq` flattened, `d_in` and `d_out` the sizes of
 /// a linear layer, `kv_len` the cached plus the new positions. No operation mixes dtypes: the
 /// caller casts at the boundary.
-pub trait Ops: Backend {
+pub trait Kernels: Backend {
+    /// How this backend holds a matrix of the frozen base: as a tensor ([`DenseWeight`]), or in a form that its
+    /// products read faster, or that takes less memory.
+    type Weight: HeldWeight<Self>;
+
     /// Runs a whole step of many operations on the thread where this backend takes them up fastest: on the
     /// CPU as one of the threads that compute, for CUDA as the one that serves the device. These then wait
     /// for nobody between two operations.
@@ -37,44 +43,36 @@ pub trait Ops: Backend {
         None
     }
 
-    /// `input · weightᵀ (+ bias)` with a weight that never needs a gradient.
+    /// `input · weightᵀ (+ bias)` of one input by several layers, whose weights never need a gradient.
     ///
     /// # Shapes
     /// - input: `[tokens, d_in]`
-    /// - weight: `[d_out, d_in]`, as a checkpoint stores it
-    /// - bias: `[d_out]`
-    /// - output: `[tokens, d_out]`
-    fn frozen_linear(
-        input: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
-        bias: Option<Tensor<Self, 1>>,
-    ) -> Tensor<Self, 2> {
-        composed::linear(input, weight, bias)
-    }
-
-    /// [`frozen_linear`](Self::frozen_linear) of one input by several layers.
-    ///
-    /// # Shapes
-    /// - input: `[tokens, d_in]`
+    /// - layers: weights `[d_out, d_in]`, as a checkpoint stores them, and biases `[d_out]`
     /// - output: each `[tokens, d_out]`
-    fn frozen_linears<const N: usize>(
+    fn frozen_linears(
         input: Tensor<Self, 2>,
-        layers: [LinearLayer<Self>; N],
-    ) -> [Tensor<Self, 2>; N] {
-        layers.map(|(weight, bias)| Self::frozen_linear(input.clone(), weight, bias))
+        layers: &[LinearLayer<Self>],
+    ) -> Vec<Tensor<Self, 2>> {
+        let linear = |(weight, bias): &LinearLayer<Self>| {
+            composed::linear(input.clone(), weight, bias.clone())
+        };
+        layers.iter().map(linear).collect()
     }
 
-    /// The gradient of [`frozen_linear`](Self::frozen_linear)'s input: `above · weight`.
+    /// The gradient of [`frozen_linears`](Self::frozen_linears)' input: `above · weight`.
     ///
     /// # Shapes
     /// - above: `[tokens, d_out]`
     /// - weight: `[d_out, d_in]`
     /// - output: `[tokens, d_in]`
-    fn frozen_linear_backward(above: Tensor<Self, 2>, weight: Tensor<Self, 2>) -> Tensor<Self, 2> {
+    fn frozen_linear_backward(
+        above: Tensor<Self, 2>,
+        weight: &FrozenWeight<Self>,
+    ) -> Tensor<Self, 2> {
         composed::linear_backward(above, weight)
     }
 
-    /// The gradient of [`frozen_linear`](Self::frozen_linear)'s bias: the sum over the tokens, taken in
+    /// The gradient of [`frozen_linears`](Self::frozen_linears)' bias: the sum over the tokens, taken in
     /// f32 at least.
     ///
     /// # Shapes
@@ -85,7 +83,7 @@ pub trait Ops: Backend {
     }
 
     /// Root-mean-square normalisation (Zhang and Sennrich 2019), in f32 whatever the input's type.
-    /// Under autodiff the weight is a constant: it gets no gradient.
+    /// The weight is a constant: it gets no gradient.
     ///
     /// # Shapes
     /// - hidden, output: `[tokens, d_model]`
@@ -117,7 +115,7 @@ pub trait Ops: Backend {
         composed::sigmoid(input)
     }
 
-    /// `silu(gate) · up` (Shazeer 2020), silu in f32. Under autodiff only the two inputs are saved.
+    /// `silu(gate) · up` (Shazeer 2020), silu in f32. For its gradient only the two inputs are needed.
     ///
     /// # Shapes
     /// - gate, up, output: `[tokens, d_ff]`
@@ -146,7 +144,7 @@ pub trait Ops: Backend {
     fn swiglu_linear(
         gate: Tensor<Self, 2>,
         up: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
+        weight: &FrozenWeight<Self>,
     ) -> Tensor<Self, 2> {
         composed::swiglu_linear(gate, up, weight)
     }
@@ -161,26 +159,10 @@ pub trait Ops: Backend {
     fn swiglu_linears_backward(
         gate: Tensor<Self, 2>,
         up: Tensor<Self, 2>,
-        weights: [Tensor<Self, 2>; 2],
+        weights: [&FrozenWeight<Self>; 2],
         above: Tensor<Self, 2>,
     ) -> Tensor<Self, 2> {
         composed::swiglu_linears_backward(gate, up, weights, above)
-    }
-
-    /// A gated MLP without biases (Shazeer 2020): `swiglu(input · gateᵀ, input · upᵀ) · downᵀ`. Under autodiff gate and up are
-    /// saved, and the weights are constants.
-    ///
-    /// # Shapes
-    /// - input, output: `[tokens, d_model]`
-    /// - gate, up: `[d_ff, d_model]`
-    /// - down: `[d_model, d_ff]`
-    fn gated_mlp(
-        input: Tensor<Self, 2>,
-        [gate, up]: [Tensor<Self, 2>; 2],
-        down: Tensor<Self, 2>,
-    ) -> Tensor<Self, 2> {
-        let [gate, up] = Self::frozen_linears(input, [(gate, None), (up, None)]);
-        Self::swiglu_linear(gate, up, down)
     }
 
     /// Rotary position embedding (Su et al. 2021) in the half-split layout of Qwen2: dimension `i`
@@ -204,8 +186,8 @@ pub trait Ops: Backend {
     }
 
     /// Scaled dot-product attention over grouped heads: query head `h` reads key/value head
-    /// `h / (n_heads / n_kv_heads)`. Scores and softmax are f32. Under autodiff the inputs are saved, and
-    /// the scores computed again.
+    /// `h / (n_heads / n_kv_heads)`. Scores and softmax are f32. The gradient
+    /// needs the inputs only, and computes the scores again.
     ///
     /// # Shapes
     /// - query, output: `[batch, n_heads, seq, head_dim]`
@@ -234,27 +216,10 @@ pub trait Ops: Backend {
         composed::attention_backward(query, key, value, mask, above)
     }
 
-    /// [`grouped_attention`](Self::grouped_attention) of rows that share a prompt and of the prompt itself, whose
-    /// tokens stand in one list so that everything else can be done to them at once.
-    ///
-    /// # Shapes
-    /// - query, output: `[1, n_heads, batch · seq + prompt, head_dim]`
-    /// - key, value: `[1, n_kv_heads, batch · seq + prompt, head_dim]`
-    fn shared_prompt_attention(
-        query: Tensor<Self, 4>,
-        key: Tensor<Self, 4>,
-        value: Tensor<Self, 4>,
-        shared: &SharedPrompt<Self>,
-    ) -> Tensor<Self, 4> {
-        shared_prompt::attention(query, key, value, shared)
-    }
-
     /// Negative log-likelihood of `targets` under a frozen head, one number per token, in f32.
     ///
     /// The logits are made a chunk of tokens at a time, so nothing of size `[tokens, vocab]` is
-    /// held. Under autodiff the gradient of `hidden` is computed in the same pass, while a chunk's
-    /// probabilities are at hand (the idea of Liger and of Cut Cross-Entropy; it is possible
-    /// because the head is frozen).
+    /// held.
     ///
     /// # Shapes
     /// - hidden: `[tokens, d_model]`
@@ -263,14 +228,16 @@ pub trait Ops: Backend {
     /// - output: `[tokens]`
     fn linear_cross_entropy(
         hidden: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
+        weight: &FrozenWeight<Self>,
         targets: Tensor<Self, 1, Int>,
     ) -> Tensor<Self, 1> {
         composed::cross_entropy(hidden, weight, targets)
     }
 
     /// What [`linear_cross_entropy`](Self::linear_cross_entropy) computes, and the gradient of each
-    /// token's loss with respect to its own hidden state.
+    /// token's loss with respect to its own hidden state, computed in the same pass, while a chunk's
+    /// probabilities are at hand (the idea of Liger and of Cut Cross-Entropy; it is possible because the
+    /// head is frozen).
     ///
     /// # Shapes
     /// - hidden: `[tokens, d_model]`
@@ -279,92 +246,17 @@ pub trait Ops: Backend {
     /// - output: `[tokens]` and `[tokens, d_model]`
     fn linear_cross_entropy_gradient(
         hidden: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
+        weight: &FrozenWeight<Self>,
         targets: Tensor<Self, 1, Int>,
     ) -> (Tensor<Self, 1>, Tensor<Self, 2>) {
         composed::cross_entropy_gradient(hidden, weight, targets)
     }
 }
 
-impl Ops for burn_ndarray::NdArray<f32> {}
-impl Ops for burn_ndarray::NdArray<f64> {}
+impl Kernels for burn_ndarray::NdArray<f32> {
+    type Weight = DenseWeight<Self>;
+}
 
-impl<B: Ops, C: CheckpointStrategy> Ops for Autodiff<B, C> {
-    fn run_step<R: Send>(device: &Self::Device, step: impl FnOnce() -> R + Send) -> R {
-        B::run_step(device, step)
-    }
-
-    fn reserved_memory(device: &Self::Device) -> Option<u64> {
-        B::reserved_memory(device)
-    }
-
-    fn frozen_linear(
-        input: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
-        bias: Option<Tensor<Self, 1>>,
-    ) -> Tensor<Self, 2> {
-        let [output] = tracked::linears(input, [(weight, bias)]);
-        output
-    }
-
-    fn frozen_linears<const N: usize>(
-        input: Tensor<Self, 2>,
-        layers: [LinearLayer<Self>; N],
-    ) -> [Tensor<Self, 2>; N] {
-        tracked::linears(input, layers)
-    }
-
-    fn rms_norm(hidden: Tensor<Self, 2>, weight: Tensor<Self, 1>, epsilon: f64) -> Tensor<Self, 2> {
-        tracked::rms_norm(hidden, weight, epsilon)
-    }
-
-    fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        tracked::swiglu(gate, up)
-    }
-
-    fn gated_mlp(
-        input: Tensor<Self, 2>,
-        weights: [Tensor<Self, 2>; 2],
-        down: Tensor<Self, 2>,
-    ) -> Tensor<Self, 2> {
-        tracked::gated_mlp(input, weights, down)
-    }
-
-    fn rotary(
-        states: Tensor<Self, 4>,
-        cos: Tensor<Self, 4>,
-        sin: Tensor<Self, 4>,
-    ) -> Tensor<Self, 4> {
-        tracked::rotary(states, cos, sin)
-    }
-
-    fn score_mask(visibility: Visibility, dtype: DType, device: &Self::Device) -> ScoreMask<Self> {
-        ScoreMask::from_inner(B::score_mask(visibility, dtype, device))
-    }
-
-    fn grouped_attention(
-        query: Tensor<Self, 4>,
-        key: Tensor<Self, 4>,
-        value: Tensor<Self, 4>,
-        mask: &ScoreMask<Self>,
-    ) -> Tensor<Self, 4> {
-        tracked::attention(query, key, value, mask)
-    }
-
-    fn shared_prompt_attention(
-        query: Tensor<Self, 4>,
-        key: Tensor<Self, 4>,
-        value: Tensor<Self, 4>,
-        shared: &SharedPrompt<Self>,
-    ) -> Tensor<Self, 4> {
-        tracked::shared_prompt_attention(query, key, value, shared)
-    }
-
-    fn linear_cross_entropy(
-        hidden: Tensor<Self, 2>,
-        weight: Tensor<Self, 2>,
-        targets: Tensor<Self, 1, Int>,
-    ) -> Tensor<Self, 1> {
-        tracked::cross_entropy(hidden, weight, targets)
-    }
+impl Kernels for burn_ndarray::NdArray<f64> {
+    type Weight = DenseWeight<Self>;
 }

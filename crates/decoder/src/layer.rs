@@ -4,57 +4,64 @@ use burn::{
     module::Module,
     tensor::{Int, Tensor, backend::Backend},
 };
-use burn_peft_ops::{LinearLayer, Ops, ScoreMask, SharedPrompt};
+use burn_peft_ops::{FrozenWeight, LinearLayer, Ops, ScoreMask, SharedPrompt};
 
-use crate::{DecoderConfig, KvCache, LayerModule, weights::TensorSource};
+use crate::{
+    DecoderConfig, KvCache, LayerModule,
+    weights::{self, TensorSource},
+};
 
 /// A linear layer whose weight is a constant.
 #[derive(Module, Debug)]
 pub(crate) struct FrozenLinear<B: Backend> {
     /// `[d_out, d_in]`.
-    pub(crate) weight: Tensor<B, 2>,
+    weight: FrozenWeight<B>,
     /// `[d_out]`.
-    pub(crate) bias: Option<Tensor<B, 1>>,
+    bias: Option<Tensor<B, 1>>,
 }
 
 /// RMSNorm whose weight is a constant.
 #[derive(Module, Debug)]
 pub(crate) struct FrozenRmsNorm<B: Backend> {
     /// `[d_model]`.
-    pub(crate) weight: Tensor<B, 1>,
-    /// `[d_model]`; Qwen2 has none, an adapter may add one.
-    pub(crate) bias: Option<Tensor<B, 1>>,
+    weight: Tensor<B, 1>,
+    /// `[d_model]`; no family has one, an adapter may add it.
+    bias: Option<Tensor<B, 1>>,
     epsilon: f64,
 }
 
 /// Grouped-query attention with rotary positions.
 #[derive(Module, Debug)]
-pub(crate) struct Attention<B: Backend> {
-    pub(crate) q_proj: FrozenLinear<B>,
-    pub(crate) k_proj: FrozenLinear<B>,
-    pub(crate) v_proj: FrozenLinear<B>,
-    pub(crate) o_proj: FrozenLinear<B>,
+struct Attention<B: Backend> {
+    q_proj: FrozenLinear<B>,
+    k_proj: FrozenLinear<B>,
+    v_proj: FrozenLinear<B>,
+    o_proj: FrozenLinear<B>,
+    /// Over each head's queries, `[head_dim]`, in families that have it; see [`Family::has_qk_norm`](crate::Family::has_qk_norm).
+    q_norm: Option<FrozenRmsNorm<B>>,
+    /// Over each head's keys, `[head_dim]`.
+    k_norm: Option<FrozenRmsNorm<B>>,
     head_dim: usize,
 }
 
 /// The gated feed-forward layer.
 #[derive(Module, Debug)]
-pub(crate) struct Mlp<B: Backend> {
-    pub(crate) gate_proj: FrozenLinear<B>,
-    pub(crate) up_proj: FrozenLinear<B>,
-    pub(crate) down_proj: FrozenLinear<B>,
+struct Mlp<B: Backend> {
+    gate_proj: FrozenLinear<B>,
+    up_proj: FrozenLinear<B>,
+    down_proj: FrozenLinear<B>,
 }
 
 /// Attention and feed-forward, each behind a norm and added to the residual stream.
 #[derive(Module, Debug)]
 pub(crate) struct DecoderLayer<B: Backend> {
-    pub(crate) input_layernorm: FrozenRmsNorm<B>,
-    pub(crate) self_attn: Attention<B>,
-    pub(crate) post_attention_layernorm: FrozenRmsNorm<B>,
-    pub(crate) mlp: Mlp<B>,
+    input_layernorm: FrozenRmsNorm<B>,
+    self_attn: Attention<B>,
+    post_attention_layernorm: FrozenRmsNorm<B>,
+    mlp: Mlp<B>,
 }
 
-/// What all layers of one pass share.
+/// What all layers of one forward pass share.
 #[derive(Clone)]
 pub(crate) struct Pass<B: Backend> {
     pub(crate) batch: usize,
@@ -63,38 +70,39 @@ pub(crate) struct Pass<B: Backend> {
     pub(crate) cos: Tensor<B, 4>,
     /// `[batch or 1, 1, seq, head_dim / 2]`.
     pub(crate) sin: Tensor<B, 4>,
-    pub(crate) sight: Sight<B>,
+    pub(crate) attention: AttentionMode<B>,
 }
 
-/// What the cells of a pass see beside each other.
+/// What the cells of a pass attend to.
 #[derive(Clone)]
-pub(crate) enum Sight<B: Backend> {
-    /// What the cache holds, which they are added to.
-    Cache(ScoreMask<B>),
-    /// A prompt, whose tokens are the last cells.
-    Prompt(SharedPrompt<B>),
+pub(crate) enum AttentionMode<B: Backend> {
+    /// Everything that the cache holds, the cells' own keys and values included.
+    Cached(ScoreMask<B>),
+    /// Their own row, and a prompt that all rows share, whose tokens are the last cells.
+    SharedPrompt(SharedPrompt<B>),
 }
 
-impl<B: Backend> DecoderLayer<B> {
+impl<B: Ops> DecoderLayer<B> {
     pub(crate) fn assemble(
         config: &DecoderConfig,
         layer: usize,
         source: &mut impl TensorSource<B>,
     ) -> Self {
-        let mut norm = |module: LayerModule| {
-            let path = module.module_path(layer);
-            FrozenRmsNorm::new(
-                source.tensor(&format!("{path}.weight")),
-                config.rms_norm_eps,
-            )
+        let mut norm = |path: String| {
+            let weight = source.tensor(&format!("{path}.weight"));
+            FrozenRmsNorm::new(weight, config.rms_norm_eps)
         };
-        let input_layernorm = norm(LayerModule::InputLayernorm);
-        let post_attention_layernorm = norm(LayerModule::PostAttentionLayernorm);
+        let input_layernorm = norm(LayerModule::InputLayernorm.module_path(layer));
+        let post_attention_layernorm = norm(LayerModule::PostAttentionLayernorm.module_path(layer));
+        let [q_norm, k_norm] = weights::QK_NORMS.map(|name| {
+            let path = weights::qk_norm_path(layer, name);
+            config.family.has_qk_norm().then(|| norm(path))
+        });
         let mut linear = |module: LayerModule| {
             let path = module.module_path(layer);
             let biased = module.has_bias(config);
             FrozenLinear {
-                weight: source.tensor(&format!("{path}.weight")),
+                weight: source.weight(&format!("{path}.weight")),
                 bias: biased.then(|| source.tensor(&format!("{path}.bias"))),
             }
         };
@@ -104,6 +112,8 @@ impl<B: Backend> DecoderLayer<B> {
                 k_proj: linear(LayerModule::KProj),
                 v_proj: linear(LayerModule::VProj),
                 o_proj: linear(LayerModule::OProj),
+                q_norm,
+                k_norm,
                 head_dim: config.head_dim,
             },
             mlp: Mlp {
@@ -150,17 +160,22 @@ impl<B: Backend> FrozenRmsNorm<B> {
     }
 }
 
+impl<B: Backend> FrozenRmsNorm<B> {
+    pub(crate) fn device(&self) -> B::Device {
+        self.weight.device()
+    }
+}
+
 impl<B: Backend> FrozenLinear<B> {
     /// Weight and bias.
-    fn tensors(&self) -> LinearLayer<B> {
+    fn parts(&self) -> LinearLayer<B> {
         (self.weight.clone(), self.bias.clone())
     }
 }
 
 impl<B: Ops> FrozenLinear<B> {
     fn forward(&self, input: Tensor<B, 2>) -> Tensor<B, 2> {
-        let (weight, bias) = self.tensors();
-        B::frozen_linear(input, weight, bias)
+        B::frozen_linear(input, &self.weight, self.bias.clone())
     }
 }
 
@@ -175,9 +190,11 @@ impl<B: Ops> FrozenRmsNorm<B> {
 }
 
 impl<B: Ops> DecoderLayer<B> {
+    /// Runs the layer.
+    ///
     /// # Shapes
     /// - hidden: `[batch · seq, d_model]`
-    /// - cells: those that are wanted, of all; `None` for all
+    /// - cells: those whose output is asked for; `None` for all
     /// - output: `[batch · seq or cells, d_model]`
     pub(crate) fn forward(
         &self,
@@ -215,38 +232,47 @@ impl<B: Ops> Attention<B> {
                 .swap_dims(1, 2) // [batch, heads, seq, head_dim]
         };
         let rotate = |states| B::rotary(states, pass.cos.clone(), pass.sin.clone());
-        let projections = [&self.q_proj, &self.k_proj, &self.v_proj];
-        let [query, key, value] =
-            B::frozen_linears(hidden, projections.map(FrozenLinear::tensors)).map(heads);
-        let [query, key] = [query, key].map(rotate);
-        let attended = match &pass.sight {
-            Sight::Cache(mask) => {
+        let projections = [&self.q_proj, &self.k_proj, &self.v_proj].map(FrozenLinear::parts);
+        let projected = B::frozen_linears(hidden, &projections);
+        let [query, key, value]: [_; 3] = projected.try_into().expect("one output a layer");
+        let [query, key] = [(query, &self.q_norm), (key, &self.k_norm)]
+            .map(|(states, norm)| self.normalise_heads(states, norm))
+            .map(heads)
+            .map(rotate);
+        let value = heads(value);
+        let attended = match &pass.attention {
+            AttentionMode::Cached(mask) => {
                 let [key, value] = cache.append(layer, key, value);
                 B::grouped_attention(query, key, value, mask)
             }
-            Sight::Prompt(shared) => B::shared_prompt_attention(query, key, value, shared),
+            AttentionMode::SharedPrompt(shared) => {
+                B::shared_prompt_attention(query, key, value, shared)
+            }
         };
         attended
             .swap_dims(1, 2) // [batch, seq, n_heads, head_dim]
             .reshape([pass.batch * pass.seq, self.o_proj.weight.dims()[1]])
     }
+
+    /// Each head's states over their own root mean square, where the family has that:
+    /// `[tokens, heads · head_dim]`.
+    fn normalise_heads(
+        &self,
+        states: Tensor<B, 2>,
+        norm: &Option<FrozenRmsNorm<B>>,
+    ) -> Tensor<B, 2> {
+        let Some(norm) = norm else {
+            return states;
+        };
+        let [tokens, width] = states.dims();
+        let heads = states.reshape([tokens * width / self.head_dim, self.head_dim]);
+        norm.forward(heads).reshape([tokens, width])
+    }
 }
 
 impl<B: Ops> Mlp<B> {
     fn forward(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-        let Self {
-            gate_proj,
-            up_proj,
-            down_proj,
-        } = self;
-        let layers = [gate_proj, up_proj, down_proj].map(FrozenLinear::tensors);
-        match layers {
-            [(gate, None), (up, None), (down, None)] => B::gated_mlp(hidden, [gate, up], down),
-            // Biases may be trained.
-            [gate, up, (down, bias)] => {
-                let [gate, up] = B::frozen_linears(hidden, [gate, up]);
-                B::frozen_linear(B::swiglu(gate, up), down, bias)
-            }
-        }
+        let layers = [&self.gate_proj, &self.up_proj, &self.down_proj].map(FrozenLinear::parts);
+        B::gated_mlp(hidden, &layers)
     }
 }
