@@ -12,7 +12,15 @@ use crate::{
     fixture::{self, Greedy, Rows, Tensors},
 };
 
-const MODELS: [&str; 3] = ["tied_gqa", "untied_mha", "sharded"];
+const MODELS: [&str; 7] = [
+    "tied_gqa",
+    "untied_mha",
+    "sharded",
+    "llama_tied_gqa",
+    "llama_untied_mha",
+    "qwen3_tied_gqa",
+    "qwen3_untied_mha",
+];
 
 /// Absolute: logits of these models reach about 10, so 1e-4 is some 80 roundings of f32.
 const LOGITS_TOLERANCE: f64 = 1e-4;
@@ -158,12 +166,14 @@ fn a_sequence_in_two_parts_equals_one<B: TestBackend>() {
 
 #[test]
 fn a_config_of_transformers_4_reads_as_the_one_of_transformers_5() {
-    let read = |name: &str| {
-        let path = fixture::path("models/tied_gqa").join(name);
-        let text = std::fs::read_to_string(&path).unwrap();
-        burn_peft_decoder::DecoderConfig::parse(&text, path).unwrap()
-    };
-    assert_eq!(read("config_v4.json"), read("config.json"));
+    for model in ["tied_gqa", "llama_tied_gqa"] {
+        let read = |name: &str| {
+            let path = fixture::path("models").join(model).join(name);
+            let text = std::fs::read_to_string(&path).unwrap();
+            burn_peft_decoder::DecoderConfig::parse(&text, path).unwrap()
+        };
+        assert_eq!(read("config_v4.json"), read("config.json"), "{model}");
+    }
 }
 
 #[test]

@@ -65,14 +65,24 @@ pub(crate) struct AdamW {
     pub(crate) eps: f64,
 }
 
-/// What Vulkan without a GPU has time for: one case a method.
-const ONE_A_METHOD: [&str; 6] = [
+/// What Vulkan without a GPU has time for: one case a method and family.
+const ONE_A_METHOD: [&str; 16] = [
     "tied_gqa-prompt-tuning-random",
     "tied_gqa-p-tuning-mlp",
     "tied_gqa-p-tuning-lstm",
     "tied_gqa-prefix-tuning",
     "tied_gqa-p-tuning-v2",
     "tied_gqa-bitfit-all",
+    "llama_tied_gqa-prompt-tuning-random",
+    "llama_tied_gqa-p-tuning-mlp",
+    "llama_tied_gqa-prefix-tuning",
+    "llama_tied_gqa-p-tuning-v2",
+    "llama_tied_gqa-bitfit",
+    "qwen3_tied_gqa-prompt-tuning-random",
+    "qwen3_tied_gqa-p-tuning-mlp",
+    "qwen3_tied_gqa-prefix-tuning",
+    "qwen3_tied_gqa-p-tuning-v2",
+    "qwen3_tied_gqa-bitfit",
 ];
 
 /// The cases that `B` is held to.

@@ -238,7 +238,7 @@ fn losses_by_row<B: TestBackend>(
 }
 
 fn a_prefix_of_a_text_starts_as_pefts<B: TestBackend>() {
-    for model in ["tied_gqa", "untied_mha"] {
+    for model in ["tied_gqa", "untied_mha", "llama_tied_gqa", "qwen3_tied_gqa"] {
         let case = case(&format!("{model}-p-tuning-v2-text"));
         let base = fixture::model::<B>(&case.model);
         let ids = case.init_token_ids.clone().unwrap();

@@ -231,6 +231,12 @@ mod tests {
                 json!({"rope_type": "dynamic"}),
                 "dynamic",
             ),
+            (
+                "rope_parameters",
+                json!({"rope_type": "llama3", "factor": 8.0}),
+                "low_freq_factor",
+            ),
+            ("partial_rotary_factor", json!(0.5), "partial_rotary_factor"),
             ("use_sliding_window", json!(true), "use_sliding_window"),
             ("layer_types", json!(["sliding_attention"]), "sliding"),
             ("hidden_act", json!("gelu"), "gelu"),
@@ -245,5 +251,52 @@ mod tests {
             let error = parse(&with(v4(), key, value)).expect_err(key).to_string();
             assert!(error.contains(named), "{key}: {error}");
         }
+    }
+
+    #[test]
+    fn rope_scaling_may_have_both_of_its_names() {
+        let scaling = |names: Value| {
+            let mut scaling = json!({
+                "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 8192,
+            });
+            for (key, value) in names.as_object().expect("an object") {
+                scaling[key] = value.clone();
+            }
+            parse(&with(v4(), "rope_scaling", scaling)).map(|config| config.rope_scaling)
+        };
+        let llama3 = Some(RopeScaling {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        });
+        for names in [
+            json!({"rope_type": "llama3"}),
+            json!({"type": "llama3"}),
+            json!({"rope_type": "llama3", "type": "llama3"}),
+        ] {
+            assert_eq!(scaling(names).expect("parses"), llama3);
+        }
+        assert_eq!(scaling(json!({"type": "default"})).expect("parses"), None);
+    }
+
+    /// Llama 3.1's numbers, as Meta's reference code has them.
+    #[test]
+    fn scaled_frequencies_stay_are_interpolated_or_shrink_by_wavelength() {
+        let scaling = RopeScaling {
+            factor: 8.0,
+            low_freq_factor: 1.0,
+            high_freq_factor: 4.0,
+            original_max_position_embeddings: 8192,
+        };
+        let frequency = |wavelength: f64| 2.0 * std::f64::consts::PI / wavelength;
+        let ratio =
+            |wavelength: f64| scaling.stretch(frequency(wavelength)) / frequency(wavelength);
+        assert_eq!(ratio(2000.0), 1.0);
+        assert_eq!(ratio(9000.0), 0.125);
+        // Half way between 8192 / 4 and 8192 / 1, counted in wavelengths that fit the context: 2.5 of 1 to 4.
+        let between = ratio(8192.0 / 2.5);
+        assert!((between - (0.5 + 0.5 / 8.0)).abs() < 1e-12, "{between}");
     }
 }

@@ -197,27 +197,52 @@ impl<B: Backend> FromIterator<(LayerModule, Tensor<B, 1>)> for LayerBiases<B> {
 mod tests {
     use super::*;
 
-    const CONFIG: &str = r#"{"model_type": "qwen2", "vocab_size": 32, "hidden_size": 16,
-        "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "head_dim": 6}"#;
+    /// A small model of a family, with `more` in its configuration.
+    fn config(model_type: &str, more: &str) -> DecoderConfig {
+        let text = format!(
+            r#"{{"model_type": "{model_type}", "vocab_size": 32, "hidden_size": 16,
+                "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
+                "num_key_value_heads": 2, "head_dim": 6{more}}}"#
+        );
+        DecoderConfig::parse(&text, "config.json").unwrap()
+    }
 
     #[test]
     fn paths_and_widths_are_those_of_a_checkpoint() {
-        let config = DecoderConfig::parse(CONFIG, "config.json").unwrap();
-        let tensors = config.tensor_shapes();
-        let shape = |name: &str| {
-            let found = tensors.iter().find(|(known, _)| known == name);
-            found.map(|(_, shape)| shape.clone())
-        };
-        for module in LayerModule::ALL {
-            let path = module.module_path(1);
-            let weight = shape(&format!("{path}.weight"));
-            let weight = weight.unwrap_or_else(|| panic!("{path} is no module"));
-            assert_eq!(weight[0], module.width(&config), "{path}");
-            assert_eq!(weight.len() == 1, module.is_norm(), "{path}");
-            let bias = shape(&format!("{path}.bias"));
-            assert_eq!(bias.is_some(), module.has_bias(&config), "{path}");
+        for config in [
+            config("qwen2", ""),
+            config("llama", ""),
+            config("llama", r#", "attention_bias": true, "mlp_bias": true"#),
+            config("qwen3", ""),
+        ] {
+            let tensors = config.tensor_shapes();
+            let shape = |name: &str| {
+                let found = tensors.iter().find(|(known, _)| known == name);
+                found.map(|(_, shape)| shape.clone())
+            };
+            for module in LayerModule::ALL {
+                let path = module.module_path(1);
+                let weight = shape(&format!("{path}.weight"));
+                let weight = weight.unwrap_or_else(|| panic!("{path} is no module"));
+                assert_eq!(weight[0], module.width(&config), "{path}");
+                assert_eq!(weight.len() == 1, module.is_norm(), "{path}");
+                let bias = shape(&format!("{path}.bias"));
+                assert_eq!(bias.is_some(), module.has_bias(&config), "{path}");
+            }
         }
+    }
+
+    #[test]
+    fn a_family_has_the_biases_that_it_always_has_or_its_configuration_asks_for() {
+        use LayerModule::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
+        assert_eq!(config("qwen2", "").biases, [QProj, KProj, VProj]);
+        assert_eq!(config("llama", "").biases, []);
+        let attention = [QProj, KProj, VProj, OProj];
+        let asked = r#", "attention_bias": true"#;
+        assert_eq!(config("llama", asked).biases, attention);
+        assert_eq!(config("qwen3", asked).biases, attention);
+        let asked = r#", "mlp_bias": true"#;
+        assert_eq!(config("llama", asked).biases, [GateProj, UpProj, DownProj]);
     }
 
     #[test]
