@@ -1,4 +1,4 @@
-//! `burn-peft`: tunes, evaluates and runs Qwen2 with adapters of a few parameters.
+//! `burn-peft`: tunes, evaluates and runs language models with adapters of a few parameters.
 //!
 //! A thin program: it parses arguments, picks the backend and calls one function of the crates.
 
@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: LargePages = LargePages;
 
-/// Parameter-efficient fine-tuning of Qwen2 and Qwen2.5, in one binary.
+/// Parameter-efficient fine-tuning of Qwen2, Qwen2.5, Qwen3 and Llama models, in one binary.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 struct Cli {
@@ -31,22 +31,22 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Train an adapter; without arguments, on the built-in model and task.
+    /// Train an adapter (without arguments, on the built-in model and task).
     Train(commands::train::Args),
-    /// Score a file: loss, perplexity, and for prompts with completions the generated text.
+    /// Score a file: loss, perplexity, and the generated text for prompts with completions.
     Evaluate(commands::evaluate::Args),
     /// Continue a text.
     Generate(commands::generate::Args),
-    /// Say what a model or adapter folder holds.
+    /// Show what a model or adapter folder contains.
     Inspect(commands::inspect::Args),
     /// Merge an adapter into a checkpoint, or write its prompt as a tensor.
     Export(commands::export::Args),
-    /// Hold a conversation (not there yet).
+    /// Chat with a model (not implemented yet).
     #[command(hide_possible_values = true)]
     Chat(commands::planned::Args),
-    /// Check a run before it starts (not there yet).
+    /// Check a run before it starts (not implemented yet).
     Doctor(commands::planned::Args),
-    /// Time training steps, or decoding, on random weights of a model's shape.
+    /// Time training steps or decoding with random weights of a model's shape.
     Bench(commands::bench::Args),
 }
 

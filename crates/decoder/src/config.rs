@@ -131,8 +131,7 @@ impl DecoderConfig {
         self.num_key_value_heads * self.head_dim
     }
 
-    /// Every tensor of a checkpoint of this architecture with its shape, in the order of a forward
-    /// pass.
+    /// Every tensor of a checkpoint of this architecture with its shape.
     #[must_use]
     pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
         crate::weights::expected_tensors(self)

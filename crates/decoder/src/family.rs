@@ -25,8 +25,10 @@ struct Row {
     head_dim: Option<usize>,
     /// Modules that have a bias whatever the configuration says.
     biases: &'static [LayerModule],
-    /// Whether `attention_bias` and `mlp_bias` are read.
-    optional_biases: bool,
+    /// Whether the family knows the key `attention_bias`.
+    attention_bias: bool,
+    /// Whether the family knows the key `mlp_bias`.
+    mlp_bias: bool,
     /// Whether each head's queries and keys are normalised before they are rotated.
     qk_norm: bool,
 }
@@ -44,7 +46,8 @@ impl Family {
                 positions: 32_768,
                 head_dim: None,
                 biases: &[QProj, KProj, VProj],
-                optional_biases: false,
+                attention_bias: false,
+                mlp_bias: false,
                 qk_norm: false,
             },
             Self::Llama => Row {
@@ -53,7 +56,8 @@ impl Family {
                 positions: 2048,
                 head_dim: None,
                 biases: &[],
-                optional_biases: true,
+                attention_bias: true,
+                mlp_bias: true,
                 qk_norm: false,
             },
             Self::Qwen3 => Row {
@@ -62,7 +66,8 @@ impl Family {
                 positions: 32_768,
                 head_dim: Some(128),
                 biases: &[],
-                optional_biases: true,
+                attention_bias: true,
+                mlp_bias: false,
                 qk_norm: true,
             },
         }
@@ -112,19 +117,16 @@ impl Family {
     /// Whether a checkpoint can say `attention_bias` and have biases at the four projections of attention.
     #[must_use]
     pub fn can_have_attention_bias(self) -> bool {
-        self.row().optional_biases
+        self.row().attention_bias
     }
 
     /// The modules that have a bias, with what a `config.json` says of it.
     pub(crate) fn biases(self, attention_bias: bool, mlp_bias: bool) -> Vec<LayerModule> {
         let row = self.row();
-        let asked = |module: LayerModule| {
-            let flag = match module.path().split_once('.') {
-                Some(("self_attn", _)) => attention_bias,
-                Some(("mlp", _)) => mlp_bias,
-                _ => false,
-            };
-            flag && row.optional_biases
+        let asked = |module: LayerModule| match module.path().split_once('.') {
+            Some(("self_attn", _)) => row.attention_bias && attention_bias,
+            Some(("mlp", _)) => row.mlp_bias && mlp_bias,
+            _ => false,
         };
         LayerModule::ALL
             .into_iter()

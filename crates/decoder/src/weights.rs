@@ -34,28 +34,12 @@ pub(crate) fn qk_norm_path(layer: usize, name: &str) -> String {
     format!("model.layers.{layer}.self_attn.{name}")
 }
 
-/// Every tensor of a checkpoint with its shape, in the order of a forward pass.
+/// Every tensor of a checkpoint with its shape.
 pub(crate) fn expected_tensors(config: &DecoderConfig) -> Vec<(String, Vec<usize>)> {
-    use LayerModule::{
-        DownProj, GateProj, InputLayernorm, KProj, OProj, PostAttentionLayernorm, QProj, UpProj,
-        VProj,
-    };
-    // In the order of a forward pass.
-    let modules = [
-        InputLayernorm,
-        QProj,
-        KProj,
-        VProj,
-        OProj,
-        PostAttentionLayernorm,
-        GateProj,
-        UpProj,
-        DownProj,
-    ];
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let mut tensors = vec![(EMBED_TOKENS.to_owned(), vec![vocab, hidden])];
     for layer in 0..config.num_hidden_layers {
-        for module in modules {
+        for module in LayerModule::ALL {
             let path = module.module_path(layer);
             tensors.push((format!("{path}.weight"), module.weight_shape(config)));
             if module.has_bias(config) {

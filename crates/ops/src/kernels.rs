@@ -260,3 +260,20 @@ impl Kernels for burn_ndarray::NdArray<f32> {
 impl Kernels for burn_ndarray::NdArray<f64> {
     type Weight = DenseWeight<Self>;
 }
+
+#[cfg(test)]
+mod tests {
+    /// A generic function is compiled in the crate that calls it: in the program, which is hardly optimised.
+    /// That made products scalar once, and no other test noticed.
+    #[test]
+    fn no_kernel_is_generic() {
+        let trait_text = include_str!("kernels.rs").split("#[cfg(test)]").next();
+        let functions = trait_text.unwrap_or_default().lines().filter_map(|line| {
+            let (name, _) = line.trim().strip_prefix("fn ")?.split_once('(')?;
+            Some(name)
+        });
+        let (generic, plain): (Vec<_>, Vec<_>) = functions.partition(|name| name.contains('<'));
+        assert_eq!(generic, ["run_step<R: Send>"]);
+        assert!(plain.len() > 10, "{plain:?}");
+    }
+}

@@ -1,18 +1,21 @@
-//! The operations of a frozen decoder, as one extension trait over Burn's [`Backend`].
+//! The operations of a frozen decoder, as extension traits over Burn's [`Backend`].
 //!
 //! A frozen language model needs few operations, and needs them to be cheap in memory as well as in
 //! time: a linear layer whose weight never gets a gradient, RMSNorm, SwiGLU, rotary embedding,
 //! attention over grouped heads, and a cross-entropy that never holds the logits of a batch.
-//! [`Ops`] names them. Every one has a default composed of Burn's own tensor operations, so that
-//! a backend joins with one empty `impl`; a backend that can do better overrides the method, and
-//! the model's code does not change.
 //!
-//! What this crate is not: it knows no model, no adapter and no format. What else needs `unsafe` in this
-//! project is here as well, for the other crates forbid it: the program's allocator, and weights mapped from a file.
+//! - [`Kernels`] is what a backend supplies: each operation and its gradient. Every one has a default composed of
+//!   Burn's own tensor operations; a backend that can do better overrides it.
+//! - [`Ops`] is what a model calls. A backend with [`Kernels`] has it, and so has
+//!   [`Autodiff`](burn::backend::Autodiff) over it, which records each call as one node of its graph. The model's
+//!   code is the same with and without gradients.
+//! - [`FrozenWeight`] is a matrix of the base. What it is in memory is the backend's choice ([`HeldWeight`]).
 //!
-//! The one design decision: the operations are methods of the *backend*, not free functions. Under
-//! [`Autodiff`](burn::backend::Autodiff) the same call then has its own backward pass
-//! (see [`Ops::linear_cross_entropy`]), and on the inner backend it has none, with no flag to pass.
+//! This crate knows no model, no adapter and no format. What else needs `unsafe` in this project is here as well,
+//! because the other crates forbid it: the program's allocator, and weights mapped from a file.
+//!
+//! The one design decision: the operations are functions of the *backend*, chosen by type. There is no flag to
+//! pass that says whether gradients are wanted or which processor computes.
 //!
 //! ```
 //! use burn::tensor::Tensor;

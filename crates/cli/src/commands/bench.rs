@@ -18,29 +18,29 @@ use crate::{backend::Job, memory, output, progress::Progress};
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-3b, qwen2.5-7b, or a model folder, of which only config.json counts.
+    /// Model shape: qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-3b, qwen2.5-7b, or a model folder, of which only config.json is read.
     #[arg(long, value_name = "SHAPE")]
     shape: String,
-    /// The method: bitfit, prompt-tuning, p-tuning, prefix-tuning or p-tuning-v2 [default: prompt-tuning].
+    /// Fine-tuning method: bitfit, prompt-tuning, p-tuning, prefix-tuning or p-tuning-v2 [default: prompt-tuning].
     #[arg(long, value_name = "M")]
     method: Option<String>,
-    /// Rows of a step.
+    /// Number of rows per step.
     #[arg(long, value_name = "B", default_value_t = 4)]
     batch: usize,
-    /// Tokens a row, virtual ones not counted.
+    /// Number of tokens per row, without virtual tokens.
     #[arg(long, value_name = "S", default_value_t = 256)]
     seq: usize,
-    /// Supervised tokens a row: its last ones.
+    /// Number of supervised tokens per row, at its end.
     #[arg(long, value_name = "L", default_value_t = 64)]
     labels: usize,
-    /// The method's virtual tokens; BitFit has none.
+    /// Number of virtual tokens; BitFit has none.
     #[arg(long, value_name = "P", default_value_t = 20)]
     virtual_tokens: usize,
-    /// Steps to time, behind one that warms up.
+    /// Number of steps to time, after one warm-up step.
     #[arg(long, value_name = "N", default_value_t = 3)]
     steps: usize,
-    /// Keep each layer's input only and compute the layer again in the backward pass; auto: where a step would
-    /// not fit the memory.
+    /// Recompute each layer in the backward pass instead of keeping its states; auto: if a step would not fit
+    /// in memory.
     #[arg(
         long,
         value_name = "WHEN",
@@ -49,13 +49,13 @@ pub(crate) struct Args {
         default_value = "never"
     )]
     recompute: Recompute,
-    /// Time this many greedy tokens behind a prompt of --seq, instead of training steps.
+    /// Time this many greedy tokens after a prompt of --seq, instead of training steps.
     #[arg(long, value_name = "N")]
     new_tokens: Option<usize>,
-    /// An option of the method, as in --set method.prefix_projection=false.
+    /// Set an option of the method, as in --set method.prefix_projection=false.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// One JSON object on stdout.
+    /// Print one JSON object to stdout.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

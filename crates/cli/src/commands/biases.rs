@@ -16,10 +16,10 @@ mod picture;
 /// Arguments of `inspect` for BitFit adapters.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How far each bias of a BitFit adapter moved: the mean absolute change, by layer and module.
+    /// Show how far each bias of a BitFit adapter moved: the mean absolute change, by layer and module.
     #[arg(long)]
     biases: bool,
-    /// Draw that as a heat map.
+    /// Draw the movement as a heat map.
     #[arg(long, value_name = "FILE.svg", requires = "biases")]
     picture: Option<PathBuf>,
 }

@@ -13,20 +13,20 @@ use crate::{builtin, output, progress::Progress, source::ModelSource};
 /// Arguments of `export`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A folder in Hugging Face layout or a hub id [default: the built-in model].
+    /// Base model: a folder in Hugging Face layout or a hub id [default: the built-in model].
     #[arg(long)]
     model: Option<String>,
     /// Branch, tag or commit of a hub id.
     #[arg(long)]
     revision: Option<String>,
-    /// Folder of an adapter, as PEFT or `train` wrote it.
+    /// Adapter folder, as PEFT or `train` wrote it.
     #[arg(long, value_name = "DIR")]
     adapter: PathBuf,
-    /// What to make of it.
+    /// What to write.
     #[arg(long, value_name = "FORM")]
     to: Form,
-    /// Where to. A merged checkpoint goes to a new or empty folder. A prompt goes to a file if the
-    /// name ends in .safetensors, else to prompt_embeds.safetensors in this folder.
+    /// Output path. A merged checkpoint needs a new or empty folder. A prompt is written to this file if
+    /// its name ends in .safetensors, else to prompt_embeds.safetensors in this folder.
     #[arg(long, value_name = "DIR|FILE")]
     output: PathBuf,
 }

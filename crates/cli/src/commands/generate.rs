@@ -13,37 +13,37 @@ use serde::Serialize;
 use super::shared::{ComputeArgs, ModelArgs, OpenModel};
 use crate::{backend::Job, output};
 
-/// Arguments of `generate`. Sampling options not given come from the model's
-/// generation_config.json; a model without one is greedy.
+/// Arguments of `generate`. Sampling options that are not given are taken from the model's
+/// generation_config.json; without that file, decoding is greedy.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// The text to continue; where the adapter was trained with a template, what fills its field.
+    /// Text to continue. If the adapter was trained with a template, the text fills its field.
     #[arg(long)]
     prompt: String,
-    /// Put the prompt into the model's chat template, as the user's turn.
+    /// Render the prompt with the model's chat template, as a user's turn.
     #[arg(long)]
     chat: bool,
-    /// Most tokens to add.
+    /// Maximum number of new tokens.
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_new_tokens: usize,
-    /// Divides the logits; 0 is greedy.
+    /// Sampling temperature; 0 is greedy.
     #[arg(long, value_name = "T")]
     temperature: Option<f64>,
-    /// Keep the likeliest tokens that together have this probability.
+    /// Sample from the likeliest tokens that together have this probability.
     #[arg(long, value_name = "P")]
     top_p: Option<f64>,
-    /// Keep so many of the likeliest tokens; 0 keeps all.
+    /// Sample from this many of the likeliest tokens; 0 means all.
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
-    /// Divide the score of tokens already there; 1 changes nothing.
+    /// Penalty on tokens that already occurred; 1 means none.
     #[arg(long, value_name = "R")]
     repetition_penalty: Option<f64>,
-    /// Of the random choices.
+    /// Random seed.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// One JSON object on stdout: prompt_ids, token_ids, text, finish_reason.
+    /// Print one JSON object to stdout: prompt_ids, token_ids, text, finish_reason.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

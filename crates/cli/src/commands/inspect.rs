@@ -20,23 +20,23 @@ use crate::{output, source::ModelSource};
 /// Arguments of `inspect`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A model folder, its config.json, or an adapter folder.
+    /// Model folder, its config.json, or adapter folder.
     path: PathBuf,
-    /// The base of an adapter folder: checks that it fits, and counts all parameters.
+    /// Base model of an adapter folder: checks that the adapter fits, and counts all parameters.
     #[arg(long)]
     model: Option<String>,
-    /// Show the modules that this method would train on the model, and count their parameters.
+    /// List the modules that this method would train on the model, and count their parameters.
     #[arg(long, value_name = "M")]
     method: Option<String>,
-    /// The method's virtual tokens.
+    /// Number of virtual tokens of the method.
     #[arg(long, value_name = "N")]
     num_virtual_tokens: Option<usize>,
-    /// An option of the method, as in --set method.num_virtual_tokens=10.
+    /// Set an option of the method, as in --set method.num_virtual_tokens=10.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     #[command(flatten)]
     biases: biases::Args,
-    /// One JSON object on stdout.
+    /// Print one JSON object to stdout.
     #[arg(long)]
     json: bool,
 }

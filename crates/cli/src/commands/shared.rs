@@ -23,7 +23,7 @@ use crate::{
 /// Where to compute, and in what type.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ComputeArgs {
-    /// flex or ndarray (CPU), vulkan, metal or cuda; a GPU's number may follow, as in cuda:1.
+    /// Where to compute: flex or ndarray (CPU), vulkan, metal or cuda. A GPU's number may follow, as in cuda:1.
     #[arg(
         long,
         value_name = "BACKEND[:INDEX]",
@@ -31,10 +31,10 @@ pub(crate) struct ComputeArgs {
         help_heading = "Compute"
     )]
     pub(crate) backend: BackendChoice,
-    /// Type of the frozen base [default: f32; bf16 on cuda]. What trains is always f32.
+    /// Number type of the frozen base [default: f32; bf16 on cuda]. What trains is always f32.
     #[arg(long, value_parser = dtype_parser(), help_heading = "Compute")]
     dtype: Option<BaseDtype>,
-    /// CPU threads [default: one a core].
+    /// Number of CPU threads [default: one per core].
     #[arg(long, value_name = "N", help_heading = "Compute")]
     threads: Option<std::num::NonZeroUsize>,
 }
@@ -42,11 +42,11 @@ pub(crate) struct ComputeArgs {
 /// `--recompute`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Recompute {
-    /// In every step.
+    /// Recompute in every step.
     Always,
-    /// In no step.
+    /// Never recompute.
     Never,
-    /// Where a step would not fit the memory.
+    /// Recompute if a step would not fit in memory.
     Auto,
 }
 
@@ -90,13 +90,13 @@ impl ComputeArgs {
 /// Which model, and which adapter on it.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ModelArgs {
-    /// A folder in Hugging Face layout or a hub id [default: the built-in model].
+    /// Base model: a folder in Hugging Face layout or a hub id [default: the built-in model].
     #[arg(long)]
     pub(crate) model: Option<String>,
     /// Branch, tag or commit of a hub id.
     #[arg(long)]
     revision: Option<String>,
-    /// Folder of an adapter, as PEFT or `train` wrote it.
+    /// Adapter folder, as PEFT or `train` wrote it.
     #[arg(long, value_name = "DIR")]
     pub(crate) adapter: Option<PathBuf>,
 }

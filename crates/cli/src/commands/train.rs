@@ -15,51 +15,51 @@ use serde_json::json;
 use super::shared::{ComputeArgs, Recompute, display};
 use crate::{backend::Job, builtin, output, progress::Progress, source::ModelSource};
 
-/// Arguments of `train`. Everything can stand in run.toml; what is given here goes before it.
+/// Arguments of `train`. All of them can be set in run.toml; the command line takes precedence.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = super::method_help::OPTIONS)]
 pub(crate) struct Args {
-    /// A run.toml.
+    /// Configuration file (run.toml).
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A folder in Hugging Face layout or a hub id [default: the built-in model].
+    /// Base model: a folder in Hugging Face layout or a hub id [default: the built-in model].
     #[arg(long)]
     model: Option<String>,
     /// Branch, tag or commit of a hub id.
     #[arg(long)]
     revision: Option<String>,
-    /// The method: bitfit, prompt-tuning, p-tuning, prefix-tuning or p-tuning-v2 [default: prompt-tuning].
+    /// Fine-tuning method: bitfit, prompt-tuning, p-tuning, prefix-tuning or p-tuning-v2 [default: prompt-tuning].
     #[arg(long, value_name = "M")]
     method: Option<String>,
-    /// Rows to learn from, JSONL [default: the built-in task].
+    /// Training rows, JSONL [default: the built-in task].
     #[arg(long, value_name = "FILE")]
     data: Option<String>,
-    /// Rows to evaluate on.
+    /// Validation rows, JSONL.
     #[arg(long, value_name = "FILE")]
     valid: Option<String>,
-    /// Folder of the adapter [default: runs/METHOD, or the first free of runs/METHOD-2, …].
+    /// Output folder [default: runs/METHOD, or the first free of runs/METHOD-2, …].
     #[arg(long, value_name = "DIR")]
     output: Option<String>,
-    /// One key of run.toml, as in --set train.learning_rate=5e-3.
+    /// Set one key of run.toml, as in --set train.learning_rate=5e-3.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Go on from the newest checkpoint of the output folder.
+    /// Continue from the newest checkpoint in the output folder.
     #[arg(long)]
     resume: bool,
-    /// Optimizer steps, in place of epochs.
+    /// Number of optimizer steps, instead of epochs.
     #[arg(long, value_name = "N")]
     max_steps: Option<i64>,
-    /// Of the adapter's start and the order of the rows.
+    /// Random seed.
     #[arg(long)]
     seed: Option<i64>,
-    /// Keep each layer's input only and compute the layer again in the backward pass: less memory, more time.
-    /// auto (the default of a run) does so where a step would not fit the memory.
+    /// Recompute each layer in the backward pass instead of keeping its states: less memory, more time
+    /// [default: auto, if a step would not fit in memory].
     #[arg(long, value_name = "WHEN", num_args = 0..=1, default_missing_value = "always")]
     recompute: Option<Recompute>,
-    /// Plain lines in place of the dashboard.
+    /// Print plain lines instead of the dashboard.
     #[arg(long)]
     no_tui: bool,
-    /// One JSON object a logged step on stdout, and a last one with the adapter's path.
+    /// Print one JSON object per logged step to stdout, and a last one with the adapter's path.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
