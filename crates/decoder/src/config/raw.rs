@@ -33,6 +33,7 @@ struct RawConfig {
     rope_scaling: Option<RopeParameters>,
     rope_parameters: Option<RopeParameters>,
     partial_rotary_factor: Option<f64>,
+    original_max_position_embeddings: Option<usize>,
     #[serde(default)]
     use_sliding_window: bool,
     #[serde(default)]
@@ -87,11 +88,15 @@ impl RawConfig {
         if self.quantization_config.is_some() {
             return Err("quantised weights (`quantization_config`)".into());
         }
-        let rope = self.rope_parameters.as_ref().or(self.rope_scaling.as_ref());
+        // As in transformers: the older key, where it is set, goes before the newer one.
+        let rope = self.rope_scaling.as_ref().or(self.rope_parameters.as_ref());
         let partial = rope.and_then(|rope| rope.partial_rotary_factor);
         if let Some(factor) = partial.or(self.partial_rotary_factor).filter(|f| *f != 1.0) {
             return Err(format!("partial_rotary_factor {factor}; supported: 1"));
         }
+        let positions = self
+            .max_position_embeddings
+            .unwrap_or(family.default_positions());
         let n_heads = self.num_attention_heads;
         // Older files leave the key/value heads out: every query head has its own.
         let n_kv_heads = self.num_key_value_heads.unwrap_or(n_heads);
@@ -121,10 +126,11 @@ impl RawConfig {
                 .and_then(|rope| rope.rope_theta)
                 .or(self.rope_theta)
                 .unwrap_or(DEFAULT_ROPE_THETA),
-            rope_scaling: rope.map_or(Ok(None), RopeParameters::scaling)?,
-            max_position_embeddings: self
-                .max_position_embeddings
-                .unwrap_or(family.default_positions()),
+            rope_scaling: match rope {
+                Some(rope) => rope.scaling(self.original_max_position_embeddings, positions)?,
+                None => None,
+            },
+            max_position_embeddings: positions,
             tie_word_embeddings: self.tie_word_embeddings,
             biases: family.biases(self.attention_bias, self.mlp_bias),
             dtype: self.stored_dtype()?,
@@ -163,7 +169,13 @@ impl RawConfig {
 }
 
 impl RopeParameters {
-    fn scaling(&self) -> Result<Option<RopeScaling>, String> {
+    /// The scaling; `original` is the context's length from outside this object, and `positions` the model's, which
+    /// stands in where nothing else does.
+    fn scaling(
+        &self,
+        original: Option<usize>,
+        positions: usize,
+    ) -> Result<Option<RopeScaling>, String> {
         match self.rope_type.as_ref().or(self.older_type.as_ref()) {
             None => Ok(None),
             Some(kind) if kind == "default" => Ok(None),
@@ -177,9 +189,9 @@ impl RopeParameters {
                     high_freq_factor: self
                         .high_freq_factor
                         .ok_or_else(|| missing("high_freq_factor"))?,
-                    original_max_position_embeddings: self
-                        .original_max_position_embeddings
-                        .ok_or_else(|| missing("original_max_position_embeddings"))?,
+                    original_max_position_embeddings: original
+                        .or(self.original_max_position_embeddings)
+                        .unwrap_or(positions),
                 }))
             }
             Some(kind) => Err(format!(
