@@ -13,7 +13,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Distribution, Tensor, backend::Backend};
 use burn_flex::Flex;
 use burn_peft::{Adapter, Injection, PeftModel, VirtualTokens};
-use burn_peft_data::{BatchOrder, Padding, RunLength, StepLoader, TextTokenizer};
+use burn_peft_data::{BatchOrder, Padding, StepLoader, TextTokenizer};
 use burn_peft_data::{read_rows, tokenize_rows};
 use burn_peft_decoder::{Checkpoint, GenerationOptions};
 use burn_peft_train::{FitOptions, Plan, RunConfig, Trainee, fit, left_padded};
@@ -60,9 +60,9 @@ fn main() -> anyhow::Result<()> {
     let rows = tokenize_rows(&rows, &tokenizer, Default::default(), &mut |_, _| {})?.examples;
     let plan = Plan::new(&config.train, rows.len());
     let (dataset, order) = (InMemDataset::new(rows), BatchOrder::new(0, 8, 1));
-    let (padding, length) = (Padding::of(&tokenizer), RunLength::Steps(plan.total_steps));
+    let (padding, steps) = (Padding::of(&tokenizer), plan.total_steps);
     let loader = Arc::new(StepLoader::<B>::new(
-        dataset, order, padding, length, device,
+        dataset, order, padding, steps, device,
     )?);
     let trainee = Trainee::new(PeftModel::new(base, adapter));
     let options = FitOptions::new(&config, plan);

@@ -8,8 +8,7 @@ use burn::{backend::Autodiff, data::dataset::InMemDataset, tensor::DType};
 use burn_flex::Flex;
 use burn_peft::{InitTokens, MethodConfig, PeftModel};
 use burn_peft_data::{
-    BatchOrder, Padding, RunLength, StepLoader, TextTokenizer, TokenizeOptions, read_rows,
-    tokenize_rows,
+    BatchOrder, Padding, StepLoader, TextTokenizer, TokenizeOptions, read_rows, tokenize_rows,
 };
 use burn_peft_decoder::{Checkpoint, GenerationOptions};
 use burn_peft_format::{ModelCard, folder_from_adapter};
@@ -51,7 +50,7 @@ fn main() -> anyhow::Result<()> {
         InMemDataset::new(rows.examples),
         BatchOrder::new(config.train.seed, 16, 1),
         Padding::of(&tokenizer),
-        RunLength::Steps(plan.total_steps),
+        plan.total_steps,
         device,
     )?;
     let options = FitOptions::new(&config, plan);

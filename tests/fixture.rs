@@ -132,7 +132,6 @@ impl Rows {
             batch: self.batch(),
             seq: self.seq(),
             indices: (0..self.batch()).collect(),
-            lines: (1..=self.batch()).collect(),
         }
     }
 

@@ -1,14 +1,14 @@
-//! What can go wrong between a file and a batch.
+//! The errors of this crate.
 
 use std::path::PathBuf;
 
-use crate::rows::RowFormat;
+use crate::row::RowFormat;
 
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failure of this crate. The message says where and what to do; the cause, where there is one,
-/// is the [`source`](std::error::Error::source) and is not repeated in the message.
+/// An error of this crate. The message says where the fault is and what to do. The
+/// [`source`](std::error::Error::source) is the cause, which the message does not repeat.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,7 +17,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
 
@@ -28,25 +28,25 @@ pub enum Error {
         path.display()
     )]
     MissingTokenizer {
-        /// Where it was looked for.
+        /// The path of the missing file.
         path: PathBuf,
     },
 
-    /// A `tokenizer.json` is not one.
+    /// A `tokenizer.json` is malformed, or this build cannot read it.
     #[error("{}: not a tokenizer this build can read", path.display())]
     Tokenizer {
         /// The file.
         path: PathBuf,
-        /// What the tokenizers library said.
+        /// The error of the tokenizers library.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
-    /// A `tokenizer_config.json` cannot be understood.
+    /// A `tokenizer_config.json` is malformed.
     #[error("{}: not a tokenizer configuration", path.display())]
     TokenizerConfig {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// The error of the parser.
         source: serde_json::Error,
     },
 
@@ -61,33 +61,33 @@ pub enum Error {
         path: PathBuf,
         /// `eos_token` or `pad_token`.
         key: &'static str,
-        /// The token named there.
+        /// The text of the token.
         token: String,
     },
 
-    /// Rows need an end-of-sequence token and the tokenizer names none.
+    /// The rows need an end-of-sequence token, and the tokenizer has none.
     #[error(
         "the tokenizer has no `eos_token`, which ends every example of this format; \
          set it in the model's tokenizer_config.json"
     )]
     NoEos,
 
-    /// A conversation was to be rendered and the model has no chat template.
+    /// The rows are conversations, and the model has no chat template.
     #[error(
         "the model has no chat template (chat_template.jinja, or `chat_template` in \
          tokenizer_config.json); use an instruct model, or prompt/completion rows"
     )]
     NoChatTemplate,
 
-    /// The chat template does not compile, or refused the conversation.
+    /// The chat template does not compile, or it rejects the conversation.
     #[error("the model's chat template failed")]
     ChatTemplate {
-        /// What the template engine said.
+        /// The error of the template engine.
         source: minijinja::Error,
     },
 
-    /// The chat template changes earlier turns when later ones follow, so that what an assistant
-    /// turn is cannot be told.
+    /// The chat template renders earlier turns differently when later ones follow, so the assistant turns
+    /// cannot be found.
     #[error(
         "the chat template renders message {message} differently when the rest of the conversation \
          follows, so its supervised span is unknown; write this row as prompt/completion"
@@ -97,24 +97,24 @@ pub enum Error {
         message: usize,
     },
 
-    /// Text could not be tokenised.
+    /// A text could not be tokenised.
     #[error("the text cannot be tokenised")]
     Encode {
-        /// What the tokenizers library said.
+        /// The error of the tokenizers library.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
-    /// Ids could not be turned back into text.
+    /// Ids could not be decoded.
     #[error("the ids cannot be decoded")]
     Decode {
-        /// What the tokenizers library said.
+        /// The error of the tokenizers library.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
     /// A data file has no rows.
     #[error("{path}: no rows; write one JSON object a line")]
     NoRows {
-        /// The file, or the name of the text.
+        /// The file, or the name given to the text.
         path: String,
     },
 
@@ -136,11 +136,11 @@ pub enum Error {
         line: usize,
         /// The column, from 1, in bytes.
         column: usize,
-        /// What the parser said.
+        /// The message of the parser.
         reason: String,
     },
 
-    /// The keys of the first row belong to no known format.
+    /// No known format has the keys of the first row.
     #[error("{path}:{line}: no known format has the keys {keys}; the formats are {formats}")]
     UnknownFormat {
         /// The file.
@@ -149,11 +149,11 @@ pub enum Error {
         line: usize,
         /// The keys found.
         keys: String,
-        /// The formats there are.
+        /// The known formats.
         formats: String,
     },
 
-    /// The rows are of a classification format.
+    /// The rows have a classification format, which is not supported.
     #[error(
         "{path}:{line}: {format} is a classification format, which is not supported yet; \
          write the label as the completion of {{\"prompt\",\"completion\"}} rows"
@@ -167,53 +167,53 @@ pub enum Error {
         format: &'static str,
     },
 
-    /// A row does not fit the file's format.
+    /// A row does not have the format of the file.
     #[error("{path}:{line}: {reason}")]
     BadRow {
         /// The file.
         path: String,
         /// The line, from 1.
         line: usize,
-        /// What is wrong, and what was expected.
+        /// The fault, and what was expected.
         reason: String,
     },
 
-    /// A well-formed row could not be turned into an example.
+    /// A well-formed row could not be tokenised.
     #[error("{path}:{line}: this row cannot be tokenised")]
     Row {
         /// The file.
         path: String,
         /// The line, from 1.
         line: usize,
-        /// Why.
+        /// The cause.
         source: Box<Error>,
     },
 
-    /// A template is none.
+    /// A template is malformed.
     #[error("template {template:?}, column {column}: {reason}")]
     Template {
         /// The template.
         template: String,
         /// The column, from 1, in characters.
         column: usize,
-        /// What is wrong there, and what was expected.
+        /// The fault at this column, and what was expected.
         reason: String,
     },
 
-    /// A template has a field that the rows do not have.
+    /// A template names a field that the rows do not have.
     #[error("template {template:?} has `{{{field}}}`, but {format} rows {fields}")]
     TemplateField {
         /// The template.
         template: String,
         /// The field.
         field: &'static str,
-        /// What the rows look like.
+        /// The format of the rows.
         format: RowFormat,
-        /// The fields they have, in words.
+        /// A phrase that names the fields of that format.
         fields: &'static str,
     },
 
-    /// A template has more fields than there are texts to fill them.
+    /// A template has a field for which there is no text.
     #[error(
         "template {template:?}: there is one text, which fills `{{instruction}}`, and nothing \
          for `{{{field}}}`; give a row with all its fields"
@@ -225,7 +225,7 @@ pub enum Error {
         field: &'static str,
     },
 
-    /// A row teaches nothing.
+    /// A row has nothing to learn.
     #[error(
         "{path}:{line}: no supervised token after the first, so there is nothing to learn; \
          give the row an answer, or remove it"
@@ -237,7 +237,7 @@ pub enum Error {
         line: usize,
     },
 
-    /// Truncation left no example.
+    /// The cut to `max_length` leaves no example.
     #[error(
         "{path}: cutting to max_length = {max_length} removes the supervised part of every row; \
          raise max_length"
@@ -249,7 +249,7 @@ pub enum Error {
         max_length: usize,
     },
 
-    /// A size that must be at least one is zero.
+    /// A size is zero and must be at least one.
     #[error("`{name}` is 0; it must be at least 1")]
     Zero {
         /// The option.

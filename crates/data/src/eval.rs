@@ -1,5 +1,6 @@
-//! The evaluation loader: every example once, in file order.
+//! The evaluation loader: every example once.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,29 +9,27 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::tensor::backend::Backend;
 use burn_dataset::Dataset;
 
-use crate::batch::{Batch, Padding};
+use crate::batch::{Batch, Padding, load};
 use crate::error::{Error, Result};
 use crate::example::Example;
-use crate::loader::load;
 
-/// Yields every example once, in batches of a fixed size (the last may be smaller).
+/// Yields every example once, in batches of a fixed size. The last batch may be smaller.
 ///
-/// An *item*, in the sense of [`DataLoader`], is an example. The order is the file's, or longest first
-/// if [`sorted_by_length`](Self::sorted_by_length); [`Batch::indices`] says which row is which example
-/// either way. Tensors are created on the thread that pulls the iterator.
+/// An *item*, in the sense of [`DataLoader`], is an example. The longest examples come first: this saves
+/// padding, and a batch too large for the memory fails at the start. [`Batch::indices`] gives the example
+/// of each row. Tensors are created on the thread that uses the iterator.
 #[derive(Clone)]
 pub struct EvalLoader<B: Backend> {
     dataset: Arc<dyn Dataset<Example>>,
     batch_size: usize,
     padding: Padding,
-    sort: bool,
-    /// The examples of the dataset this loader yields.
+    /// The examples of the dataset that this loader yields.
     range: Range<usize>,
     device: B::Device,
 }
 
 impl<B: Backend> EvalLoader<B> {
-    /// A loader of all examples, in file order. An empty dataset yields nothing.
+    /// Makes a loader of all examples. With an empty dataset it yields nothing.
     ///
     /// # Errors
     /// `batch_size` is zero.
@@ -50,32 +49,17 @@ impl<B: Backend> EvalLoader<B> {
             dataset: Arc::new(dataset),
             batch_size,
             padding,
-            sort: false,
             range,
             device,
         })
-    }
-
-    /// Whether to go by length, longest first, which saves padding and meets the largest batch first.
-    pub fn sorted_by_length(mut self, sort: bool) -> Self {
-        self.sort = sort;
-        self
-    }
-
-    /// The examples, in file order.
-    pub fn examples(&self) -> &dyn Dataset<Example> {
-        self.dataset.as_ref()
     }
 }
 
 impl<B: Backend> DataLoader<B, Batch<B>> for EvalLoader<B> {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<Batch<B>> + 'a> {
+        let length = |index| self.dataset.get(index).map_or(0, |example| example.len());
         let mut order: Vec<usize> = self.range.clone().collect();
-        if self.sort {
-            let length =
-                |index: &usize| self.dataset.get(*index).map_or(0, |example| example.len());
-            order.sort_by_cached_key(|index| std::cmp::Reverse(length(index)));
-        }
+        order.sort_by_cached_key(|&index| Reverse(length(index)));
         Box::new(EvalIterator {
             loader: self,
             order,
@@ -110,7 +94,6 @@ impl<B: Backend> fmt::Debug for EvalLoader<B> {
             .field("range", &self.range)
             .field("batch_size", &self.batch_size)
             .field("padding", &self.padding)
-            .field("sorted_by_length", &self.sort)
             .field("device", &self.device)
             .finish_non_exhaustive()
     }
@@ -162,17 +145,11 @@ mod tests {
     }
 
     #[test]
-    fn every_example_comes_once_in_file_order() {
-        assert_eq!(indices(&loader()), [vec![0, 1], vec![2, 3], vec![4]]);
-        assert_eq!(loader().num_items(), 5);
-    }
-
-    #[test]
-    fn sorting_puts_the_longest_first_and_keeps_the_indices() {
-        let loader = loader().sorted_by_length(true);
+    fn every_example_comes_once_under_its_own_index_the_longest_first() {
+        let loader = loader();
         assert_eq!(indices(&loader), [vec![1, 3], vec![4, 0], vec![2]]);
-        let first = loader.iter().next().expect("five examples");
-        assert_eq!((first.seq, first.lines), (5, vec![2, 4]));
+        assert_eq!(loader.num_items(), 5);
+        assert_eq!(loader.iter().next().expect("five examples").seq, 5);
     }
 
     #[test]
@@ -180,7 +157,7 @@ mod tests {
         let slice = loader().slice(1, 4);
         assert_eq!(
             (slice.num_items(), indices(slice.as_ref())),
-            (3, vec![vec![1, 2], vec![3]])
+            (3, vec![vec![1, 3], vec![2]])
         );
         assert_eq!(indices(slice.slice(2, 9).as_ref()), [[3]]);
     }

@@ -1,23 +1,24 @@
-//! A row as a line of pieces: given text, virtual tokens, the learned text.
+//! The order of a row's parts: given text, virtual tokens and the learned text.
 
 use std::borrow::Cow;
+use std::iter::repeat_n;
 
 use crate::error::Result;
 use crate::example::IGNORE_INDEX;
 use crate::tokenizer::TextTokenizer;
 
-/// What a model is given to continue.
+/// A tokenised prompt, for the model to continue.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Prompt {
     /// Token ids `[seq]`.
     pub input_ids: Vec<u32>,
-    /// For each virtual token the index of the id that it stands in front of, `0..=seq`, ascending.
-    /// `None`: all in front. Those behind the learned text are not among them.
+    /// For each virtual token, the index of the id that follows it, in `0..=seq`, ascending. Virtual
+    /// tokens behind the learned text are left out. `None`: all virtual tokens stand in front of the ids.
     pub placement: Option<Vec<usize>>,
 }
 
 impl From<Vec<u32>> for Prompt {
-    /// With the virtual tokens, if any, in front.
+    /// Makes a prompt whose virtual tokens, if any, stand in front.
     fn from(input_ids: Vec<u32>) -> Self {
         Self {
             input_ids,
@@ -34,7 +35,7 @@ impl Prompt {
             .map(|text| tokenizer.encode(text))
             .collect::<Result<Vec<_>>>()?;
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-        let (input_ids, placement) = in_line(pieces, &ids);
+        let (input_ids, placement) = concatenate(pieces, &ids);
         Ok(Self {
             input_ids,
             placement: Some(placement),
@@ -42,30 +43,46 @@ impl Prompt {
     }
 }
 
-/// One piece of what a model is given.
+/// Returns the prompt of an instruction row, as training uses it where no template says otherwise. Give
+/// `generate` the same text.
+///
+/// The sections are those of Stanford Alpaca's prompt; the wording is this project's own.
+pub fn instruction_prompt(instruction: &str, input: Option<&str>) -> String {
+    match input.filter(|input| !input.is_empty()) {
+        Some(input) => format!(
+            "A task follows, with the input it is about. Answer it fully.\n\n\
+             ### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+        ),
+        None => format!(
+            "A task follows. Answer it fully.\n\n### Instruction:\n{instruction}\n\n### Response:\n"
+        ),
+    }
+}
+
+/// One piece of the part of a row that the model is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Piece<'a> {
-    /// Tokenised as one text.
+    /// A text that is tokenised as a whole.
     Text(Cow<'a, str>),
-    /// So many virtual tokens.
+    /// A number of virtual tokens.
     Virtual(usize),
 }
 
 /// A row whose parts are in order and not yet tokenised.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Layout<'a> {
-    /// What comes before the learned text.
+    /// The pieces before the learned text.
     pub(crate) given: Vec<Piece<'a>>,
-    /// Tokenised apart from what is given, so that no token straddles the two.
+    /// The learned text. It is tokenised separately, so that no token contains both given and learned text.
     pub(crate) learned: &'a str,
-    /// Virtual tokens behind the eos.
+    /// The number of virtual tokens behind the eos.
     pub(crate) after: usize,
-    /// Whether the layout says where the virtual tokens stand. If not, they stand in front.
+    /// Whether the layout places the virtual tokens. If not, they stand in front.
     pub(crate) is_placed: bool,
 }
 
 impl<'a> Layout<'a> {
-    /// A prompt and what is learned, where no template says more.
+    /// The layout of a prompt and a learned text without a template.
     pub(crate) fn plain(prompt: Cow<'a, str>, learned: &'a str) -> Self {
         Self {
             given: vec![Piece::Text(prompt)],
@@ -75,25 +92,28 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// What is to be tokenised: the given texts, and last the learned one.
+    /// The texts to tokenise: the given ones in order, then the learned one.
     pub(crate) fn texts(&self) -> Vec<&str> {
         let given = self.given.iter().filter_map(Piece::text);
         given.chain([self.learned]).collect()
     }
 
-    /// Ids with the eos, labels and placement, given the ids of [`texts`](Self::texts) in their order.
+    /// Returns ids with the eos, labels and placement. `texts` are the ids of
+    /// [`texts`](Self::texts), in the same order.
     pub(crate) fn assemble(
         &self,
         texts: &[&[u32]],
         eos: u32,
     ) -> (Vec<u32>, Vec<i64>, Option<Vec<usize>>) {
-        let (learned, given) = texts.split_last().expect("the learned text is one of them");
-        let (mut input_ids, mut placement) = in_line(&self.given, given);
+        let (learned, given) = texts
+            .split_last()
+            .expect("the learned text is one of the texts");
+        let (mut input_ids, mut placement) = concatenate(&self.given, given);
         let mut labels = vec![IGNORE_INDEX; input_ids.len()];
         let learned = learned.iter().copied().chain([eos]);
         labels.extend(learned.clone().map(i64::from));
         input_ids.extend(learned);
-        placement.extend(std::iter::repeat_n(input_ids.len(), self.after));
+        placement.extend(repeat_n(input_ids.len(), self.after));
         (input_ids, labels, self.is_placed.then_some(placement))
     }
 }
@@ -107,16 +127,14 @@ impl Piece<'_> {
     }
 }
 
-/// Ids and placement of `pieces`, given the ids of their texts.
-fn in_line(pieces: &[Piece<'_>], texts: &[&[u32]]) -> (Vec<u32>, Vec<usize>) {
+/// Returns the ids and the placement of `pieces`. `texts` are the ids of their texts, in order.
+fn concatenate(pieces: &[Piece<'_>], texts: &[&[u32]]) -> (Vec<u32>, Vec<usize>) {
     let (mut input_ids, mut placement) = (Vec::new(), Vec::new());
     let mut texts = texts.iter();
     for piece in pieces {
         match piece {
             Piece::Text(_) => input_ids.extend(*texts.next().expect("every text has its ids")),
-            Piece::Virtual(count) => {
-                placement.extend(std::iter::repeat_n(input_ids.len(), *count));
-            }
+            Piece::Virtual(count) => placement.extend(repeat_n(input_ids.len(), *count)),
         }
     }
     (input_ids, placement)

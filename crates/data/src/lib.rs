@@ -1,16 +1,16 @@
-//! From files to batches: rows are read and checked, tokenised with a model's own tokenizer, labelled
-//! where the model is to learn, and padded into batches.
+//! Data files to batches. This crate reads and checks rows, tokenises them with the model's own tokenizer,
+//! labels the tokens that the model learns, and pads examples into batches.
 //!
 //! # What it is not
-//! It knows nothing of models, adapters or losses: it does not shift labels, derive positions, or add
-//! virtual tokens, though a [`Template`] has it say where they stand. It does not stream from disk
-//! either; a fine-tuning set of tokens fits in memory.
+//! It knows nothing of models, adapters or losses. It does not shift labels, derive positions or add virtual
+//! tokens; a [`Template`] only says where they stand. It does not stream from disk: the tokens of a
+//! fine-tuning set fit in memory.
 //!
 //! # The one decision
-//! The order of a run is a pure function of the seed and the epoch ([`BatchOrder`]), and everything is
-//! tokenised before the first step. Resuming at step `k` is then arithmetic: no state of a loader is
-//! saved, and none can be lost. Burn's own loader advances a generator with each pass, so that it
-//! cannot be entered in the middle; [`StepLoader`] and [`EvalLoader`] implement the same
+//! The order of a run is a pure function of the seed and the epoch ([`BatchOrder`]), and all rows are
+//! tokenised before the first step. To resume at step `k` is then arithmetic, and a checkpoint holds no state
+//! of a loader. Burn's own loader advances a random generator with each pass and cannot start in the middle
+//! of one. [`StepLoader`] and [`EvalLoader`] implement the same
 //! [`DataLoader`](burn::data::dataloader::DataLoader) trait instead.
 //!
 //! # Example
@@ -19,12 +19,11 @@
 //! use burn_dataset::InMemDataset;
 //! use burn_flex::Flex;
 //! use burn_peft_data::{
-//!     BatchOrder, RunLength, Padding, StepLoader, TextTokenizer, TokenizeOptions, parse_rows,
-//!     tokenize_rows,
+//!     BatchOrder, Padding, StepLoader, TextTokenizer, TokenizeOptions, parse_rows, tokenize_rows,
 //! };
 //!
 //! # fn main() -> Result<(), burn_peft_data::Error> {
-//! // A model folder has these as files: `TextTokenizer::load(folder)`.
+//! // `TextTokenizer::load(folder)` reads these from the files of a model folder.
 //! let tokenizer = TextTokenizer::from_bytes(
 //!     br#"{"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"},
 //!          "model": {"type": "WordLevel", "unk_token": "?",
@@ -39,16 +38,19 @@
 //! assert_eq!(tokenized.examples[0].input_ids, [2, 3, 2, 4, 5, 1]);
 //! assert_eq!(tokenized.examples[0].labels, [-100, -100, -100, -100, 5, 1]);
 //!
+//! let order = BatchOrder::new(0, 4, 1);
+//! let epochs = 3;
+//! let total_steps = epochs * order.steps_per_epoch(tokenized.examples.len());
 //! let loader = StepLoader::<Flex>::new(
 //!     InMemDataset::new(tokenized.examples),
-//!     BatchOrder::new(0, 4, 1),
+//!     order,
 //!     Padding::of(&tokenizer),
-//!     RunLength::Epochs(3.0),
+//!     total_steps,
 //!     Default::default(),
 //! )?;
-//! assert_eq!(loader.total_steps(), 3);
+//! assert_eq!(loader.num_items(), 3);
 //! for micro_batches in loader.starting_at(2).iter() {
-//!     assert_eq!(micro_batches[0].supervised_tokens(), 2);
+//!     assert_eq!(micro_batches[0].tokens(), 6);
 //! }
 //! # Ok(())
 //! # }
@@ -56,37 +58,32 @@
 
 #![forbid(unsafe_code)]
 
-pub mod batch;
-pub mod chat;
-mod config;
-mod draft;
+mod batch;
 mod error;
-pub mod eval;
-pub mod example;
-mod jinja;
+mod eval;
+mod example;
 mod layout;
-pub mod loader;
-pub mod order;
-mod parse;
-pub mod rows;
-pub mod stream;
-pub mod template;
+mod loader;
+mod order;
+mod row;
+mod rows;
+mod stream;
+mod template;
 #[cfg(test)]
 mod test_support;
-pub mod tokenizer;
-mod turns;
+mod tokenize;
+mod tokenizer;
 
-pub use batch::{Batch, Padding, PaddingSide, collate};
-pub use chat::Message;
+pub use batch::{Batch, Padding};
 pub use error::{Error, Result};
 pub use eval::EvalLoader;
-pub use example::{
-    Example, IGNORE_INDEX, TokenizeOptions, Tokenized, instruction_prompt, tokenize_rows,
-};
-pub use layout::Prompt;
-pub use loader::{RunLength, StepLoader};
+pub use example::{Example, IGNORE_INDEX};
+pub use layout::{Prompt, instruction_prompt};
+pub use loader::StepLoader;
 pub use order::BatchOrder;
-pub use rows::{Row, RowFormat, Rows, parse_rows, read_rows};
+pub use row::{Message, Row, RowFormat};
+pub use rows::{Rows, parse_rows, read_rows};
 pub use stream::StreamDecoder;
 pub use template::Template;
+pub use tokenize::{TokenizeOptions, Tokenized, tokenize_rows};
 pub use tokenizer::TextTokenizer;

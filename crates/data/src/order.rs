@@ -1,4 +1,4 @@
-//! Which examples make up which step.
+//! The order of a run: the examples of each step.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -6,29 +6,29 @@ use rand::seq::SliceRandom;
 
 use crate::error::{Error, Result};
 
-/// Micro-batches in a megabatch of `group_by_length`, as in transformers' `get_length_grouped_indices`.
+/// The number of micro-batches in a megabatch of `group_by_length`, as in transformers' `get_length_grouped_indices`.
 const MEGABATCH: usize = 50;
 
-/// The order of a run: a pure function of the seed and the epoch.
+/// The order of a run, a pure function of the seed and the epoch. A *step* is one optimizer update.
 ///
-/// As in Hugging Face's Trainer since 4.46, the last micro-batch of an epoch may be smaller than the
-/// others, the last step may have fewer micro-batches, and no step crosses an epoch.
+/// No step crosses an epoch. The last micro-batch of an epoch may be smaller than the others, and the last
+/// step of an epoch may have fewer micro-batches, as in Hugging Face's Trainer since 4.46.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchOrder {
-    /// The run's seed.
+    /// The seed of the run.
     pub seed: u64,
-    /// Examples in a micro-batch (`per_device_train_batch_size`).
+    /// The number of examples in a micro-batch (`per_device_train_batch_size`).
     pub batch_size: usize,
-    /// Micro-batches in an optimizer step (`gradient_accumulation_steps`).
+    /// The number of micro-batches in a step (`gradient_accumulation_steps`).
     pub accumulation: usize,
-    /// Puts examples of like length together, which saves padding and makes the order less random:
-    /// the shuffled examples are cut into megabatches of 50 micro-batches (fewer on a small file), each
-    /// sorted by length, and the micro-batches shuffled again. Default false.
+    /// Whether micro-batches hold examples of similar length. This saves padding and makes the order less
+    /// random: the shuffled examples are cut into megabatches of 50 micro-batches (fewer in a small file),
+    /// each megabatch is sorted by length, and the micro-batches are shuffled again. Default false.
     pub group_by_length: bool,
 }
 
 impl BatchOrder {
-    /// A random order without grouping.
+    /// Makes a random order without grouping by length.
     pub fn new(seed: u64, batch_size: usize, accumulation: usize) -> Self {
         Self {
             seed,
@@ -38,9 +38,8 @@ impl BatchOrder {
         }
     }
 
-    /// # Errors
-    /// A size is zero.
-    pub fn check(&self) -> Result<()> {
+    /// Refuses a size of zero.
+    pub(crate) fn check(&self) -> Result<()> {
         for (name, size) in [
             ("per_device_train_batch_size", self.batch_size),
             ("gradient_accumulation_steps", self.accumulation),
@@ -52,7 +51,7 @@ impl BatchOrder {
         Ok(())
     }
 
-    /// Optimizer steps in an epoch of `examples` examples.
+    /// Returns the number of steps in an epoch of `examples` examples. Partial batches and steps count.
     ///
     /// # Panics
     /// A size is zero.
@@ -62,17 +61,18 @@ impl BatchOrder {
             .div_ceil(self.accumulation)
     }
 
-    /// The steps of `epoch` (from 0): steps → micro-batches → indices of examples. `lengths` are the
-    /// examples' lengths in tokens; only their number matters unless `group_by_length` is set.
+    /// Returns the steps of `epoch`, which counts from 0: steps, their micro-batches, and the indices of the
+    /// examples in these. `lengths` are the examples' lengths in tokens. Without `group_by_length` only
+    /// their number matters.
     ///
     /// # Panics
     /// A size is zero.
-    pub fn steps(&self, lengths: &[usize], epoch: usize) -> Vec<Vec<Vec<usize>>> {
+    pub(crate) fn steps(&self, lengths: &[usize], epoch: usize) -> Vec<Vec<Vec<usize>>> {
         let mut random = self.random(epoch);
         let mut order: Vec<usize> = (0..lengths.len()).collect();
         order.shuffle(&mut random);
         let mut micro_batches: Vec<Vec<usize>> = if self.group_by_length {
-            // At least four megabatches, so that on a small file the order stays somewhat random.
+            // At least four megabatches, so that the order of a small file stays somewhat random.
             let count = (lengths.len() / (self.batch_size * 4)).clamp(1, MEGABATCH);
             let megabatches = order.chunks_mut(count * self.batch_size);
             megabatches
@@ -96,7 +96,8 @@ impl BatchOrder {
             .collect()
     }
 
-    /// Seed and epoch side by side, not mixed, so that no two pairs share a stream.
+    /// Returns the random generator of an epoch. The key holds seed and epoch in separate bytes, so that no
+    /// two pairs share a stream.
     fn random(&self, epoch: usize) -> StdRng {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&self.seed.to_le_bytes());
@@ -160,7 +161,7 @@ mod tests {
         assert_eq!(BatchOrder::new(0, 4, 2).steps_per_epoch(0), 0);
     }
 
-    /// A run that is resumed by a later build must meet the same order; this fails if `rand` changes it.
+    /// A later build that resumes a run must use the same order. This test fails if `rand` changes it.
     #[test]
     fn the_order_is_the_one_earlier_builds_had() {
         assert_eq!(

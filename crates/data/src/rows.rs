@@ -1,125 +1,15 @@
 //! JSON lines to typed rows.
-//!
-//! | keys | [`RowFormat`] |
-//! |---|---|
-//! | `prompt`, `completion` | [`PromptCompletion`](RowFormat::PromptCompletion) |
-//! | `instruction`, `input` (optional), `output` | [`Instruction`](RowFormat::Instruction) |
-//! | `messages`: a list of `{role, content}` | [`Messages`](RowFormat::Messages) |
-//! | `input_ids`, `labels` | [`Tokenized`](RowFormat::Tokenized) |
-//! | `text` | [`Text`](RowFormat::Text) |
-//!
-//! The format is decided once, by the keys of the first row, looking down this table (so that a file
-//! with `instruction`, `output` and a rendered `text` is read as instructions). Every row must then
-//! have that format's keys with the right types; other keys are ignored. `{text, label}` and
-//! `{tokens, tags}` are classification formats, recognised in order to be refused in plain words.
 
-use std::fmt;
+mod line;
+
 use std::path::Path;
 
-use crate::chat::Message;
 use crate::error::{Error, Result};
-use crate::parse::parse;
+use crate::row::{Row, RowFormat};
+use line::Line;
 
-/// What the rows of a file look like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RowFormat {
-    /// `{"prompt", "completion"}`
-    PromptCompletion,
-    /// `{"instruction", "input"?, "output"}`
-    Instruction,
-    /// `{"messages": [{"role", "content"}]}`
-    Messages,
-    /// `{"input_ids", "labels"}`
-    Tokenized,
-    /// `{"text"}`
-    Text,
-}
-
-impl RowFormat {
-    /// All formats, in the order in which they are looked for.
-    pub const ALL: [Self; 5] = [
-        Self::PromptCompletion,
-        Self::Instruction,
-        Self::Messages,
-        Self::Tokenized,
-        Self::Text,
-    ];
-
-    pub(crate) fn required_keys(self) -> &'static [&'static str] {
-        match self {
-            Self::PromptCompletion => &["prompt", "completion"],
-            Self::Instruction => &["instruction", "output"],
-            Self::Messages => &["messages"],
-            Self::Tokenized => &["input_ids", "labels"],
-            Self::Text => &["text"],
-        }
-    }
-}
-
-impl fmt::Display for RowFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::PromptCompletion => r#"{"prompt","completion"}"#,
-            Self::Instruction => r#"{"instruction","input","output"}"#,
-            Self::Messages => r#"{"messages":[{"role","content"}]}"#,
-            Self::Tokenized => r#"{"input_ids","labels"}"#,
-            Self::Text => r#"{"text"}"#,
-        })
-    }
-}
-
-/// One row, before tokenisation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Row {
-    /// A prompt that is given, and a completion that is learned.
-    PromptCompletion {
-        /// What the model is given.
-        prompt: String,
-        /// What it learns to write.
-        completion: String,
-    },
-    /// An instruction, perhaps with an input; the output is learned.
-    Instruction {
-        /// What is to be done.
-        instruction: String,
-        /// What it is to be done with. Absent, null and empty are the same.
-        input: Option<String>,
-        /// What the model learns to write.
-        output: String,
-    },
-    /// A conversation; the assistant's turns are learned.
-    Messages(
-        /// The turns, in order. Never empty.
-        Vec<Message>,
-    ),
-    /// Ids that are used as they are.
-    Tokenized {
-        /// Token ids `[seq]`.
-        input_ids: Vec<u32>,
-        /// Labels `[seq]`: the id at the same position, or [`IGNORE_INDEX`](crate::IGNORE_INDEX).
-        labels: Vec<i64>,
-    },
-    /// Plain text, all of it learned.
-    Text(
-        /// The text.
-        String,
-    ),
-}
-
-impl Row {
-    /// Which format the row has.
-    pub fn format(&self) -> RowFormat {
-        match self {
-            Self::PromptCompletion { .. } => RowFormat::PromptCompletion,
-            Self::Instruction { .. } => RowFormat::Instruction,
-            Self::Messages(_) => RowFormat::Messages,
-            Self::Tokenized { .. } => RowFormat::Tokenized,
-            Self::Text(_) => RowFormat::Text,
-        }
-    }
-}
-
-/// The rows of one file, with the file's name and their lines for messages.
+/// The rows of one file, each with its line number, and the name of the file for error messages.
+/// There is at least one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows {
     path: String,
@@ -127,54 +17,35 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Rows made in memory. `path` is what messages call them, `rows` pairs each with its line (from 1).
-    pub fn new(path: impl Into<String>, rows: Vec<(usize, Row)>) -> Self {
-        Self {
-            path: path.into(),
-            rows,
-        }
-    }
-
-    /// What messages call these rows: the path of the file.
+    /// The path of the file, or the name that [`parse_rows`] was given.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The rows with their lines, which count from 1.
+    /// The rows with their line numbers, which start at 1.
     pub fn rows(&self) -> &[(usize, Row)] {
         &self.rows
     }
-
-    /// The number of rows.
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Whether there are no rows.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    /// Keeps the first `count` rows, for a quick look or a smoke run.
-    pub fn truncate(&mut self, count: usize) {
-        self.rows.truncate(count);
-    }
 }
 
-impl IntoIterator for Rows {
-    type Item = (usize, Row);
-    type IntoIter = std::vec::IntoIter<(usize, Row)>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.rows.into_iter()
-    }
-}
-
-/// Reads a JSON-lines file. Blank lines, a byte-order mark and `\r\n` are tolerated.
+/// Reads a JSON-lines file. Blank lines, a byte-order mark and `\r\n` are accepted.
+///
+/// | keys | [`RowFormat`] |
+/// |---|---|
+/// | `prompt`, `completion` | [`PromptCompletion`](RowFormat::PromptCompletion) |
+/// | `instruction`, `input` (optional), `output` | [`Instruction`](RowFormat::Instruction) |
+/// | `messages`: a list of `{role, content}` | [`Messages`](RowFormat::Messages) |
+/// | `input_ids`, `labels` | [`Tokenized`](RowFormat::Tokenized) |
+/// | `text` | [`Text`](RowFormat::Text) |
+///
+/// The keys of the first row decide the format of the file. The formats are tried in the order of this
+/// table, so a file with `instruction`, `output` and a rendered `text` holds instructions. Every row must
+/// have the keys of that format with the right types. Other keys are ignored. The classification formats
+/// `{text, label}` and `{tokens, tags}` are recognised and refused by name.
 ///
 /// # Errors
-/// The file cannot be read, has no rows, or a line of it is not UTF-8, not JSON, or not of the
-/// first row's format.
+/// The file cannot be read, it has no rows, or a line is not UTF-8, not JSON, or not of the format of
+/// the first row.
 pub fn read_rows(path: &Path) -> Result<Rows> {
     let bytes = std::fs::read(path).map_err(|source| Error::Read {
         path: path.to_owned(),
@@ -183,10 +54,194 @@ pub fn read_rows(path: &Path) -> Result<Rows> {
     parse(&path.display().to_string(), &bytes)
 }
 
-/// Reads JSON lines that are already in memory; `path` is what messages call them.
+/// Reads JSON lines from memory. Error messages use `path` as the name of the file.
 ///
 /// # Errors
-/// As [`read_rows`].
+/// See [`read_rows`].
 pub fn parse_rows(path: &str, text: &str) -> Result<Rows> {
     parse(path, text.as_bytes())
+}
+
+fn parse(path: &str, bytes: &[u8]) -> Result<Rows> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let mut rows = Vec::new();
+    let mut first: Option<(usize, RowFormat)> = None;
+    for (index, bytes) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        let number = index + 1;
+        let line = Line { path, number };
+        let text = line.text(bytes)?;
+        if text.trim().is_empty() {
+            continue;
+        }
+        let object = line.object(text)?;
+        let (first_line, format) = match first {
+            Some(known) => known,
+            None => *first.insert((number, line.detect(&object)?)),
+        };
+        rows.push((number, line.row(object, format, first_line)?));
+    }
+    if rows.is_empty() {
+        return Err(Error::NoRows {
+            path: path.to_owned(),
+        });
+    }
+    Ok(Rows {
+        path: path.to_owned(),
+        rows,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn message_of(text: &str) -> String {
+        parse_rows("train.jsonl", text)
+            .expect_err("these rows are bad")
+            .to_string()
+    }
+
+    fn only(text: &str) -> Row {
+        let rows = parse_rows("train.jsonl", text).expect("this row is good");
+        assert_eq!(rows.rows().len(), 1);
+        rows.rows()[0].1.clone()
+    }
+
+    #[test]
+    fn each_format_is_recognised_by_its_keys() {
+        assert!(matches!(
+            only(r#"{"prompt":"a","completion":"b"}"#),
+            Row::PromptCompletion { .. }
+        ));
+        assert!(matches!(only(r#"{"text":"a"}"#), Row::Text(text) if text == "a"));
+        assert!(
+            matches!(only(r#"{"messages":[{"role":"user","content":"a"}]}"#), Row::Messages(m) if m.len() == 1)
+        );
+        assert!(matches!(
+            only(r#"{"input_ids":[1,2],"labels":[-100,2]}"#),
+            Row::Tokenized { .. }
+        ));
+        assert!(matches!(
+            only(r#"{"instruction":"a","input":"","output":"b"}"#),
+            Row::Instruction { input: None, .. }
+        ));
+    }
+
+    #[test]
+    fn extra_keys_are_ignored_and_a_rendered_text_beside_them_does_not_win() {
+        assert!(matches!(
+            only(r#"{"id":7,"text":"rendered","instruction":"a","input":null,"output":"b"}"#),
+            Row::Instruction { input: None, .. }
+        ));
+    }
+
+    #[test]
+    fn classification_formats_are_refused_in_plain_words() {
+        for row in [
+            r#"{"text":"a","label":1}"#,
+            r#"{"tokens":["a"],"tags":["O"]}"#,
+        ] {
+            let message = message_of(row);
+            assert!(message.starts_with("train.jsonl:1: "), "{message}");
+            assert!(message.contains("not supported yet"), "{message}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_list_what_was_found_and_what_there_is() {
+        let message = message_of(r#"{"question":"a","answer":"b"}"#);
+        assert!(message.contains(r#"["question", "answer"]"#), "{message}");
+        assert!(message.contains(r#"{"prompt","completion"}"#), "{message}");
+    }
+
+    #[test]
+    fn a_bad_row_names_its_file_its_line_and_the_key() {
+        let good = "{\"prompt\":\"a\",\"completion\":\"b\"}\n";
+        let cases = [
+            (
+                "{\"prompt\":\"a\"}",
+                "no \"completion\"; the first row (line 1)",
+            ),
+            (
+                "{\"prompt\":3,\"completion\":\"b\"}",
+                "\"prompt\" must be a string, found a number",
+            ),
+            ("[1]", "expected a JSON object, found a list"),
+            ("{\"prompt\":\"a\",", "not JSON"),
+        ];
+        for (row, expected) in cases {
+            let message = message_of(&format!("{good}\n{row}\n{good}"));
+            assert!(message.starts_with("train.jsonl:3: "), "{message}");
+            assert!(message.contains(expected), "{message}");
+            assert!(!message.contains("at line 1 column"), "{message}");
+        }
+    }
+
+    #[test]
+    fn nested_values_are_named_by_index() {
+        let cases = [
+            (r#"{"messages":[]}"#, "\"messages\" is empty"),
+            (
+                r#"{"messages":[{"role":"user","content":null}]}"#,
+                "messages[0].content must be a string, found null",
+            ),
+            (
+                r#"{"messages":["hi"]}"#,
+                "messages[0].role must be a string, found nothing",
+            ),
+            (
+                r#"{"input_ids":[1,-2],"labels":[1,2]}"#,
+                "input_ids[1] is -2",
+            ),
+            (
+                r#"{"input_ids":[1,2.5],"labels":[1,2]}"#,
+                "input_ids[1] must be a whole number, found a fraction",
+            ),
+            (
+                r#"{"input_ids":[1,2],"labels":[1]}"#,
+                "2 input_ids and 1 labels",
+            ),
+        ];
+        for (row, expected) in cases {
+            let message = message_of(row);
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_file_without_rows_is_an_error() {
+        for text in ["", "\n", "  \n\r\n\n"] {
+            assert!(
+                message_of(text).contains("train.jsonl: no rows"),
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn invalid_utf8_names_its_line() {
+        let mut bytes = b"{\"text\":\"a\"}\n".to_vec();
+        bytes.extend(b"{\"text\":\"\xff\"}\n");
+        let error = parse("train.jsonl", &bytes).expect_err("0xff is no UTF-8");
+        assert!(matches!(error, Error::NotUtf8 { line: 2, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_and_windows_line_ends_are_tolerated() {
+        let rows = parse_rows(
+            "train.jsonl",
+            "\u{feff}{\"text\":\"a\"}\r\n\r\n{\"text\":\"b\"}\r\n",
+        )
+        .expect("good rows");
+        let lines: Vec<usize> = rows.rows().iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [1, 3]);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = read_rows(Path::new("no/such/rows.jsonl")).expect_err("there is no such file");
+        assert!(error.to_string().contains("no/such/rows.jsonl"), "{error}");
+    }
 }

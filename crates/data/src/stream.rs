@@ -1,40 +1,39 @@
-//! Ids to text, one id at a time.
+//! Ids to text while a model generates.
 
 use crate::tokenizer::TextTokenizer;
 
-/// Turns generated ids into text as they arrive, and never emits half a character.
+/// Decodes generated ids one at a time and never returns a part of a character. Special tokens are left out.
 ///
-/// A byte-level token may end inside a UTF-8 character; its text is held back until the character is
-/// complete. What has been emitted is always the decoding of all ids so far, less what is held back.
+/// A byte-level token may end inside a UTF-8 character. Its text is held back until the character is
+/// complete. The text returned so far is always the decoding of all ids so far without the part held back.
 #[derive(Debug)]
 pub struct StreamDecoder<'a> {
     tokenizer: &'a TextTokenizer,
-    skip_special: bool,
-    /// The ids of the last complete stretch and all after it. Some decoders strip the space of the
-    /// first token, so a token is decoded with the one before it.
+    /// The ids of the last complete text, and all later ids. Some decoders strip the space of the first
+    /// token, so a token is decoded together with the one before it.
     window: Vec<u32>,
-    /// How many ids of the window are the complete stretch.
+    /// The number of ids in the window that form the complete text.
     complete: usize,
-    /// How many bytes of the window's text are emitted.
+    /// The number of bytes of the window's text that were returned.
     emitted: usize,
 }
 
 impl<'a> StreamDecoder<'a> {
-    pub(crate) fn new(tokenizer: &'a TextTokenizer, skip_special: bool) -> Self {
+    /// Makes a decoder for one generated text.
+    pub fn new(tokenizer: &'a TextTokenizer) -> Self {
         Self {
             tokenizer,
-            skip_special,
             window: Vec::new(),
             complete: 0,
             emitted: 0,
         }
     }
 
-    /// Takes the next id, and returns the text that is now certain, if there is any.
+    /// Takes the next id and returns the text that is complete now, if any.
     pub fn push(&mut self, id: u32) -> Option<String> {
         self.window.push(id);
         let text = self.text(0)?;
-        // An unfinished character is one U+FFFD at the end. One before it is a byte that no later id can mend.
+        // An unfinished character is a single U+FFFD at the end. Later ids do not change an earlier U+FFFD.
         let certain = text.strip_suffix('\u{fffd}').unwrap_or(&text);
         let fresh = certain.get(self.emitted..).unwrap_or_default().to_owned();
         self.emitted = self.emitted.max(certain.len());
@@ -46,24 +45,23 @@ impl<'a> StreamDecoder<'a> {
         (!fresh.is_empty()).then_some(fresh)
     }
 
-    /// Ends the stream: what was held back, with U+FFFD for a character that never was completed.
+    /// Returns the text that is still held back, with U+FFFD for an unfinished character.
     pub fn finish(self) -> Option<String> {
         let rest = self.text(self.emitted)?;
         (!rest.is_empty()).then_some(rest)
     }
 
+    /// The text of the window from byte `from`.
     fn text(&self, from: usize) -> Option<String> {
-        // Decoding fails for no id; were it to, the window is kept and tried again with the next one.
-        let text = self
-            .tokenizer
-            .decode(&self.window, self.skip_special)
-            .ok()?;
+        // If decoding fails, the window is kept and decoded again with the next id.
+        let text = self.tokenizer.decode(&self.window, true).ok()?;
         text.get(from..).map(str::to_owned)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::test_support::{IM_END, byte_id, tokenizer};
 
     #[test]
@@ -75,7 +73,7 @@ mod tests {
             ids.len() > text.chars().count(),
             "the test needs characters of several tokens"
         );
-        let mut decoder = tokenizer.stream_decoder(true);
+        let mut decoder = StreamDecoder::new(&tokenizer);
         let mut out = String::new();
         for id in ids {
             let piece = decoder.push(id).unwrap_or_default();
@@ -89,7 +87,7 @@ mod tests {
     #[test]
     fn an_unfinished_character_is_held_back_until_the_end() {
         let tokenizer = tokenizer();
-        let mut decoder = tokenizer.stream_decoder(true);
+        let mut decoder = StreamDecoder::new(&tokenizer);
         assert_eq!(decoder.push(byte_id(b'a')), Some("a".to_owned()));
         assert_eq!(decoder.push(byte_id(0xe6)), None);
         assert_eq!(decoder.push(byte_id(0x97)), None);
@@ -99,20 +97,18 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_do_not_block_what_follows() {
         let tokenizer = tokenizer();
-        let mut decoder = tokenizer.stream_decoder(true);
+        let mut decoder = StreamDecoder::new(&tokenizer);
         let ids = [byte_id(0xff), byte_id(0xff), byte_id(b'b'), byte_id(b'c')];
         let out: String = ids.into_iter().filter_map(|id| decoder.push(id)).collect();
         assert_eq!(out, "\u{fffd}\u{fffd}bc");
     }
 
     #[test]
-    fn special_tokens_are_shown_only_when_asked_for() {
+    fn special_tokens_are_left_out() {
         let tokenizer = tokenizer();
-        for (skip_special, expected) in [(true, "ab"), (false, "a<|im_end|>b")] {
-            let mut decoder = tokenizer.stream_decoder(skip_special);
-            let ids = [byte_id(b'a'), IM_END, byte_id(b'b')];
-            let out: String = ids.into_iter().filter_map(|id| decoder.push(id)).collect();
-            assert_eq!(out, expected);
-        }
+        let mut decoder = StreamDecoder::new(&tokenizer);
+        let ids = [byte_id(b'a'), IM_END, byte_id(b'b')];
+        let out: String = ids.into_iter().filter_map(|id| decoder.push(id)).collect();
+        assert_eq!(out, "ab");
     }
 }

@@ -15,7 +15,8 @@ pub(crate) const IM_END: u32 = 260;
 pub(crate) const CONFIG: &str =
     r#"{"eos_token":"<|endoftext|>","pad_token":{"content":"<|endoftext|>"}}"#;
 
-/// In the manner of Qwen2.5-Instruct's: tools, a namespace, look-behind, string methods and an exception.
+/// A template with the features that Qwen2.5-Instruct's uses: tools, a namespace, a look at the previous
+/// message, string methods and an exception.
 pub(crate) const CHAT_TEMPLATE: &str = r#"
 {%- set state = namespace(answers=0) %}
 {%- if tools %}
@@ -52,7 +53,8 @@ pub(crate) const CHAT_TEMPLATE: &str = r#"
 {%- endif %}
 "#;
 
-/// The character by which byte-level BPE writes a byte: itself if it is printable, or else one from U+0100 on.
+/// Returns the character that byte-level BPE writes for a byte: the byte itself if it is printable, or else a
+/// character from U+0100 on.
 fn byte_character(byte: u8) -> char {
     let printable = |byte: u8| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
     if printable(byte) {
@@ -62,12 +64,13 @@ fn byte_character(byte: u8) -> char {
     char::from_u32(0x100 + rank).expect("far below the surrogates")
 }
 
-/// The id of a byte in the tests' tokenizer.
+/// Returns the id of a byte in the tokenizer of the tests.
 pub(crate) fn byte_id(byte: u8) -> u32 {
     u32::from(byte)
 }
 
-/// Ids 0–255 are the bytes, 256 and 257 the merges `he` and `hel`, then three special tokens.
+/// Makes the `tokenizer.json` of the tests: ids 0–255 are the bytes, 256 and 257 the merges `he` and `hel`, and
+/// three special tokens follow.
 pub(crate) fn tokenizer_json() -> String {
     let mut vocab: Vocab = (0..=255)
         .map(|byte| (byte_character(byte).to_string(), byte_id(byte)))
@@ -81,7 +84,7 @@ pub(crate) fn tokenizer_json() -> String {
     let mut tokenizer = Tokenizer::new(BPE::new(vocab, merges));
     tokenizer.with_normalizer(Some(NFC));
     tokenizer.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
-    // Offsets that are trimmed of white space: what must not move the edges of an assistant turn.
+    // This trims white space from the offsets, which must not move the edges of an assistant turn.
     tokenizer.with_post_processor(Some(ByteLevel::new(false, true, true)));
     tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
     tokenizer.add_special_tokens(
@@ -99,7 +102,7 @@ pub(crate) fn tokenizer() -> TextTokenizer {
     .expect("the tests' tokenizer is good")
 }
 
-/// One example of each given length, whose ids are `100 · its number + position`.
+/// Makes one example of each given length. Its ids are `100 · its number + position`.
 pub(crate) fn examples(lengths: &[usize]) -> Vec<Example> {
     let example = |(index, &length): (usize, &usize)| {
         let input_ids: Vec<u32> = (0..length as u32)

@@ -1,6 +1,10 @@
-//! A model's tokenizer as its folder describes it: vocabulary, special tokens and chat template.
+//! A model's tokenizer: vocabulary, special tokens and chat template.
 
-use std::collections::{BTreeMap, HashSet};
+mod chat;
+mod config;
+mod jinja;
+
+use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
@@ -8,12 +12,12 @@ use std::path::Path;
 
 use tokenizers::{Encoding, PostProcessorWrapper, Tokenizer};
 
-use crate::chat::{ChatTemplate, Message};
-use crate::config::{SpecialToken, Templates, TokenizerConfig};
 use crate::error::{Error, Result};
-use crate::stream::StreamDecoder;
+use crate::row::Message;
+use chat::ChatTemplate;
+use config::{SpecialToken, Templates, TokenizerConfig};
 
-/// The tokenizer of a model, with its special tokens and its chat template.
+/// The tokenizer of a model, with its special tokens and chat template.
 #[derive(Clone)]
 pub struct TextTokenizer {
     tokenizer: Tokenizer,
@@ -25,13 +29,14 @@ pub struct TextTokenizer {
 }
 
 impl TextTokenizer {
-    /// Loads from a model folder in Hugging Face layout: `tokenizer.json`, and where they are present
-    /// `tokenizer_config.json` and `chat_template.jinja` (which wins over a template in the configuration).
+    /// Loads the tokenizer of a model folder in Hugging Face layout. It reads `tokenizer.json`, and
+    /// `tokenizer_config.json` and `chat_template.jinja` if they exist. The template file takes precedence
+    /// over a template in the configuration.
     ///
     /// # Errors
-    /// `tokenizer.json` is absent or unreadable, or the configuration is malformed or names an
-    /// `eos_token` or `pad_token` that is not in the vocabulary. A chat template is compiled at its
-    /// first use, so a faulty one is an error only of [`render_chat`](Self::render_chat).
+    /// `tokenizer.json` is missing or unreadable, or the configuration is malformed or names an
+    /// `eos_token` or `pad_token` that is not in the vocabulary. The chat template is compiled at its
+    /// first use, so a faulty one is reported by [`render_chat`](Self::render_chat).
     pub fn load(dir: &Path) -> Result<Self> {
         let path = dir.join("tokenizer.json");
         let tokenizer_json = read_if_present(&path)?.ok_or(Error::MissingTokenizer { path })?;
@@ -52,10 +57,10 @@ impl TextTokenizer {
         )
     }
 
-    /// The same from the contents of those files, for a model that is built into the binary.
+    /// Loads a tokenizer from the contents of these files, for a model that is built into the binary.
     ///
     /// # Errors
-    /// As [`load`](Self::load).
+    /// See [`load`](Self::load).
     pub fn from_bytes(
         tokenizer_json: &[u8],
         config_json: &[u8],
@@ -75,22 +80,17 @@ impl TextTokenizer {
         config_json: &[u8],
         chat_template: Option<String>,
     ) -> Result<Self> {
-        let mut tokenizer =
-            Tokenizer::from_bytes(tokenizer_json).map_err(|source| Error::Tokenizer {
-                path: dir.join("tokenizer.json"),
-                source,
-            })?;
-        // A saved tokenizer may carry the truncation and padding of the run that saved it. And with no
-        // special tokens to add, all a post-processor does is to trim offsets, which would move the
-        // boundaries of assistant turns.
+        let malformed = |source| Error::Tokenizer {
+            path: dir.join("tokenizer.json"),
+            source,
+        };
+        let mut tokenizer = Tokenizer::from_bytes(tokenizer_json).map_err(malformed)?;
+        // A saved tokenizer may contain the truncation and padding of the run that saved it. No special
+        // tokens are added, so a post-processor would only trim offsets and thereby move the boundaries of
+        // assistant turns.
+        tokenizer.with_truncation(None).map_err(malformed)?;
         tokenizer.with_padding(None);
         tokenizer.with_post_processor(None::<PostProcessorWrapper>);
-        tokenizer
-            .with_truncation(None)
-            .map_err(|source| Error::Tokenizer {
-                path: dir.join("tokenizer.json"),
-                source,
-            })?;
 
         let path = dir.join("tokenizer_config.json");
         let config: TokenizerConfig =
@@ -117,20 +117,12 @@ impl TextTokenizer {
             .iter()
             .filter(|(_, token)| token.special)
             .map(|(id, _)| *id);
-        let special_tokens: BTreeMap<String, String> = [
-            ("bos_token", &config.bos_token),
-            ("eos_token", &config.eos_token),
-            ("pad_token", &config.pad_token),
-            ("unk_token", &config.unk_token),
-        ]
-        .into_iter()
-        .filter_map(|(name, token)| Some((name.to_owned(), token.as_ref()?.text().to_owned())))
-        .collect();
+        let special_tokens = config.special_tokens();
         Ok(Self {
             special_ids: special.chain(eos_id).collect(),
             eos_id,
             pad_id,
-            // Not the number of entries: ids may have gaps.
+            // The ids may have gaps, so the number of entries is not enough.
             vocab_size: tokenizer
                 .get_vocab(true)
                 .into_values()
@@ -143,10 +135,10 @@ impl TextTokenizer {
         })
     }
 
-    /// Token ids of `text`. None are added; special tokens written in the text are recognised.
+    /// Returns the token ids of `text`. It adds no special tokens, and recognises those in the text.
     ///
     /// # Errors
-    /// The tokenizer refuses the text, which a byte-level one never does.
+    /// The tokenizer rejects the text. A byte-level tokenizer never does.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self
             .tokenizer
@@ -155,59 +147,49 @@ impl TextTokenizer {
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// Encodes in parallel, keeping byte offsets.
+    /// Encodes texts in parallel, with byte offsets.
     pub(crate) fn encode_batch(&self, texts: Vec<&str>) -> Result<Vec<Encoding>> {
         self.tokenizer
             .encode_batch(texts, false)
             .map_err(|source| Error::Encode { source })
     }
 
-    /// The text of `ids`, without special tokens if `skip_special`. Ids outside the vocabulary are left
-    /// out, and bytes that are not UTF-8 become U+FFFD.
+    /// Returns the text of `ids`, without special tokens if `skip_special` is set. Ids outside the
+    /// vocabulary are ignored, and bytes that are not UTF-8 become U+FFFD.
     ///
     /// # Errors
-    /// The tokenizer's decoder fails, which a byte-level one never does.
+    /// The tokenizer's decoder fails. A byte-level decoder never does.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
         self.tokenizer
             .decode(ids, skip_special)
             .map_err(|source| Error::Decode { source })
     }
 
-    /// A decoder that takes one id at a time, for text that is shown while it is generated.
-    pub fn stream_decoder(&self, skip_special: bool) -> StreamDecoder<'_> {
-        StreamDecoder::new(self, skip_special)
-    }
-
-    /// The id of `tokenizer_config.json`'s `eos_token`.
+    /// The id of the `eos_token` in `tokenizer_config.json`.
     pub fn eos_id(&self) -> Option<u32> {
         self.eos_id
     }
 
-    /// The id of `tokenizer_config.json`'s `pad_token`.
-    pub fn pad_id(&self) -> Option<u32> {
+    /// The id of the `pad_token` in `tokenizer_config.json`.
+    pub(crate) fn pad_id(&self) -> Option<u32> {
         self.pad_id
     }
 
-    /// One more than the largest id. A model's embedding table may have more rows than this.
+    /// The largest id plus one. The embedding table of a model may have more rows.
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
-    /// Whether `id` is a special token: a control token of the vocabulary, or the eos.
-    pub fn is_special(&self, id: u32) -> bool {
+    /// Whether `id` is a special token of the vocabulary or the eos.
+    pub(crate) fn is_special(&self, id: u32) -> bool {
         self.special_ids.contains(&id)
     }
 
-    /// Whether the model has a chat template.
-    pub fn has_chat_template(&self) -> bool {
-        self.chat.is_some()
-    }
-
-    /// A conversation as text, by the model's own Jinja template, which sees what transformers gives it.
-    /// With `add_generation_prompt` the text ends where the assistant's answer is to begin.
+    /// Renders a conversation with the model's own Jinja template, in the environment that transformers
+    /// provides. With `add_generation_prompt` the text ends where the assistant's answer begins.
     ///
     /// # Errors
-    /// There is no template, it does not compile, or it refuses the conversation.
+    /// The model has no template, or the template does not compile or rejects the conversation.
     pub fn render_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
         self.chat
             .as_ref()
@@ -222,7 +204,7 @@ impl fmt::Debug for TextTokenizer {
             .field("vocab_size", &self.vocab_size)
             .field("eos_id", &self.eos_id)
             .field("pad_id", &self.pad_id)
-            .field("has_chat_template", &self.has_chat_template())
+            .field("has_chat_template", &self.chat.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -48,7 +48,6 @@ impl SyntheticBatch {
             batch,
             seq,
             indices: (0..batch).collect(),
-            lines: (1..=batch).collect(),
         }
     }
 }

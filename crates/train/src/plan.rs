@@ -1,5 +1,7 @@
 //! The arithmetic of a run: how many steps it has, and where in the data each one stands.
 
+use burn_peft_data::BatchOrder;
+
 use crate::TrainConfig;
 
 /// How many steps a run has. A *step* is one optimizer update.
@@ -22,9 +24,12 @@ impl Plan {
     /// Rounded as transformers' `Trainer` rounds: the last micro-batch and the last step of an epoch
     /// may be smaller, a part of an epoch and a share of a warm-up are rounded up.
     pub fn new(config: &TrainConfig, rows: usize) -> Self {
-        let batches = rows.div_ceil(config.per_device_train_batch_size);
-        let steps_per_epoch = batches.div_ceil(config.gradient_accumulation_steps).max(1);
-        Self::with_steps_per_epoch(config, steps_per_epoch)
+        let order = BatchOrder::new(
+            config.seed,
+            config.per_device_train_batch_size,
+            config.gradient_accumulation_steps,
+        );
+        Self::with_steps_per_epoch(config, order.steps_per_epoch(rows).max(1))
     }
 
     /// The plan where the steps of an epoch are known, as with batches grouped by length.

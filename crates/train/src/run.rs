@@ -9,7 +9,7 @@ use burn::{
 };
 use burn_peft::{Adapter, AnyAdapter, NoAdapter, PeftModel, parameter_line};
 use burn_peft_data::{
-    BatchOrder, EvalLoader, Example, Padding, Rows, RunLength, StepLoader, Template, TextTokenizer,
+    BatchOrder, EvalLoader, Example, Padding, Rows, StepLoader, Template, TextTokenizer,
     TokenizeOptions, Tokenized, tokenize_rows,
 };
 use burn_peft_decoder::{Checkpoint as ModelCheckpoint, Decoder};
@@ -293,13 +293,11 @@ fn step_loader<B: AutodiffBackend>(
             train.gradient_accumulation_steps,
         )
     };
-    let length = RunLength::Steps(plan.total_steps);
-    let dataset = InMemDataset::new(examples);
     Ok(StepLoader::new(
-        dataset,
+        InMemDataset::new(examples),
         order,
         padding,
-        length,
+        plan.total_steps,
         device.clone(),
     )?)
 }
@@ -311,13 +309,12 @@ fn eval_loader<B: Ops>(
     device: &B::Device,
 ) -> Result<EvalLoader<B>, Error> {
     let batch_size = config.train.per_device_eval_batch_size;
-    let loader = EvalLoader::new(
+    Ok(EvalLoader::new(
         InMemDataset::new(examples),
         batch_size,
         padding,
         device.clone(),
-    )?;
-    Ok(loader.sorted_by_length(true))
+    )?)
 }
 
 fn save<B: Ops>(

@@ -115,8 +115,7 @@ impl Job for Evaluate<'_> {
             args.batch_size,
             Padding::of(&open.tokenizer),
             device,
-        )?
-        .sorted_by_length(true);
+        )?;
         let total = DataLoader::num_items(&loader) as u64;
         let mut bar = Progress::counting("evaluating");
         let evaluation = evaluate(&model, &loader, &mut |done| bar.set(done as u64, total));

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::backend::AutodiffBackend;
-use burn_peft_data::{Message, Prompt};
+use burn_peft_data::{Message, Prompt, StreamDecoder};
 use burn_peft_decoder::{FinishReason, GenerationOptions};
 use burn_peft_ops::Ops;
 use burn_peft_train::left_padded;
@@ -161,7 +161,7 @@ impl Job for Generate<'_> {
         let model = open.load::<B::InnerBackend>(args.compute.dtype(None).into(), &device)?;
         let inputs = left_padded(std::slice::from_ref(&prompt), &device);
         let options = args.options(&open);
-        let mut stream = open.tokenizer.stream_decoder(true);
+        let mut stream = StreamDecoder::new(&open.tokenizer);
         let mut text = String::new();
         let mut shown = Ok(());
         let generated = model.generate(inputs, &options, &mut |_, id| {

@@ -1,15 +1,26 @@
-//! The reading of a template, and every message about one that is wrong.
+//! The parser of templates, with the error messages for malformed ones.
 
-use super::{Field, Part, Template};
+use super::field::{Field, Part};
 use crate::error::{Error, Result};
 
-/// Most virtual tokens in one place: a guard against slips of the keyboard, far above any use.
+/// The largest number of virtual tokens in one place. It guards against typing errors and is far above any use.
 const MOST: usize = 65535;
 
 /// A part of a template and its column, from 1, in characters.
 type Placed<T> = (usize, T);
 
-pub(super) fn parse(source: &str) -> Result<Template> {
+/// The parts of a template in its order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Parts {
+    /// The parts before the learned field.
+    pub(super) given: Vec<Part>,
+    pub(super) learned: Field,
+    /// The number of virtual tokens behind the learned field and its eos.
+    pub(super) after: usize,
+}
+
+/// Parses a template.
+pub(super) fn parse(source: &str) -> Result<Parts> {
     let at = |column: usize, reason: String| Error::Template {
         template: source.to_owned(),
         column,
@@ -18,7 +29,7 @@ pub(super) fn parse(source: &str) -> Result<Template> {
     let mut parts = Scanner::new(source)
         .parts()
         .map_err(|(column, reason)| at(column, reason))?;
-    drop_layout(&mut parts);
+    drop_spaces_beside_virtual_tokens(&mut parts);
 
     let is_learned = |part: &Part| matches!(part, Part::Field(field) if field.is_learned());
     let Some(index) = parts.iter().position(|(_, part)| is_learned(part)) else {
@@ -44,18 +55,17 @@ pub(super) fn parse(source: &str) -> Result<Template> {
         };
     }
     let Some((_, Part::Field(learned))) = parts.pop() else {
-        unreachable!("what is left ends with the learned field");
+        unreachable!("the list was cut behind the learned field");
     };
-    Ok(Template {
-        source: source.to_owned(),
+    Ok(Parts {
         given: parts.into_iter().map(|(_, part)| part).collect(),
         learned,
         after,
     })
 }
 
-/// Removes the spaces that touch virtual tokens, and text of which nothing is left.
-fn drop_layout(parts: &mut Vec<Placed<Part>>) {
+/// Removes the spaces that touch virtual tokens, and then empty texts.
+fn drop_spaces_beside_virtual_tokens(parts: &mut Vec<Placed<Part>>) {
     let is_virtual: Vec<bool> = parts
         .iter()
         .map(|(_, part)| matches!(part, Part::Virtual(_)))
@@ -74,10 +84,10 @@ fn drop_layout(parts: &mut Vec<Placed<Part>>) {
     parts.retain(|(_, part)| !matches!(part, Part::Text(text) if text.is_empty()));
 }
 
-/// Cuts a template into its parts.
+/// Splits a template into its parts.
 struct Scanner<'a> {
     rest: std::iter::Peekable<std::str::Chars<'a>>,
-    /// Of the next character.
+    /// The column of the next character.
     column: usize,
 }
 
@@ -122,7 +132,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// The placeholder whose brace, at `column`, has been read.
+    /// Reads the rest of a placeholder whose opening brace stands at `column`.
     fn braced(&mut self, column: usize) -> Result<Part, Placed<String>> {
         let mut inside = String::new();
         loop {
@@ -139,6 +149,7 @@ impl<'a> Scanner<'a> {
     }
 }
 
+/// Reads the text between the braces of a placeholder, or says what is wrong with it.
 fn placeholder(inside: &str) -> Result<Part, String> {
     let named = |name: &str| Field::ALL.into_iter().find(|field| field.name() == name);
     match inside.split_once(':') {
@@ -161,6 +172,7 @@ fn placeholder(inside: &str) -> Result<Part, String> {
     }
 }
 
+/// Lists the names of the `wanted` fields for an error message.
 fn names(wanted: impl Fn(Field) -> bool) -> String {
     let names = Field::ALL.into_iter().filter(|&field| wanted(field));
     let names: Vec<String> = names

@@ -1,28 +1,28 @@
-//! Rows to ids and labels, a chunk at a time, so that the tokenizer can work in parallel.
+//! A chunk of rows to examples. The tokenizer encodes the texts of a chunk in parallel.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use tokenizers::Encoding;
 
+use super::turns::{render_turns, turn_labels};
 use crate::error::{Error, Result};
-use crate::example::{Example, IGNORE_INDEX, instruction_prompt};
-use crate::layout::Layout;
-use crate::rows::Row;
+use crate::example::{Example, IGNORE_INDEX};
+use crate::layout::{Layout, instruction_prompt};
+use crate::row::Row;
 use crate::template::Template;
 use crate::tokenizer::TextTokenizer;
-use crate::turns::{render_turns, turn_labels};
 
-/// A row whose text is known and whose ids are not.
+/// A row that is ready to be tokenised.
 enum Draft<'a> {
-    Answer {
-        layout: Layout<'a>,
-        eos: u32,
-    },
+    /// Given text and a learned text that ends with the eos.
+    Answer { layout: Layout<'a>, eos: u32 },
+    /// A rendered conversation and the byte ranges of its assistant turns.
     Chat {
         text: String,
         turns: Vec<Range<usize>>,
     },
+    /// Ids and labels of the file, which need no tokenizer.
     Ids {
         input_ids: &'a [u32],
         labels: &'a [i64],
@@ -64,6 +64,7 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// The texts to encode.
     fn texts(&self) -> Vec<&str> {
         match self {
             Self::Answer { layout, .. } => layout.texts(),
@@ -72,7 +73,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The example, given the encodings of [`texts`](Self::texts) in their order.
+    /// Makes the example from the encodings of [`texts`](Self::texts), in the same order.
     fn assemble(&self, encodings: &[Encoding], tokenizer: &TextTokenizer, line: usize) -> Example {
         let (input_ids, labels, placement) = match self {
             Self::Answer { layout, eos } => {
@@ -94,15 +95,15 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Examples of `rows`, in their order.
-pub(crate) fn tokenize_chunk(
+/// Makes the examples of `rows`, in order. `path` is the name of the file in errors.
+pub(super) fn tokenize_chunk(
     path: &str,
     rows: &[(usize, Row)],
     tokenizer: &TextTokenizer,
     template: Option<&Template>,
 ) -> Result<Vec<Example>> {
     let at = |line: usize, error: Error| match error {
-        // Not this row's fault: it would be the same on every line.
+        // These concern the model, not this row.
         Error::NoEos | Error::NoChatTemplate => error,
         error => Error::Row {
             path: path.to_owned(),
@@ -120,7 +121,7 @@ pub(crate) fn tokenize_chunk(
     }
     let texts: Vec<&str> = drafts.iter().flat_map(|(_, draft)| draft.texts()).collect();
     let encodings = tokenizer.encode_batch(texts).map_err(|error| {
-        // The batch does not say which text it was: look for it, now that time does not matter.
+        // The error does not name the text that failed, so encode them again one at a time.
         let line = drafts.iter().find(|(_, draft)| {
             draft
                 .texts()
@@ -138,6 +139,8 @@ pub(crate) fn tokenize_chunk(
     Ok(drafts.into_iter().map(example).collect())
 }
 
+/// Checks that the ids and labels of a tokenised row are in the vocabulary. The reader has compared their
+/// lengths.
 fn check_ids(path: &str, line: usize, row: &Row, vocab: usize) -> Result<()> {
     let Row::Tokenized { input_ids, labels } = row else {
         return Ok(());
@@ -149,13 +152,6 @@ fn check_ids(path: &str, line: usize, row: &Row, vocab: usize) -> Result<()> {
             reason,
         })
     };
-    if input_ids.len() != labels.len() {
-        return bad(format!(
-            "{} input_ids and {} labels; a row needs one label for each id",
-            input_ids.len(),
-            labels.len()
-        ));
-    }
     if let Some(index) = input_ids.iter().position(|&id| id as usize >= vocab) {
         return bad(format!(
             "input_ids[{index}] is {}, and the vocabulary has {vocab} ids",

@@ -12,8 +12,8 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
-/// An environment without templates that behaves as transformers' does.
-pub(crate) fn environment() -> Environment<'static> {
+/// Makes an environment that behaves like the one of transformers and has no templates yet.
+pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
@@ -26,7 +26,7 @@ pub(crate) fn environment() -> Environment<'static> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         },
     );
-    // transformers gives local time; this gives UTC, since std knows no time zones.
+    // transformers returns local time. This returns UTC, because std has no time zones.
     environment.add_function("strftime_now", |format: String| {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -36,8 +36,8 @@ pub(crate) fn environment() -> Environment<'static> {
     environment
 }
 
-/// JSON as Python's `json.dumps` spaces it, and without the HTML escapes of minijinja's own filter:
-/// a model must see the tools it was trained on byte by byte.
+/// Writes JSON with the spaces of Python's `json.dumps` and without the HTML escapes of minijinja's own
+/// filter, so that a model sees exactly the bytes that it was trained on.
 fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let ensure_ascii: Option<bool> = options.get("ensure_ascii")?;
@@ -73,7 +73,7 @@ fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
         .collect())
 }
 
-/// `json.dumps` puts a space after each comma and colon.
+/// Puts a space after each comma and colon, as `json.dumps` does.
 struct PythonSpacing;
 
 impl Formatter for PythonSpacing {
@@ -123,7 +123,8 @@ const WEEKDAYS: [&str; 7] = [
     "Wednesday",
 ];
 
-/// C's `strftime` in its English locale, for the directives that templates use; an unknown one stays as it is.
+/// Formats a time like C's `strftime` in its English locale. It knows the directives that templates use, and
+/// copies unknown ones.
 fn strftime(format: &str, unix_seconds: u64) -> String {
     let (days, second) = (unix_seconds / 86_400, unix_seconds % 86_400);
     let (year, month, day) = civil_date(days);
@@ -138,7 +139,7 @@ fn strftime(format: &str, unix_seconds: u64) -> String {
             continue;
         }
         let directive = rest.next();
-        // glibc's `%-d`: the number without its leading zero.
+        // In glibc, `%-d` is the number without its leading zero.
         let (bare, directive) = if directive == Some('-') {
             (true, rest.next())
         } else {
@@ -175,7 +176,7 @@ fn strftime(format: &str, unix_seconds: u64) -> String {
     out
 }
 
-/// Year, month (1–12) and day (1–31) of a day counted from 1970-01-01.
+/// Returns year, month (1–12) and day (1–31) of a day that is counted from 1970-01-01.
 fn civil_date(mut day: u64) -> (u64, u64, u64) {
     let leap = |year: u64| {
         year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))

@@ -1,45 +1,26 @@
-//! Conversations, and the template a model renders them with.
+//! The chat template of a model.
 
 use std::collections::BTreeMap;
 
 use minijinja::{Environment, context};
-use serde::{Deserialize, Serialize};
 
+use super::jinja;
 use crate::error::{Error, Result};
-use crate::jinja;
+use crate::row::Message;
 
 const TEMPLATE: &str = "chat_template";
 
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// Who speaks: `system`, `user` or `assistant`, or whatever else the template knows.
-    pub role: String,
-    /// What is said.
-    pub content: String,
-}
-
-impl Message {
-    /// A turn of `role` saying `content`.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self {
-            role: role.into(),
-            content: content.into(),
-        }
-    }
-}
-
-/// A model's chat template, compiled at its first use.
+/// A model's chat template. It is compiled at its first use.
 #[derive(Debug, Clone)]
-pub(crate) struct ChatTemplate {
+pub(super) struct ChatTemplate {
     environment: Environment<'static>,
-    /// `bos_token`, `eos_token` and so on, which templates refer to by name.
+    /// The texts of `bos_token`, `eos_token` and so on, which templates use by name.
     special_tokens: BTreeMap<String, String>,
 }
 
 impl ChatTemplate {
-    /// Does not compile yet: a model whose template this engine cannot read still serves other rows.
-    pub(crate) fn new(source: String, special_tokens: BTreeMap<String, String>) -> Self {
+    /// Does not compile the template, so that a model whose template fails can still be used with other rows.
+    pub(super) fn new(source: String, special_tokens: BTreeMap<String, String>) -> Self {
         let mut environment = jinja::environment();
         environment.set_loader(move |name| Ok((name == TEMPLATE).then(|| source.clone())));
         Self {
@@ -48,7 +29,8 @@ impl ChatTemplate {
         }
     }
 
-    pub(crate) fn render(
+    /// Renders a conversation. With `add_generation_prompt` the text ends where the assistant's answer begins.
+    pub(super) fn render(
         &self,
         messages: &[Message],
         add_generation_prompt: bool,
@@ -57,7 +39,7 @@ impl ChatTemplate {
             self.environment.get_template(TEMPLATE)?.render(context! {
                 messages,
                 add_generation_prompt,
-                // Present and none, as transformers has it: some templates ask `tools is not none`.
+                // transformers defines these as none: some templates ask `tools is not none`.
                 tools => (),
                 documents => (),
                 ..minijinja::Value::from_serialize(&self.special_tokens)

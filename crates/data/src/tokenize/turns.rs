@@ -1,21 +1,21 @@
-//! Which part of a rendered conversation the assistant wrote.
+//! The parts of a rendered conversation that the assistant wrote.
 
 use std::ops::Range;
 
 use tokenizers::Encoding;
 
-use crate::chat::Message;
 use crate::error::{Error, Result};
 use crate::example::IGNORE_INDEX;
+use crate::row::Message;
 use crate::tokenizer::TextTokenizer;
 
-/// A conversation as text, and the byte ranges of its assistant turns.
+/// Renders a conversation and finds the byte ranges of its assistant turns.
 ///
-/// The template does not tell what it wrote for whom, so each assistant turn is found by rendering the
-/// conversation up to it (with the generation prompt) and through it: the turn is what the second has
-/// more than the first. Both must be a prefix of the whole, which a template that rewrites earlier
-/// turns does not give.
-pub(crate) fn render_turns(
+/// The template does not mark the turns. So the conversation is rendered twice for each assistant turn: up
+/// to the turn, with the generation prompt, and through the turn. The turn is the text that only the second
+/// has. Both texts must be prefixes of the whole conversation. A template that renders earlier turns
+/// differently later on does not satisfy this.
+pub(super) fn render_turns(
     tokenizer: &TextTokenizer,
     messages: &[Message],
 ) -> Result<(String, Vec<Range<usize>>)> {
@@ -35,12 +35,12 @@ pub(crate) fn render_turns(
     Ok((text, turns))
 }
 
-/// Labels `[seq]` of an encoded conversation: the ids of the turns, each through its end-of-turn token.
+/// Returns the labels `[seq]` of an encoded conversation: the ids of each turn through its end-of-turn token.
 ///
-/// A template ends a turn with a special token and then perhaps a line break, which is no more the
-/// model's to write than the next turn's header. Without a special token there the whole turn counts.
-/// A token that begins before a turn is not supervised, since the prompt already holds a part of it.
-pub(crate) fn turn_labels(
+/// Most templates end a turn with a special token and a line break. The model stops at the special token, so
+/// the line break is not supervised. Without a special token the whole turn is supervised. A token that
+/// begins before a turn is not supervised, because a part of it belongs to the prompt.
+pub(super) fn turn_labels(
     tokenizer: &TextTokenizer,
     text: &str,
     turns: &[Range<usize>],

@@ -1,0 +1,203 @@
+//! Checks of one line of a data file. Every error names the file and the line.
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::row::{Message, Row, RowFormat};
+
+/// The place of a line, which every error of this module names.
+pub(super) struct Line<'a> {
+    pub(super) path: &'a str,
+    /// The number of the line, from 1.
+    pub(super) number: usize,
+}
+
+impl Line<'_> {
+    /// Decodes the line. The result may be blank.
+    pub(super) fn text<'b>(&self, bytes: &'b [u8]) -> Result<&'b str> {
+        std::str::from_utf8(bytes).map_err(|_| Error::NotUtf8 {
+            path: self.path.to_owned(),
+            line: self.number,
+        })
+    }
+
+    fn bad(&self, reason: String) -> Error {
+        Error::BadRow {
+            path: self.path.to_owned(),
+            line: self.number,
+            reason,
+        }
+    }
+
+    /// Parses the line as a JSON object.
+    pub(super) fn object(&self, text: &str) -> Result<Map<String, Value>> {
+        let value = serde_json::from_str(text).map_err(|error| {
+            // The parser counts lines of this one row; its own " at line 1 column 9" would mislead.
+            let message = error.to_string();
+            let reason = message.split(" at line ").next().unwrap_or(&message);
+            Error::NotJson {
+                path: self.path.to_owned(),
+                line: self.number,
+                column: error.column(),
+                reason: reason.to_owned(),
+            }
+        })?;
+        match value {
+            Value::Object(object) => Ok(object),
+            other => Err(self.bad(format!(
+                "expected a JSON object, found {}; write one object a line, without a surrounding list",
+                kind(&other)
+            ))),
+        }
+    }
+
+    /// Recognises the format of a file by the keys of its first row.
+    pub(super) fn detect(&self, object: &Map<String, Value>) -> Result<RowFormat> {
+        let has = |keys: &[&str]| keys.iter().all(|key| object.contains_key(*key));
+        let classification = if has(&["text", "label"]) {
+            Some(r#"{"text","label"}"#)
+        } else if has(&["tokens", "tags"]) {
+            Some(r#"{"tokens","tags"}"#)
+        } else {
+            None
+        };
+        let found = RowFormat::ALL
+            .into_iter()
+            .find(|format| has(format.required_keys()));
+        match (found, classification) {
+            (None | Some(RowFormat::Text), Some(format)) => Err(Error::Classification {
+                path: self.path.to_owned(),
+                line: self.number,
+                format,
+            }),
+            (Some(format), _) => Ok(format),
+            (None, None) => Err(Error::UnknownFormat {
+                path: self.path.to_owned(),
+                line: self.number,
+                keys: format!("{:?}", object.keys().collect::<Vec<_>>()),
+                formats: RowFormat::ALL.map(|format| format.to_string()).join(", "),
+            }),
+        }
+    }
+
+    /// Reads a row of the format that row `first_line` has set.
+    pub(super) fn row(
+        &self,
+        mut object: Map<String, Value>,
+        format: RowFormat,
+        first_line: usize,
+    ) -> Result<Row> {
+        let is_missing = |key: &&&str| !object.contains_key(**key);
+        if let Some(key) = format.required_keys().iter().find(is_missing) {
+            return Err(self.bad(format!(
+                "no \"{key}\"; the first row (line {first_line}) is {format}, and every row must be"
+            )));
+        }
+        Ok(match format {
+            RowFormat::PromptCompletion => Row::PromptCompletion {
+                prompt: self.string(&mut object, "prompt")?,
+                completion: self.string(&mut object, "completion")?,
+            },
+            RowFormat::Instruction => Row::Instruction {
+                instruction: self.string(&mut object, "instruction")?,
+                input: match object.get("input") {
+                    None | Some(Value::Null) => None,
+                    Some(_) => {
+                        Some(self.string(&mut object, "input")?).filter(|input| !input.is_empty())
+                    }
+                },
+                output: self.string(&mut object, "output")?,
+            },
+            RowFormat::Messages => Row::Messages(self.messages(&object["messages"])?),
+            RowFormat::Tokenized => self.tokenized(&object)?,
+            RowFormat::Text => Row::Text(self.string(&mut object, "text")?),
+        })
+    }
+
+    fn string(&self, object: &mut Map<String, Value>, key: &str) -> Result<String> {
+        match object.get_mut(key).map(Value::take) {
+            Some(Value::String(text)) => Ok(text),
+            other => Err(self.bad(format!(
+                "\"{key}\" must be a string, found {}",
+                other.as_ref().map_or("nothing", kind)
+            ))),
+        }
+    }
+
+    fn messages(&self, value: &Value) -> Result<Vec<Message>> {
+        let list = self.list(value, "messages")?;
+        if list.is_empty() {
+            return Err(self.bad("\"messages\" is empty; it needs at least one turn".to_owned()));
+        }
+        let field = |index: usize, message: &Value, key: &str| match message.get(key) {
+            Some(Value::String(text)) => Ok(text.clone()),
+            other => Err(self.bad(format!(
+                "messages[{index}].{key} must be a string, found {}",
+                other.map_or("nothing", kind)
+            ))),
+        };
+        let turn = |(index, message): (usize, &Value)| {
+            Ok(Message {
+                role: field(index, message, "role")?,
+                content: field(index, message, "content")?,
+            })
+        };
+        list.iter().enumerate().map(turn).collect()
+    }
+
+    fn tokenized(&self, object: &Map<String, Value>) -> Result<Row> {
+        let numbers = |key: &str| -> Result<Vec<i64>> {
+            let number = |(index, value): (usize, &Value)| {
+                value.as_i64().ok_or_else(|| {
+                    self.bad(format!(
+                        "{key}[{index}] must be a whole number, found {}",
+                        kind(value)
+                    ))
+                })
+            };
+            self.list(&object[key], key)?
+                .iter()
+                .enumerate()
+                .map(number)
+                .collect()
+        };
+        let input_ids = numbers("input_ids")?
+            .into_iter()
+            .enumerate()
+            .map(|(index, id)| {
+                u32::try_from(id).map_err(|_| {
+                    self.bad(format!(
+                        "input_ids[{index}] is {id}, which is not a token id"
+                    ))
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let labels = numbers("labels")?;
+        if input_ids.len() != labels.len() {
+            return Err(self.bad(format!(
+                "{} input_ids and {} labels; a row needs one label for each id",
+                input_ids.len(),
+                labels.len()
+            )));
+        }
+        Ok(Row::Tokenized { input_ids, labels })
+    }
+
+    fn list<'v>(&self, value: &'v Value, key: &str) -> Result<&'v Vec<Value>> {
+        value
+            .as_array()
+            .ok_or_else(|| self.bad(format!("\"{key}\" must be a list, found {}", kind(value))))
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(number) if number.is_f64() => "a fraction",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,98 @@
+//! Rows to examples.
+
+mod draft;
+#[cfg(test)]
+mod tests;
+mod turns;
+
+use crate::error::{Error, Result};
+use crate::example::Example;
+use crate::rows::Rows;
+use crate::template::Template;
+use crate::tokenizer::TextTokenizer;
+use draft::tokenize_chunk;
+
+/// The number of rows that are tokenised in parallel between two reports of progress.
+const CHUNK: usize = 256;
+
+/// How rows become examples.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct TokenizeOptions<'a> {
+    /// The largest number of tokens in a row. Virtual tokens do not count. Default: no limit.
+    pub max_length: Option<usize>,
+    /// The order of a row's fields. Default: [the order for its format](tokenize_rows), with virtual
+    /// tokens, if any, in front.
+    pub template: Option<&'a Template>,
+}
+
+/// The examples of a file, and how many rows `max_length` changed or removed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tokenized {
+    /// The examples, in file order.
+    pub examples: Vec<Example>,
+    /// The number of examples that were cut to `max_length`.
+    pub truncated: usize,
+    /// The number of rows that were left out because the cut would have removed every learned token.
+    pub dropped: usize,
+}
+
+/// Tokenises and labels every row, in file order. `progress` receives the rows done and the rows in all.
+///
+/// | row | ids | supervised |
+/// |---|---|---|
+/// | prompt/completion | `tokenize(prompt) + tokenize(completion) + [eos]` | the completion and the eos |
+/// | instruction | as prompt/completion, with [`instruction_prompt`](crate::instruction_prompt) as the prompt | the output and the eos |
+/// | text | `tokenize(text) + [eos]` | everything |
+/// | messages | the chat template's text, tokenised as a whole | assistant turns, each through its end-of-turn token |
+/// | input_ids/labels | unchanged | as the labels say |
+///
+/// A [`Template`] puts the fields of the first three formats in another order, with virtual tokens
+/// between them. Instruction rows do not use the model's chat template, so that they mean the same on
+/// every model. Write `messages` rows to use it.
+///
+/// A row longer than `max_length` keeps its first `max_length` tokens and loses the end of its completion
+/// with the eos, as in transformers and TRL (`truncation_mode = "keep_start"`). A row that loses its whole
+/// completion is dropped; TRL keeps it, and it then contributes nothing to the loss or makes it 0/0.
+///
+/// # Errors
+/// With file and line: a row has nothing to learn before it is cut, its ids are outside the vocabulary, the
+/// chat template does not accept its conversation, or it lacks a field of the template. Without a line: the
+/// tokenizer has no eos, the model has no chat template, or the cut leaves no row.
+pub fn tokenize_rows(
+    rows: &Rows,
+    tokenizer: &TextTokenizer,
+    options: TokenizeOptions<'_>,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Tokenized> {
+    let all = rows.rows();
+    let limit = options.max_length.unwrap_or(usize::MAX);
+    let mut tokenized = Tokenized::default();
+    let mut done = 0;
+    for chunk in all.chunks(CHUNK) {
+        for mut example in tokenize_chunk(rows.path(), chunk, tokenizer, options.template)? {
+            if !example.has_target() {
+                return Err(Error::NothingSupervised {
+                    path: rows.path().to_owned(),
+                    line: example.line,
+                });
+            }
+            let is_cut = example.len() > limit;
+            example.truncate(limit);
+            if !example.has_target() {
+                tokenized.dropped += 1;
+                continue;
+            }
+            tokenized.truncated += usize::from(is_cut);
+            tokenized.examples.push(example);
+        }
+        done += chunk.len();
+        progress(done, all.len());
+    }
+    if tokenized.examples.is_empty() {
+        return Err(Error::AllDropped {
+            path: rows.path().to_owned(),
+            max_length: limit,
+        });
+    }
+    Ok(tokenized)
+}

@@ -1,0 +1,285 @@
+//! Rows of each format, tokenised and labelled.
+
+mod templates;
+
+use super::*;
+use crate::example::IGNORE_INDEX;
+use crate::layout::instruction_prompt;
+use crate::rows::parse_rows;
+use crate::test_support::{CONFIG, EOS, tokenizer, tokenizer_json};
+
+fn tokenize(text: &str, max_length: Option<usize>) -> Result<Tokenized> {
+    tokenize_rows(
+        &parse_rows("train.jsonl", text)?,
+        &tokenizer(),
+        TokenizeOptions {
+            max_length,
+            ..TokenizeOptions::default()
+        },
+        &mut |_, _| {},
+    )
+}
+
+fn only(text: &str) -> Example {
+    let mut tokenized = tokenize(text, None).expect("a good row");
+    assert_eq!(tokenized.examples.len(), 1);
+    tokenized.examples.remove(0)
+}
+
+fn ids(text: &str) -> Vec<u32> {
+    tokenizer().encode(text).expect("byte-level")
+}
+
+/// Labels that hide the first `hidden` ids.
+fn hiding(hidden: usize, ids: &[u32]) -> Vec<i64> {
+    let label = |(index, &id): (usize, &u32)| {
+        if index < hidden {
+            IGNORE_INDEX
+        } else {
+            i64::from(id)
+        }
+    };
+    ids.iter().enumerate().map(label).collect()
+}
+
+fn full_message(error: &Error) -> String {
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        message += &format!(": {error}");
+        source = error.source();
+    }
+    message
+}
+
+#[test]
+fn a_completion_is_supervised_and_ends_with_eos() {
+    let example = only(r#"{"prompt":"say ","completion":"hello"}"#);
+    let expected = [ids("say "), ids("hello"), vec![EOS]].concat();
+    assert_eq!(example.input_ids, expected);
+    assert_eq!(example.labels, hiding(4, &expected));
+}
+
+#[test]
+fn no_token_straddles_prompt_and_completion() {
+    // "he" is one token, but not when its letters are in different fields.
+    let example = only(r#"{"prompt":"h","completion":"e"}"#);
+    assert_eq!(example.input_ids, [ids("h"), ids("e"), vec![EOS]].concat());
+    assert_ne!(example.input_ids[..2], ids("he"));
+}
+
+#[test]
+fn an_empty_completion_still_teaches_to_stop() {
+    let example = only(r#"{"prompt":"ab","completion":""}"#);
+    assert_eq!(example.labels, [IGNORE_INDEX, IGNORE_INDEX, i64::from(EOS)]);
+}
+
+#[test]
+fn text_is_supervised_throughout() {
+    let example = only(r#"{"text":"hello"}"#);
+    assert_eq!(example.input_ids, [ids("hello"), vec![EOS]].concat());
+    assert_eq!(example.labels, hiding(0, &example.input_ids));
+}
+
+#[test]
+fn an_instruction_is_the_documented_prompt_and_its_output() {
+    for (row, input) in [
+        (
+            r#"{"instruction":"Add.","input":"1 2","output":"3"}"#,
+            Some("1 2"),
+        ),
+        (r#"{"instruction":"Add.","output":"3"}"#, None),
+    ] {
+        let prompt = ids(&instruction_prompt("Add.", input));
+        let expected = [prompt.clone(), ids("3"), vec![EOS]].concat();
+        let example = only(row);
+        assert_eq!(example.input_ids, expected);
+        assert_eq!(example.labels, hiding(prompt.len(), &expected));
+    }
+    assert!(!instruction_prompt("Add.", None).contains("### Input"));
+}
+
+#[test]
+fn a_chat_row_is_the_rendered_conversation_with_the_answer_supervised() {
+    let example = only(
+        r#"{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"hello"}]}"#,
+    );
+    let given = ids(
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n",
+    );
+    let answer = ids("hello<|im_end|>");
+    let expected = [given.clone(), answer, ids("\n")].concat();
+    let mut labels = hiding(given.len(), &expected);
+    *labels.last_mut().expect("not empty") = IGNORE_INDEX;
+    assert_eq!(example.input_ids, expected);
+    assert_eq!(example.labels, labels);
+}
+
+#[test]
+fn given_ids_are_used_as_they_are() {
+    let example = only(r#"{"input_ids":[1,2,3],"labels":[-100,-100,9]}"#);
+    assert_eq!(
+        (example.input_ids, example.labels),
+        (vec![1, 2, 3], vec![-100, -100, 9])
+    );
+}
+
+#[test]
+fn given_ids_outside_the_vocabulary_name_their_line() {
+    let good = r#"{"input_ids":[1,2],"labels":[1,2]}"#;
+    for (row, expected) in [
+        (
+            r#"{"input_ids":[1,9999],"labels":[1,2]}"#,
+            "input_ids[1] is 9999",
+        ),
+        (r#"{"input_ids":[1,2],"labels":[1,-1]}"#, "labels[1] is -1"),
+    ] {
+        let message = tokenize(&format!("{good}\n{row}"), None)
+            .expect_err("a bad row")
+            .to_string();
+        assert!(
+            message.starts_with("train.jsonl:2: ") && message.contains(expected),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_row_with_nothing_to_learn_names_its_line() {
+    for row in [
+        r#"{"input_ids":[1,2],"labels":[1,-100]}"#,
+        r#"{"text":""}"#,
+        r#"{"messages":[{"role":"user","content":"hi"}]}"#,
+    ] {
+        let error = tokenize(&format!("\n{row}"), None).expect_err("nothing is supervised");
+        assert!(
+            matches!(error, Error::NothingSupervised { line: 2, .. }),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_conversation_the_template_refuses_names_its_line_and_the_reason() {
+    let error = tokenize(r#"{"messages":[{"role":"oracle","content":"x"}]}"#, None)
+        .expect_err("no such role");
+    let message = full_message(&error);
+    assert!(
+        message.starts_with("train.jsonl:1: ") && message.contains("unknown role oracle"),
+        "{message}"
+    );
+}
+
+#[test]
+fn long_rows_lose_their_end_and_are_counted() {
+    let rows = [
+        r#"{"prompt":"ab","completion":"cd"}"#,
+        r#"{"prompt":"ab","completion":"c"}"#,
+        r#"{"prompt":"abcd","completion":"e"}"#,
+    ];
+    let tokenized = tokenize(&rows.join("\n"), Some(4)).expect("two rows are left");
+    assert_eq!((tokenized.truncated, tokenized.dropped), (1, 1));
+    assert_eq!(tokenized.examples[0].input_ids, ids("abcd"));
+    assert_eq!(tokenized.examples[0].labels, hiding(2, &ids("abcd")));
+    assert_eq!(
+        tokenized.examples[1].input_ids,
+        [ids("abc"), vec![EOS]].concat()
+    );
+    assert_eq!(
+        tokenized
+            .examples
+            .iter()
+            .map(|example| example.line)
+            .collect::<Vec<_>>(),
+        [1, 2]
+    );
+}
+
+#[test]
+fn a_limit_that_drops_every_row_is_an_error() {
+    let error =
+        tokenize(r#"{"prompt":"abcd","completion":"e"}"#, Some(3)).expect_err("nothing is left");
+    assert!(error.to_string().contains("max_length = 3"), "{error}");
+}
+
+#[test]
+fn without_an_eos_no_row_is_silently_left_open() {
+    let tokenizer =
+        TextTokenizer::from_bytes(tokenizer_json().as_bytes(), b"{}", None).expect("a tokenizer");
+    let rows = parse_rows("train.jsonl", r#"{"text":"a"}"#).expect("a good row");
+    let error = tokenize_rows(
+        &rows,
+        &tokenizer,
+        TokenizeOptions::default(),
+        &mut |_, _| {},
+    );
+    assert!(matches!(error, Err(Error::NoEos)));
+}
+
+#[test]
+fn chat_rows_need_a_template() {
+    let tokenizer = TextTokenizer::from_bytes(tokenizer_json().as_bytes(), CONFIG.as_bytes(), None)
+        .expect("a tokenizer");
+    let rows = parse_rows(
+        "train.jsonl",
+        r#"{"messages":[{"role":"user","content":"a"}]}"#,
+    )
+    .expect("a good row");
+    let error = tokenize_rows(
+        &rows,
+        &tokenizer,
+        TokenizeOptions::default(),
+        &mut |_, _| {},
+    );
+    assert!(matches!(error, Err(Error::NoChatTemplate)));
+}
+
+#[test]
+fn progress_ends_with_all_rows_and_chunks_keep_file_order() {
+    let text: String = (0..600)
+        .map(|index| format!("{{\"text\":\"row {index}\"}}\n"))
+        .collect();
+    let rows = parse_rows("train.jsonl", &text).expect("good rows");
+    let mut reports = Vec::new();
+    let tokenized = tokenize_rows(
+        &rows,
+        &tokenizer(),
+        TokenizeOptions::default(),
+        &mut |done, all| reports.push((done, all)),
+    );
+    assert_eq!(reports, [(256, 600), (512, 600), (600, 600)]);
+    let examples = tokenized.expect("good rows").examples;
+    assert_eq!(
+        examples[599].input_ids,
+        [ids("row 599"), vec![EOS]].concat()
+    );
+    assert!(
+        examples
+            .iter()
+            .enumerate()
+            .all(|(index, example)| example.line == index + 1)
+    );
+}
+
+#[test]
+fn a_row_that_is_cut_keeps_its_virtual_tokens_and_they_do_not_count() {
+    let template = Template::parse("{prompt:9}{prompt}{prompt:1}{completion}{prompt:2}");
+    let template = template.expect("a good template");
+    let rows = r#"{"prompt":"ab","completion":"cd"}"#;
+    let rows = parse_rows("train.jsonl", rows).expect("a good row");
+    for (max_length, behind, truncated) in [(5, 5, 0), (4, 4, 1), (3, 3, 1)] {
+        let options = TokenizeOptions {
+            max_length: Some(max_length),
+            template: Some(&template),
+        };
+        let tokenized = tokenize_rows(&rows, &tokenizer(), options, &mut |_, _| {});
+        let tokenized = tokenized.expect("something is left");
+        let example = &tokenized.examples[0];
+        assert_eq!(
+            (example.len(), tokenized.truncated),
+            (max_length, truncated)
+        );
+        let expected = [vec![0; 9], vec![2], vec![behind; 2]].concat();
+        assert_eq!(example.placement, Some(expected));
+    }
+}
