@@ -6,7 +6,11 @@ use std::{array::from_fn, borrow::Cow};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{element::Element, product::prefetch, storage::zeros, vector::Lanes};
+use super::{
+    element::Element,
+    storage::zeros,
+    vector::{Lanes, prefetch},
+};
 
 /// Numbers of the weight in a task.
 const BLOCK: usize = 1 << 16;
