@@ -26,11 +26,10 @@ use self::{
     block::AddTo,
     block_sizes::k_blocks,
     kernel::Kernel,
-    matrix_b::MatrixB,
     multiply::{Term, multiply},
 };
 pub(super) use self::{
-    matrix_b::MatrixB as Factor,
+    matrix_b::MatrixB,
     pack_a::{Computed, MatrixA},
     transpose::RUN,
 };
