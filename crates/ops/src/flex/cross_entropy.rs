@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::{
     element::Element,
     exp::exp,
-    product::{Factor, add_product, product},
+    product::{MatrixB, add_product, product},
     storage::{contiguous, for_rows, narrow, tensor, zeros},
     vector::{largest, sum, vectorised},
 };
@@ -108,7 +108,7 @@ impl<E: Element> Tokens<'_, E> {
         } = *self;
         let mut tokens = vec![Token::default(); targets.len()];
         for (block, weight) in self.weight.chunks(ROWS * d_model).enumerate() {
-            let (start, weight) = (block * ROWS, Factor::weight(weight, d_model));
+            let (start, weight) = (block * ROWS, MatrixB::weight(weight, d_model));
             let mut logits = product(self.hidden, weight.transposed(), None);
             let width = logits.len() / targets.len();
             logits

@@ -1,29 +1,36 @@
-//! The types of states that have a fast form: stored narrow or wide, computed in f32.
+//! The types of states that have a fast form, f32 and bf16. Both are computed in f32.
 
-use std::mem::MaybeUninit;
+use std::{borrow::Cow, mem::MaybeUninit};
 
 use burn::tensor::Element as BurnElement;
 use bytemuck::Pod;
 use half::bf16;
 use pulp::Simd;
 
-/// A number as it is stored.
+/// A type in which states and weights are stored.
 pub(super) trait Element: BurnElement + Pod + Send + Sync {
-    /// As an f32, exactly.
+    /// The number as f32, exactly.
     fn load(self) -> f32;
 
-    /// The nearest to an f32, ties to even.
+    /// The nearest number to an f32, ties to even.
     fn store(value: f32) -> Self;
 
-    /// The nearest bf16.
+    /// The nearest bf16, ties to even.
     #[inline(always)]
     fn narrow(self) -> bf16 {
         <bf16 as Element>::store(self.load())
     }
 
-    /// Of blocks of two vectors' numbers, the one of this index: for f32 its first and its second half, for bf16 the
-    /// numbers at even and at odd places, which are the halves of words.
+    /// Two vectors of the block `index`, where a block is the numbers of two vectors. For f32 they are its halves. For
+    /// bf16 they are its numbers at even and at odd places, the low and the high halves of 32-bit words.
     fn load_pair<S: Simd>(simd: S, numbers: &[Self], index: usize) -> [S::f32s; 2];
+
+    /// Rows of `row_len` f32s in the order in which [`load_pair`](Self::load_pair) returns numbers of this type in
+    /// vectors of `lanes`. Numbers after the last whole block stay where they are.
+    fn in_pair_order(rows: &[f32], row_len: usize, lanes: usize) -> Cow<'_, [f32]>;
+
+    /// The numbers as f32: the same slice, or converted into `copy`, which is resized.
+    fn as_f32_or_copy<'a>(numbers: &'a [Self], copy: &'a mut Vec<f32>) -> &'a [f32];
 
     /// Writes the numbers of a vector to as many places.
     #[inline(always)]
@@ -34,12 +41,12 @@ pub(super) trait Element: BurnElement + Pod + Send + Sync {
         }
     }
 
-    /// The same slice, if this is f32.
+    /// The same slice, if this type is f32.
     fn as_f32(_numbers: &[Self]) -> Option<&[f32]> {
         None
     }
 
-    /// The same numbers, if this is f32; else they come back.
+    /// The same vector, if this type is f32; otherwise it is returned as the error.
     fn from_f32s(numbers: Vec<f32>) -> Result<Vec<Self>, Vec<f32>> {
         Err(numbers)
     }
@@ -61,6 +68,15 @@ impl Element for f32 {
         S::as_simd_f32s(numbers).0.as_chunks().0[index]
     }
 
+    fn in_pair_order(rows: &[f32], _: usize, _: usize) -> Cow<'_, [f32]> {
+        Cow::Borrowed(rows)
+    }
+
+    #[inline(always)]
+    fn as_f32_or_copy<'a>(numbers: &'a [Self], _: &'a mut Vec<f32>) -> &'a [f32] {
+        numbers
+    }
+
     #[inline(always)]
     fn store_vector<S: Simd>(_: S, numbers: S::f32s, places: &mut [MaybeUninit<Self>]) {
         let (places, _) = S::as_uninit_mut_simd_f32s(places);
@@ -76,7 +92,7 @@ impl Element for f32 {
     }
 }
 
-// By bits: without a branch, so that loops over them vectorise.
+// By bits and without a branch, so that loops over them vectorise.
 impl Element for bf16 {
     #[inline(always)]
     fn load(self) -> f32 {
@@ -88,11 +104,11 @@ impl Element for bf16 {
         self
     }
 
-    // In the vectors' own operations: a loop over a vector's numbers becomes scalar ones, now and then.
+    // In vector operations: the compiler does not always vectorise a loop over the numbers of a vector.
     #[inline(always)]
     fn load_pair<S: Simd>(simd: S, numbers: &[Self], index: usize) -> [S::f32s; 2] {
         if size_of::<S::u16s>() != size_of::<S::u32s>() {
-            // Without vectors.
+            // Scalar code: its "vectors" are single numbers.
             let pair = &numbers.as_chunks::<2>().0[index];
             return [
                 simd.splat_f32s(pair[0].load()),
@@ -109,12 +125,39 @@ impl Element for bf16 {
         ]
     }
 
+    fn in_pair_order(rows: &[f32], row_len: usize, lanes: usize) -> Cow<'_, [f32]> {
+        let mut output = rows.to_vec();
+        let pairs_of_rows = output
+            .chunks_exact_mut(row_len)
+            .zip(rows.chunks_exact(row_len));
+        for (output, row) in pairs_of_rows {
+            let blocks = output.chunks_exact_mut(2 * lanes);
+            for (output, block) in blocks.zip(row.chunks_exact(2 * lanes)) {
+                let (even, odd) = output.split_at_mut(lanes);
+                let pairs = block.as_chunks::<2>().0;
+                for ((even, odd), pair) in even.iter_mut().zip(odd).zip(pairs) {
+                    [*even, *odd] = *pair;
+                }
+            }
+        }
+        Cow::Owned(output)
+    }
+
+    #[inline(always)]
+    fn as_f32_or_copy<'a>(numbers: &'a [Self], copy: &'a mut Vec<f32>) -> &'a [f32] {
+        copy.resize(numbers.len(), 0.0);
+        for (copy, x) in copy.iter_mut().zip(numbers) {
+            *copy = x.load();
+        }
+        copy
+    }
+
     #[inline(always)]
     fn store(value: f32) -> Self {
         let bits = value.to_bits();
-        // Half of the last place that is kept, and one more if that place is odd.
+        // Adds half a unit of the last kept bit, less one if that bit is 0: ties go to even.
         let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
-        // A NaN whose few set bits would be cut off, or carried away, stays one.
+        // Rounding could turn a NaN into an infinity or a zero. With this bit set, it stays a NaN.
         let kept = if value.is_nan() {
             bits | 0x0040_0000
         } else {
@@ -130,7 +173,7 @@ mod tests {
 
     #[test]
     fn bf16_rounds_as_half_does() {
-        // Every exponent and sign, with mantissas about the ties.
+        // Every sign and exponent, with mantissas at and around ties.
         for high in 0..=u16::MAX {
             for low in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
                 let value = f32::from_bits(u32::from(high) << 16 | low);

@@ -1,21 +1,44 @@
-//! A weight times few tokens: its way from memory is the cost, and each of its rows is read once, where it is,
-//! and multiplied with all tokens while it is at hand.
+//! A weight times few tokens. Reading the weight from memory is the cost, so nothing is packed: each row of it is read
+//! once, where it is, and multiplied with all tokens while it is in the cache.
 
 use std::{array::from_fn, borrow::Cow};
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::{element::Element, product::prefetch, storage::zeros, vector::Lanes};
+use super::{
+    element::Element,
+    storage::zeros,
+    vector::{Lanes, prefetch},
+};
 
-/// Numbers of a weight that a task goes through.
+/// Numbers of the weight in a task.
 const BLOCK: usize = 1 << 16;
 
-/// Rows of a weight that are multiplied with some tokens at a time.
-const TILE: usize = 4;
+/// Rows of the weight in a tile, which are multiplied at the same time.
+const ROWS: usize = 4;
 
-/// Up to so many tokens a row is multiplied with one after the other.
+/// Up to so many tokens, a tile is multiplied with one token at a time.
 const MATVEC_TOKENS: usize = 4;
+
+/// How a tile of the weight is read.
+#[derive(Debug, Clone, Copy)]
+enum Reading {
+    /// Converted to f32 in registers, for each token anew. The tokens are in the order that
+    /// [`Element::load_pair`] returns.
+    InRegisters,
+    /// Converted to f32 in a copy of the tile, once for all tokens.
+    InACopy,
+}
+
+impl Reading {
+    fn for_tokens(tokens: usize) -> Self {
+        match tokens {
+            0..=MATVEC_TOKENS => Self::InRegisters,
+            _ => Self::InACopy,
+        }
+    }
+}
 
 /// `input · weightᵀ (+ bias)`, `[tokens, d_out]`.
 pub(super) fn product<E: Element>(
@@ -35,14 +58,13 @@ fn product_on<E: Element>(
     bias: Option<&[E]>,
     [tokens, d_in, d_out]: [usize; 3],
 ) -> Vec<E> {
-    let as_they_are = tokens > MATVEC_TOKENS || E::as_f32(weight).is_some();
-    let input = match as_they_are {
-        true => Cow::Borrowed(input),
-        false => Cow::Owned(in_pairs(input, d_in, 2 * arch.dispatch(Lanes))),
+    let reading = Reading::for_tokens(tokens);
+    let input = match reading {
+        Reading::InRegisters => E::in_pair_order(input, d_in, arch.dispatch(Lanes)),
+        Reading::InACopy => Cow::Borrowed(input),
     };
-    // [d_out, tokens]
-    let mut columns = zeros::<E>(d_out * tokens);
-    let rows = (BLOCK / d_in).max(1).next_multiple_of(TILE);
+    let mut columns = zeros::<E>(d_out * tokens); // [d_out, tokens]
+    let rows = (BLOCK / d_in).max(1).next_multiple_of(ROWS);
     columns
         .par_chunks_mut((rows * tokens).max(1))
         .zip(weight.par_chunks(rows * d_in))
@@ -55,6 +77,7 @@ fn product_on<E: Element>(
                 bias: bias.map(|bias| &bias[first_row..]),
                 input: &input,
                 d_in,
+                reading,
             };
             arch.dispatch(dots);
         });
@@ -70,27 +93,7 @@ fn product_on<E: Element>(
     output
 }
 
-/// Tokens in the order in which [`Element::load_pair`] has the numbers of bf16: in blocks of two vectors, those at even places
-/// first.
-fn in_pairs(input: &[f32], d_in: usize, block: usize) -> Vec<f32> {
-    let mut output = input.to_vec();
-    let rows = output.chunks_exact_mut(d_in).zip(input.chunks_exact(d_in));
-    for (output, input) in rows {
-        let blocks = output
-            .chunks_exact_mut(block)
-            .zip(input.chunks_exact(block));
-        for (output, input) in blocks {
-            let (even, odd) = output.split_at_mut(block / 2);
-            let pairs = input.as_chunks::<2>().0.iter();
-            for ((even, odd), pair) in even.iter_mut().zip(odd).zip(pairs) {
-                [*even, *odd] = *pair;
-            }
-        }
-    }
-    output
-}
-
-/// Rows of a weight by tokens.
+/// The dot products of some rows of a weight with all tokens.
 struct Dots<'a, E> {
     /// `[rows, tokens]`.
     columns: &'a mut [E],
@@ -98,9 +101,10 @@ struct Dots<'a, E> {
     weight: &'a [E],
     /// At least `[rows]`.
     bias: Option<&'a [E]>,
-    /// `[tokens, d_in]`, or [`in_pairs`].
+    /// `[tokens, d_in]`, each token in the order that `reading` asks for.
     input: &'a [f32],
     d_in: usize,
+    reading: Reading,
 }
 
 impl<E: Element> WithSimd for Dots<'_, E> {
@@ -108,53 +112,53 @@ impl<E: Element> WithSimd for Dots<'_, E> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let tokens = self.input.len() / self.d_in;
-        match (tokens, S::REGISTER_COUNT) {
-            (0..=MATVEC_TOKENS, _) => self.tiles::<E, S, 1>(simd),
-            (_, 0..32) => self.tiles::<f32, S, 2>(simd),
-            _ => self.tiles::<f32, S, 5>(simd),
+        // As many tokens at a time as registers can hold sums of.
+        match (self.reading, S::REGISTER_COUNT) {
+            (Reading::InRegisters, _) => self.tiles::<E, S, 1>(simd, as_stored),
+            (Reading::InACopy, 0..32) => self.tiles::<f32, S, 2>(simd, E::as_f32_or_copy),
+            (Reading::InACopy, _) => self.tiles::<f32, S, 5>(simd, E::as_f32_or_copy),
         }
     }
 }
 
+#[inline(always)]
+fn as_stored<'a, E>(tile: &'a [E], _: &'a mut Vec<f32>) -> &'a [E] {
+    tile
+}
+
 impl<E: Element> Dots<'_, E> {
-    /// `TILE` rows and `TOKENS` tokens at a time, as many sums as registers can hold. A tile is read as `W`s, `E` or f32.
+    /// Multiplies a tile of `ROWS` rows with `TOKENS` tokens at a time. `read` returns a tile as `W`s, and may copy it
+    /// to the vector.
     #[inline(always)]
-    fn tiles<W: Element, S: Simd, const TOKENS: usize>(self, simd: S) {
+    fn tiles<W: Element, S: Simd, const TOKENS: usize>(
+        self,
+        simd: S,
+        read: impl for<'t> Fn(&'t [E], &'t mut Vec<f32>) -> &'t [W],
+    ) {
         let Self { d_in, input, .. } = self;
         let tokens = input.len() / d_in;
-        let mut copy = match W::dtype() == E::dtype() {
-            true => Vec::new(),
-            false => zeros::<W>(TILE * d_in),
-        };
-        let outputs = self.columns.chunks_mut(TILE * tokens);
-        for (tile, (outputs, weight)) in outputs.zip(self.weight.chunks(TILE * d_in)).enumerate() {
-            let weight: &[W] = if copy.is_empty() {
-                bytemuck::cast_slice(weight)
-            } else {
-                for (copy, x) in copy.iter_mut().zip(weight) {
-                    *copy = W::store(x.load());
-                }
-                &copy[..weight.len()]
-            };
+        let mut copy = Vec::new();
+        let outputs = self.columns.chunks_mut(ROWS * tokens);
+        for (tile, (outputs, weight)) in outputs.zip(self.weight.chunks(ROWS * d_in)).enumerate() {
+            let weight = read(weight, &mut copy);
             let mut store = |row: usize, token: usize, sum: f32| {
-                let bias = self.bias.map_or(0.0, |bias| bias[tile * TILE + row].load());
+                let bias = self.bias.map_or(0.0, |bias| bias[tile * ROWS + row].load());
                 outputs[row * tokens + token] = E::store(sum + bias);
             };
             let row = |row: usize| &weight[row * d_in..][..d_in];
             let token = |token: usize| &input[token * d_in..][..d_in];
             let rows = weight.len() / d_in;
-            let (whole_rows, whole_tokens) = (rows / TILE * TILE, tokens / TOKENS * TOKENS);
+            let (whole_rows, whole_tokens) = (rows / ROWS * ROWS, tokens / TOKENS * TOKENS);
             let whole_tiles = if whole_rows > 0 { whole_tokens } else { 0 };
             for first in (0..whole_tiles).step_by(TOKENS) {
                 let tokens = from_fn(|i| token(first + i));
-                // The next tile comes from memory; many tokens take longer than that.
+                // The next tile is prefetched. With more tokens, multiplying takes longer than reading from memory.
                 let ahead = if (TOKENS, first) == (1, 0) {
-                    TILE * d_in
+                    ROWS * d_in
                 } else {
                     0
                 };
-                let sums = dots::<W, S, TILE, TOKENS>(simd, from_fn(row), tokens, ahead);
+                let sums = dots::<W, S, ROWS, TOKENS>(simd, from_fn(row), tokens, ahead);
                 for (row, sums) in sums.into_iter().enumerate() {
                     for (i, sum) in sums.into_iter().enumerate() {
                         store(row, first + i, sum);
@@ -170,7 +174,8 @@ impl<E: Element> Dots<'_, E> {
     }
 }
 
-/// The products of rows and tokens of one length. What is `ahead` numbers behind a row's is asked for, unless that is 0.
+/// The dot products of rows and tokens of one length. Unless `ahead` is 0, what is that many numbers ahead of a row's is
+/// prefetched.
 #[inline(always)]
 fn dots<W: Element, S: Simd, const ROWS: usize, const TOKENS: usize>(
     simd: S,
@@ -220,7 +225,7 @@ mod tests {
     /// In small whole numbers all sums are exact, whatever their order.
     #[test]
     fn all_vectors_give_the_same() {
-        // The last two go through several tasks.
+        // The last two have several tasks.
         let shapes = [
             [3, 20, 9],
             [1, 67, 6],

@@ -1,6 +1,7 @@
-//! The crate `gemm` behind a safe function, for the small products of attention.
+//! The crate `gemm` behind a safe function, for the small products of attention. Its operands may have any strides, and
+//! it runs on one core, inside a task.
 
-/// A matrix in a slice: element `(i, j)` stands at `i · strides[0] + j · strides[1]`.
+/// A matrix in a slice: element `(i, j)` is at `i · strides[0] + j · strides[1]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Matrix<'a> {
     data: &'a [f32],
@@ -24,7 +25,7 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Row after row, without a gap.
+    /// A matrix in row-major order.
     pub(super) fn dense(data: &'a [f32], shape: [usize; 2]) -> Self {
         Self::new(data, shape, [shape[1], 1])
     }
@@ -39,7 +40,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// Where the last element of a matrix ends.
+/// The length of the slice that a matrix needs.
 fn end([rows, columns]: [usize; 2], [down, right]: [usize; 2]) -> usize {
     match rows.min(columns) {
         0 => 0,
@@ -47,7 +48,7 @@ fn end([rows, columns]: [usize; 2], [down, right]: [usize; 2]) -> usize {
     }
 }
 
-/// What becomes of the numbers that were there.
+/// What happens to the numbers in the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Before {
     /// They are overwritten.
@@ -56,7 +57,7 @@ pub(super) enum Before {
     Kept,
 }
 
-/// `scale · lhs · rhs` into `output`, whose rows begin `row_stride` apart; on one core, inside a task of many.
+/// `scale · lhs · rhs` into `output`, whose rows begin `row_stride` apart.
 ///
 /// # Panics
 /// If the shapes do not fit, or the last row ends outside `output`.

@@ -6,7 +6,7 @@ use burn_flex::Flex;
 use super::{
     element::Element,
     few_tokens,
-    product::{Factor, product, products, sum_of_products},
+    product::{MatrixB, product, products, sum_of_products},
     storage::{contiguous, tensor, wide},
     swiglu,
 };
@@ -42,7 +42,7 @@ pub(super) fn forward<E: Element>(
             outputs.collect()
         }
         _ => {
-            let factor = |weight| Factor::weight(weight, d_in).transposed();
+            let factor = |weight| MatrixB::weight(weight, d_in).transposed();
             let factors = layers.map(|(weight, bias)| (factor(weight), bias));
             products(input, factors.collect())
         }
@@ -59,7 +59,7 @@ pub(super) fn backward<E: Element>(
 ) -> Tensor<Flex, 2> {
     let (tokens, d_in) = (above.dims()[0], weight.dims()[1]);
     let (above, weight) = (contiguous(above), contiguous(weight));
-    let weight = Factor::weight(weight.storage::<E>(), d_in);
+    let weight = MatrixB::weight(weight.storage::<E>(), d_in);
     let output: Vec<E> = product(above.storage::<E>(), weight, None);
     tensor(output, [tokens, d_in])
 }
@@ -76,7 +76,7 @@ pub(super) fn behind_swiglu<E: Element>(
     }
     let [gate, up, weight] = [gate, up, weight.dense()].map(contiguous);
     let rows = swiglu::gated_rows(gate.storage::<E>(), up.storage::<E>());
-    let weight = Factor::weight(weight.storage::<E>(), d_ff).transposed();
+    let weight = MatrixB::weight(weight.storage::<E>(), d_ff).transposed();
     tensor(product::<E, E>(&rows, weight, None), [tokens, d_out])
 }
 
@@ -92,6 +92,6 @@ pub(super) fn swiglu_backward<E: Element>(
     let rows = swiglu::gradient_rows(gate.storage::<E>(), up.storage::<E>(), above.storage::<E>());
     let factors = weights
         .each_ref()
-        .map(|weight| Factor::weight(weight.storage::<E>(), d_in));
+        .map(|weight| MatrixB::weight(weight.storage::<E>(), d_in));
     tensor(sum_of_products::<E, E, 2>(&rows, factors), [tokens, d_in])
 }

@@ -1,4 +1,4 @@
-//! Between tensors and slices, and between narrow numbers and wide ones.
+//! Tensors as slices and slices as tensors; numbers as f32 and f32 as numbers.
 
 use std::{
     borrow::Cow,
@@ -11,11 +11,11 @@ use rayon::prelude::*;
 
 use super::{element::Element, vector::vectorised};
 
-/// Numbers a task works on at least; less is not worth waking another core.
+/// A task has so many numbers at least; waking another core takes longer than computing fewer.
 const GRAIN: usize = 1 << 14;
 
-/// The primitive, its elements in order and nothing else in its buffer. Unless it was shared or a view,
-/// this costs nothing, and the buffer may be written to in place.
+/// The primitive, copied unless its buffer holds its elements in order and nothing else. A buffer that is not shared may be
+/// written to in place.
 pub(super) fn contiguous<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
     let primitive = tensor.into_primitive().tensor();
     let whole = primitive.bytes().len() == primitive.layout().num_elements() * size(&primitive);
@@ -29,7 +29,7 @@ fn size(primitive: &FlexTensor) -> usize {
     primitive.dtype().size()
 }
 
-/// The primitive, its elements in any order as long as the last axis is one after the other.
+/// The primitive, copied unless numbers along its last axis stand side by side and no stride is negative.
 pub(super) fn rows_in_order<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTensor {
     let primitive = tensor.into_primitive().tensor();
     let strides = primitive.layout().strides();
@@ -40,7 +40,7 @@ pub(super) fn rows_in_order<const D: usize>(tensor: Tensor<Flex, D>) -> FlexTens
     }
 }
 
-/// A tensor of these elements.
+/// A tensor of elements in row-major order.
 pub(super) fn tensor<E: Element, const D: usize>(
     elements: Vec<E>,
     shape: [usize; D],
@@ -49,7 +49,7 @@ pub(super) fn tensor<E: Element, const D: usize>(
     from_layout(elements, layout)
 }
 
-/// A tensor `[batch, heads, seq, head_dim]` of elements that stand as `[batch, seq, heads, head_dim]`.
+/// A tensor `[batch, heads, seq, head_dim]` of elements in the order `[batch, seq, heads, head_dim]`.
 pub(super) fn heads_tensor<E: Element>(elements: Vec<E>, shape: [usize; 4]) -> Tensor<Flex, 4> {
     let [batch, heads, seq, head_dim] = shape;
     let stored = Layout::contiguous(Shape::from([batch, seq, heads, head_dim]));
@@ -61,23 +61,23 @@ fn from_layout<E: Element, const D: usize>(elements: Vec<E>, layout: Layout) -> 
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }
 
-/// A tensor again.
+/// The tensor of a primitive.
 pub(super) fn from_primitive<const D: usize>(primitive: FlexTensor) -> Tensor<Flex, D> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }
 
-/// Room for `len` elements, at zero; memory fresh from the system is zero already.
+/// `len` zeros. (Memory that comes fresh from the system is not cleared again.)
 pub(super) fn zeros<E: Element>(len: usize) -> Vec<E> {
     bytemuck::zeroed_vec(len)
 }
 
-/// Elements of a whole number of rows for a task.
+/// Elements in a task: whole rows of `width` elements.
 pub(super) fn rows_a_task(width: usize) -> usize {
     GRAIN.div_ceil(width.max(1)).max(1) * width.max(1)
 }
 
-/// Calls `body` with equal parts of `output`, `rows_a_task(width)` elements each, on all cores and with
-/// the processor's vectors; the number is where the part begins.
+/// Calls `body(start, part)` for parts of `output` of `rows_a_task(width)` elements each, on all cores and compiled for the
+/// processor's vectors. A part begins at index `start`.
 pub(super) fn for_rows<T: Send>(
     output: &mut [T],
     width: usize,
@@ -85,7 +85,7 @@ pub(super) fn for_rows<T: Send>(
 ) {
     let len = rows_a_task(width);
     if output.len() <= len {
-        // Waking another core for it would take longer.
+        // Waking another core would take longer.
         return vectorised(
             #[inline(always)]
             || body(0, output),
@@ -102,16 +102,16 @@ pub(super) fn for_rows<T: Send>(
         });
 }
 
-/// Unwritten that are written to one after the other, in memory that nothing was done to before.
+/// Uninitialised places that are written to one after the other.
 pub(super) struct Unwritten<'a, E>(&'a mut [MaybeUninit<E>]);
 
 impl<E> Unwritten<'_, E> {
-    /// How many are left.
+    /// How many places are left.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Writes to the next ones.
+    /// Writes to the next places.
     #[inline(always)]
     pub(super) fn put(&mut self, numbers: impl ExactSizeIterator<Item = E>) {
         let (places, rest) = take(&mut self.0).split_at_mut(numbers.len());
@@ -125,7 +125,10 @@ impl<E> Unwritten<'_, E> {
     }
 }
 
-/// `len` elements from `body`, which is called as by [`for_rows`], and has to write to all places of a part.
+/// `len` elements that `body` writes. It is called as by [`for_rows`], and has to write to all places of a part.
+///
+/// # Panics
+/// If a place was not written to.
 pub(super) fn from_rows<E: Element>(
     len: usize,
     width: usize,
@@ -153,8 +156,8 @@ pub(super) fn from_rows<E: Element>(
     output
 }
 
-/// A tensor `[batch, heads, seq, head_dim]` that stands in memory as `[batch, seq, heads, head_dim]`. `body` writes
-/// the `head_dim` numbers of each row, head and place.
+/// A tensor `[batch, heads, seq, head_dim]` in the memory order `[batch, seq, heads, head_dim]`. `body` writes
+/// the `head_dim` numbers of each `[batch, head, position]`.
 pub(super) fn from_heads<E: Element>(
     shape: [usize; 4],
     body: impl Fn([usize; 3], &mut Unwritten<'_, E>) + Sync,
@@ -176,7 +179,7 @@ pub(super) fn from_heads<E: Element>(
     heads_tensor(elements, shape)
 }
 
-/// As f32; a copy only where they are not.
+/// The numbers as f32, copied only if they are stored otherwise.
 pub(super) fn wide<E: Element>(numbers: &[E]) -> Cow<'_, [f32]> {
     match E::as_f32(numbers) {
         Some(numbers) => Cow::Borrowed(numbers),
@@ -184,7 +187,7 @@ pub(super) fn wide<E: Element>(numbers: &[E]) -> Cow<'_, [f32]> {
     }
 }
 
-/// `numbers`, each by itself.
+/// Each number converted.
 fn converted<A: Element, B: Element>(numbers: &[A], number: impl Fn(A) -> B + Sync) -> Vec<B> {
     from_rows(
         numbers.len(),
@@ -197,7 +200,7 @@ fn converted<A: Element, B: Element>(numbers: &[A], number: impl Fn(A) -> B + Sy
     )
 }
 
-/// From f32, rounded where they are narrower.
+/// f32s as a type, rounded if it is narrower.
 pub(super) fn narrow<E: Element>(wide: Vec<f32>) -> Vec<E> {
     E::from_f32s(wide).unwrap_or_else(|wide| converted(&wide, E::store))
 }

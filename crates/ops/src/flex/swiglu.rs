@@ -1,4 +1,4 @@
-//! `silu(gate) · up`, elementwise.
+//! SwiGLU: `silu(gate) · up`, elementwise.
 
 use burn::tensor::Tensor;
 use burn_flex::Flex;
@@ -7,9 +7,9 @@ use rayon::prelude::*;
 use super::{
     element::Element,
     exp::sigmoid,
-    product::{Computed, RUN, Rows, prefetch},
+    product::{Computed, MatrixA, RUN},
     storage::{contiguous, from_primitive, from_rows, rows_a_task, tensor},
-    vector::vectorised,
+    vector::{prefetch, vectorised},
 };
 
 #[inline(always)]
@@ -18,7 +18,7 @@ fn gated<E: Element>(gate: E, up: E) -> E {
     E::store(gate * sigmoid(gate) * up.load())
 }
 
-/// Of gate and up.
+/// The gradients of gate and up.
 #[inline(always)]
 fn gradients<E: Element>(gate: E, up: E, above: E) -> [E; 2] {
     let (x, dy) = (gate.load(), above.load());
@@ -29,8 +29,8 @@ fn gradients<E: Element>(gate: E, up: E, above: E) -> [E; 2] {
     [E::store(dy * up.load() * slope), E::store(dy * silu)]
 }
 
-/// SwiGLU as the left factor of a product.
-pub(super) fn gated_rows<E: Element>(gate: &[E], up: &[E]) -> impl Rows<1> {
+/// SwiGLU as the matrix A of a product, computed while it is packed.
+pub(super) fn gated_rows<E: Element>(gate: &[E], up: &[E]) -> impl MatrixA<1> {
     assert_eq!(gate.len(), up.len(), "the elements of gate and up");
     Computed::new(
         gate.len(),
@@ -47,8 +47,8 @@ pub(super) fn gated_rows<E: Element>(gate: &[E], up: &[E]) -> impl Rows<1> {
     )
 }
 
-/// The gradients of gate and up as left factors.
-pub(super) fn gradient_rows<E: Element>(gate: &[E], up: &[E], above: &[E]) -> impl Rows<2> {
+/// The gradients of gate and up as the matrices A of two products, computed while they are packed.
+pub(super) fn gradient_rows<E: Element>(gate: &[E], up: &[E], above: &[E]) -> impl MatrixA<2> {
     assert!(
         gate.len() == up.len() && gate.len() == above.len(),
         "the elements of gate, up and above"
@@ -69,7 +69,7 @@ pub(super) fn gradient_rows<E: Element>(gate: &[E], up: &[E], above: &[E]) -> im
     )
 }
 
-/// `len` numbers; those behind them, which come next, are asked for.
+/// `len` numbers; the ones after them are prefetched.
 #[inline(always)]
 fn part<E>(numbers: &[E], start: usize, len: usize) -> &[E] {
     prefetch(numbers.as_ptr().wrapping_add(start + RUN), len);
@@ -96,8 +96,8 @@ pub(super) fn forward<E: Element>(gate: Tensor<Flex, 2>, up: Tensor<Flex, 2>) ->
     tensor(output, shape)
 }
 
-/// See [`Kernels::swiglu_backward`](crate::Kernels::swiglu_backward). Gate and above are overwritten with the
-/// gradients, unless somebody else holds them.
+/// See [`Kernels::swiglu_backward`](crate::Kernels::swiglu_backward). The gradients overwrite gate and above, unless
+/// these tensors are shared.
 pub(super) fn backward<E: Element>(
     gate: Tensor<Flex, 2>,
     up: Tensor<Flex, 2>,

@@ -4,21 +4,25 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::element::Element;
 
-/// Runs `body` compiled for the widest vectors that the processor has, as found at run time. What it calls
-/// must be inlined (`#[inline(always)]`, on closures too), or it is compiled for the oldest processor.
+/// Bytes of a cache line.
+#[cfg(target_arch = "x86_64")]
+const CACHE_LINE: usize = 64;
+
+/// Runs `body` compiled for the widest vectors of this processor, which are detected at run time. Everything it calls must
+/// be inlined (`#[inline(always)]`, on closures too); otherwise it is compiled for the oldest processor of the target.
 #[inline(always)]
 pub(super) fn vectorised<R>(body: impl FnMut() -> R) -> R {
     Arch::new().dispatch(Body(body))
 }
 
-/// Numbers that the CPU backend's loops and products take at a time on this processor, in f32: 16 with
-/// AVX-512, 8 with AVX2, 4 with NEON, 1 without any of them.
+/// The number of f32s in a vector of the CPU backend on this processor: 16 with AVX-512, 8 with AVX2, 4 with NEON, 1
+/// without any of them.
 #[must_use]
 pub fn f32_lanes() -> usize {
     Arch::new().dispatch(Lanes)
 }
 
-/// Tells how many f32s are in a vector.
+/// Returns the number of f32s in a vector.
 pub(super) struct Lanes;
 
 impl WithSimd for Lanes {
@@ -30,7 +34,26 @@ impl WithSimd for Lanes {
     }
 }
 
-/// The widest vectors of this processor, and narrower ones that it has too.
+/// Asks the processor to fetch `len` elements from `start` on, before they are needed. They may be outside any slice.
+#[inline(always)]
+pub(super) fn prefetch<T>(start: *const T, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..len * size_of::<T>()).step_by(CACHE_LINE) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        #[expect(
+            unsafe_code,
+            reason = "an address that is none of this process's is ignored by the processor"
+        )]
+        // SAFETY: see the reason.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(start.cast::<i8>().wrapping_add(line));
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (start, len);
+}
+
+/// The widest vectors of this processor, and narrower ones that it has as well.
 #[cfg(test)]
 pub(super) fn arches() -> Vec<Arch> {
     let mut arches = vec![Arch::new(), Arch::Scalar];
@@ -39,8 +62,7 @@ pub(super) fn arches() -> Vec<Arch> {
     arches
 }
 
-/// A closure that is called as it is. (As an `FnOnce`, which pulp takes, it would be called through a shim
-/// that nothing can mark for inlining.)
+/// A closure. (pulp takes an `FnOnce` too, but calls it through a shim that cannot be marked for inlining.)
 struct Body<F>(F);
 
 impl<R, F: FnMut() -> R> WithSimd for Body<F> {
@@ -52,7 +74,7 @@ impl<R, F: FnMut() -> R> WithSimd for Body<F> {
     }
 }
 
-/// The sum of `term` of the numbers side by side in some rows, in sixteen lanes, so that it vectorises.
+/// The sum of `term` over the columns of some rows, in sixteen partial sums, so that the compiler vectorises it.
 #[inline(always)]
 pub(super) fn sum<E: Element, const N: usize>(
     rows: [&[E]; N],
@@ -84,7 +106,7 @@ pub(super) fn sum<E: Element, const N: usize>(
     lanes.iter().sum::<f32>() + rest
 }
 
-/// The largest of a row, or NaN where there is one.
+/// The largest number of a row, or NaN if it has one.
 #[inline(always)]
 pub(super) fn largest(row: &[f32]) -> f32 {
     const LANES: usize = 16;

@@ -1,52 +1,61 @@
 use half::bf16;
 
-use super::*;
+use super::{
+    block::Product,
+    block_sizes::{KC, MC},
+    kernel::{bf16_kernels, f32_kernels},
+    pack_a::PackedA,
+    threads::tasks,
+    *,
+};
+
+/// All that this processor has for products of `k` numbers.
+fn kernels(k: usize) -> impl Iterator<Item = Kernel> {
+    let kernels = f32_kernels().chain(bf16_kernels());
+    kernels.filter(move |kernel| kernel.fits(k))
+}
 
 /// Small whole numbers, whose products and sums are exact in f32 whatever their order.
 fn numbers(len: usize, offset: usize) -> impl Iterator<Item = f32> {
     (offset..offset + len).map(|i| ((i * 7919) % 17) as f32 - 8.0)
 }
 
-fn plain(rows: &[f32], weight: &[f32], [d_out, d_in]: [usize; 2], transposed: bool) -> Vec<f32> {
-    let [inner, columns] = match transposed {
+fn plain(a: &[f32], weight: &[f32], [d_out, d_in]: [usize; 2], transposed: bool) -> Vec<f32> {
+    let [k, n] = match transposed {
         true => [d_in, d_out],
         false => [d_out, d_in],
     };
-    let at = |inner: usize, column: usize| match transposed {
-        true => weight[column * d_in + inner],
-        false => weight[inner * d_in + column],
+    let at = |row: usize, column: usize| match transposed {
+        true => weight[column * d_in + row],
+        false => weight[row * d_in + column],
     };
-    let product = |row: &[f32], column| (0..inner).map(|k| row[k] * at(k, column)).sum::<f32>();
-    let row = |row| (0..columns).map(move |column| product(row, column));
-    rows.chunks(inner).flat_map(row).collect()
+    let product = |row: &[f32], column| (0..k).map(|p| row[p] * at(p, column)).sum::<f32>();
+    let row = |row| (0..n).map(move |column| product(row, column));
+    a.chunks(k).flat_map(row).collect()
 }
 
-fn check<E: Element + PartialEq>(rows: usize, shape @ [d_out, d_in]: [usize; 2]) {
+fn check<E: Element + PartialEq>(m: usize, shape @ [d_out, d_in]: [usize; 2]) {
     let stored = |numbers: &[f32]| numbers.iter().map(|x| E::store(*x)).collect::<Vec<E>>();
     let weight: Vec<f32> = numbers(d_out * d_in, 5).collect();
     let narrow = stored(&weight);
     for transposed in [false, true] {
-        let factor = Factor::weight(&narrow, d_in);
-        let factor = if transposed {
-            factor.transposed()
-        } else {
-            factor
-        };
-        let [inner, columns] = factor.shape();
-        let left: Vec<f32> = numbers(rows * inner, 0).collect();
-        let bias: Vec<f32> = numbers(columns, 3).collect();
-        let (narrow_left, narrow_bias) = (stored(&left), stored(&bias));
-        let expected = plain(&left, &weight, shape, transposed);
-        let case = format!("{rows} rows, {shape:?}, transposed: {transposed}");
+        let b = MatrixB::weight(&narrow, d_in);
+        let b = if transposed { b.transposed() } else { b };
+        let [k, n] = b.shape();
+        let a: Vec<f32> = numbers(m * k, 0).collect();
+        let bias: Vec<f32> = numbers(n, 3).collect();
+        let (narrow_a, narrow_bias) = (stored(&a), stored(&bias));
+        let expected = plain(&a, &weight, shape, transposed);
+        let case = format!("{m} rows, {shape:?}, transposed: {transposed}");
         let with_bias: Vec<f32> = (expected.iter().zip(bias.iter().cycle()))
             .map(|(product, bias)| product + bias)
             .collect();
-        for kernel in Kernel::all(inner) {
-            let factors = [([factor], None), ([factor], Some(&narrow_bias[..]))];
-            let outputs: Vec<Vec<f32>> = products_by(kernel, &narrow_left[..], &factors);
+        for kernel in kernels(k) {
+            let factors = [([b], None), ([b], Some(&narrow_bias[..]))];
+            let outputs: Vec<Vec<f32>> = products_by(kernel, &narrow_a[..], &factors);
             assert!(outputs[0] == expected, "{case}, {kernel:?}");
             assert!(outputs[1] == with_bias, "{case}, bias, {kernel:?}");
-            let outputs: Vec<Vec<E>> = products_by(kernel, &narrow_left[..], &factors);
+            let outputs: Vec<Vec<E>> = products_by(kernel, &narrow_a[..], &factors);
             assert!(
                 outputs[0] == stored(&expected),
                 "{case}, {kernel:?}, stored"
@@ -57,85 +66,83 @@ fn check<E: Element + PartialEq>(rows: usize, shape @ [d_out, d_in]: [usize; 2])
             );
         }
         let mut output = expected.clone();
-        add_product(&mut output, &left, factor);
+        add_product(&mut output, &a, b);
         let twice: Vec<f32> = expected.iter().map(|x| 2.0 * x).collect();
         assert!(output == twice, "{case}, added");
     }
 }
 
-/// Tiles, panels, parts of the inner size and blocks of rows, whole and not.
+/// Tiles, micro-panels, blocks of k and of m, whole and not.
 #[test]
 fn products_are_exact_in_small_numbers() {
-    for (rows, shape) in [
+    for (m, shape) in [
         (1, [1, 1]),
         (5, [3, 7]),
         (12, [32, 64]),
         (16, [48, 96]),
         (13, [33, 65]),
         (250, [40, 97]),
-        (30, [INNER + 1, 2 * INNER + 70]),
-        (30, [INNER + 32, 2 * INNER + 64]),
-        (ROWS + 1, [3, 35]),
+        (30, [KC + 1, 2 * KC + 70]),
+        (30, [KC + 32, 2 * KC + 64]),
+        (MC + 1, [3, 35]),
     ] {
-        check::<f32>(rows, shape);
-        check::<bf16>(rows, shape);
+        check::<f32>(m, shape);
+        check::<bf16>(m, shape);
     }
 }
 
 #[test]
-fn factors_of_one_left_factor_have_columns_of_their_own() {
-    let (rows, inner) = (100, 70);
-    let left: Vec<f32> = numbers(rows * inner, 0).collect();
-    let columns = [300, 1, 50];
-    let weights = columns.map(|columns| numbers(columns * inner, columns).collect::<Vec<f32>>());
-    let factors = (weights.each_ref()).map(|weight| Factor::weight(weight, inner).transposed());
-    let factors = factors.map(|factor| (factor, None));
-    let outputs: Vec<Vec<f32>> = products(&left[..], factors.into());
-    assert_eq!(outputs.len(), columns.len());
-    for ((columns, weight), output) in columns.into_iter().zip(&weights).zip(&outputs) {
-        let expected = plain(&left, weight, [columns, inner], true);
-        assert!(*output == expected, "{columns} columns");
+fn products_of_one_a_have_columns_of_their_own() {
+    let (m, k) = (100, 70);
+    let a: Vec<f32> = numbers(m * k, 0).collect();
+    let widths = [300, 1, 50];
+    let weights = widths.map(|n| numbers(n * k, n).collect::<Vec<f32>>());
+    let factors = (weights.each_ref()).map(|weight| MatrixB::weight(weight, k).transposed());
+    let factors = factors.map(|b| (b, None));
+    let outputs: Vec<Vec<f32>> = products(&a[..], factors.into());
+    assert_eq!(outputs.len(), widths.len());
+    for ((n, weight), output) in widths.into_iter().zip(&weights).zip(&outputs) {
+        let expected = plain(&a, weight, [n, k], true);
+        assert!(*output == expected, "{n} columns");
     }
 }
 
-/// Their products are added up, and rounded once behind that; their numbers are computed as they are copied, in parts of the
-/// inner size too.
+/// The numbers of A are computed while they are packed, also in several blocks of k. The products are added up and then
+/// rounded once.
 #[test]
-fn sums_of_products_of_computed_rows_are_exact_in_small_numbers() {
-    for (rows, inner, columns) in [
+fn sums_of_products_of_computed_matrices_are_exact_in_small_numbers() {
+    for (m, k, n) in [
         (1, 1, 1),
         (13, 70, 65),
-        (ROWS + 1, 3, 5),
-        (30, 2 * INNER + 70, 33),
-        (70, INNER + 96, 33),
+        (MC + 1, 3, 5),
+        (30, 2 * KC + 70, 33),
+        (70, KC + 96, 33),
     ] {
-        let source: Vec<f32> = numbers(rows * inner, 0).collect();
-        let weights = [5, 11].map(|start| numbers(inner * columns, start).collect::<Vec<f32>>());
-        let lefts = [|x: f32| x + 1.0, |x: f32| -2.0 * x];
+        let source: Vec<f32> = numbers(m * k, 0).collect();
+        let weights = [5, 11].map(|start| numbers(k * n, start).collect::<Vec<f32>>());
+        let matrices = [|x: f32| x + 1.0, |x: f32| -2.0 * x];
         let computed = Computed::new(source.len(), |start, [one, two]: [&mut [f32]; 2]| {
             for (i, (one, two)) in one.iter_mut().zip(two).enumerate() {
-                (*one, *two) = (lefts[0](source[start + i]), lefts[1](source[start + i]));
+                (*one, *two) = (
+                    matrices[0](source[start + i]),
+                    matrices[1](source[start + i]),
+                );
             }
         });
         let products = [0, 1].map(|i| {
-            let left: Vec<f32> = source.iter().map(|x| lefts[i](*x)).collect();
-            plain(&left, &weights[i], [inner, columns], false)
+            let a: Vec<f32> = source.iter().map(|x| matrices[i](*x)).collect();
+            plain(&a, &weights[i], [k, n], false)
         });
         let [one, two] = &products;
         let expected: Vec<f32> = one.iter().zip(two).map(|(a, b)| a + b).collect();
-        let factors = weights
-            .each_ref()
-            .map(|weight| Factor::weight(weight, columns));
-        for kernel in Kernel::all(inner) {
-            let sums: Vec<Vec<f32>> = products_by(kernel, &computed, &[(factors, None)]);
-            assert!(
-                sums == [&expected[..]],
-                "{rows} rows, {inner} × {columns}, {kernel:?}"
-            );
-            let sums: Vec<Vec<bf16>> = products_by(kernel, &computed, &[(factors, None)]);
+        let b = weights.each_ref().map(|weight| MatrixB::weight(weight, n));
+        for kernel in kernels(k) {
+            let sums: Vec<Vec<f32>> = products_by(kernel, &computed, &[(b, None)]);
+            assert!(sums == [&expected[..]], "{m} rows, {k} × {n}, {kernel:?}");
+            let sums: Vec<Vec<bf16>> = products_by(kernel, &computed, &[(b, None)]);
             assert!(
                 sums == [narrow::<bf16>(expected.clone())],
-                "{rows} rows, {inner} × {columns}, {kernel:?}, stored"
+                "{m} rows, {k} × {n}, {kernel:?}, stored"
             );
         }
     }
@@ -143,8 +150,8 @@ fn sums_of_products_of_computed_rows_are_exact_in_small_numbers() {
 
 #[test]
 fn a_product_without_rows_is_empty() {
-    let factor = Factor::weight(&[1.0, 2.0], 2);
-    assert!(product::<f32, f32>(&[0.0_f32; 0][..], factor, None).is_empty());
+    let b = MatrixB::weight(&[1.0, 2.0], 2);
+    assert!(product::<f32, f32>(&[0.0_f32; 0][..], b, None).is_empty());
 }
 
 #[test]
@@ -152,35 +159,35 @@ fn a_product_without_rows_is_empty() {
 fn rows_that_do_not_fit_are_refused() {
     let _ = product::<f32, f32>(
         &[0.0_f32; 5][..],
-        Factor::weight(&[1.0, 2.0], 2).transposed(),
+        MatrixB::weight(&[1.0, 2.0], 2).transposed(),
         None,
     );
 }
 
-/// Nobody else writes to an output that begins as it is: what is left out would be read.
+/// C starts uninitialised and only tasks write to it, so what they left out would be read as it is.
 #[test]
-fn the_tasks_of_any_number_of_threads_are_each_tile_of_each_panel_once() {
-    let [left] = Left::of(
-        Kernel::fastest::<f32>(2),
+fn the_tasks_of_any_number_of_threads_are_each_tile_once() {
+    let [a] = PackedA::pack(
+        Kernel::fastest::<f32>(2).format(),
         &[0.0_f32; 2 * 250][..],
         0..250,
         2,
         0..2,
     );
-    let columns = [1000, 70, 1, 400];
-    let products = columns.map(|columns| Product::<f32, f32> {
-        left: &left,
-        output: std::ptr::null_mut(),
-        columns,
-        factor: Factor::weight(&[0.0; 2], 1),
-        start: Start::Zero,
+    let widths = [1000, 70, 1, 400];
+    let products = widths.map(|n| Product::<f32, f32> {
+        a: &a,
+        b: MatrixB::weight(&[0.0; 2], 1),
+        c: std::ptr::null_mut(),
+        n,
+        add_to: AddTo::Nothing,
     });
-    let tiles = left.rows.div_ceil(left.tile[0]);
+    let a_panels = a.rows.div_ceil(a.format.mr);
     for threads in [1, 2, 3, 16, 100] {
-        let mut times = columns.map(|columns| vec![0; columns * tiles]);
+        let mut times = widths.map(|n| vec![0; n * a_panels]);
         for task in tasks(&products, threads) {
             for column in task.columns {
-                times[task.product][column * tiles..][task.tiles.clone()]
+                times[task.product][column * a_panels..][task.a_panels.clone()]
                     .iter_mut()
                     .for_each(|n| *n += 1);
             }
