@@ -261,6 +261,14 @@ impl Kernels for burn_ndarray::NdArray<f64> {
     type Weight = DenseWeight<Self>;
 }
 
+/// The outputs of two layers.
+pub(crate) fn two<T>(outputs: Vec<T>) -> [T; 2] {
+    let Ok(outputs) = outputs.try_into() else {
+        panic!("one output a layer");
+    };
+    outputs
+}
+
 #[cfg(test)]
 mod tests {
     /// A generic function is compiled in the crate that calls it: in the program, which is hardly optimised.

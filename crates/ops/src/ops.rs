@@ -7,8 +7,8 @@ use burn::{
 };
 
 use crate::{
-    FrozenWeight, Kernels, LinearLayer, ScoreMask, SharedPrompt, Visibility, shared_prompt,
-    tracked, weight::HeldWeight,
+    FrozenWeight, Kernels, LinearLayer, ScoreMask, SharedPrompt, Visibility, kernels::two,
+    shared_prompt, tracked, weight::HeldWeight,
 };
 
 /// The operations of a frozen decoder layer and its loss, as a model calls them.
@@ -188,14 +188,6 @@ impl<B: Kernels> Ops for B {
     ) -> Tensor<Self, 1> {
         <B as Kernels>::linear_cross_entropy(hidden, weight, targets)
     }
-}
-
-/// The outputs of two layers.
-pub(crate) fn two<T>(outputs: Vec<T>) -> [T; 2] {
-    let Ok(outputs) = outputs.try_into() else {
-        panic!("one output a layer");
-    };
-    outputs
 }
 
 impl<B: Kernels, C: CheckpointStrategy> Ops for Autodiff<B, C> {

@@ -13,7 +13,9 @@ use burn::{
     tensor::{Int, Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor},
 };
 
-use crate::{FrozenWeight, Kernels, LinearLayer, ScoreMask, SharedPrompt, ops::two, shared_prompt};
+use crate::{
+    FrozenWeight, Kernels, LinearLayer, ScoreMask, SharedPrompt, kernels::two, shared_prompt,
+};
 
 fn from_primitive<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
