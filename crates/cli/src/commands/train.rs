@@ -17,7 +17,7 @@ use crate::{backend::Job, builtin, output, progress::Progress, source::ModelSour
 
 /// Arguments of `train`. Everything can stand in run.toml; what is given here goes before it.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = super::method_help::OPTIONS)]
+#[command(after_long_help = super::method_help::options())]
 pub(crate) struct Args {
     /// A run.toml.
     #[arg(long, value_name = "FILE")]
