@@ -37,10 +37,8 @@ impl Method for BitFitConfig {
     }
 
     fn validate(&self) -> Result<(), Error> {
-        match &self.target_modules {
-            Some(modules) if modules.is_empty() => {
-                Err(Error::option("target_modules", "it must name a module"))
-            }
+        match self.target_modules.as_deref() {
+            Some([]) => Err(Error::option("target_modules", "it must name a module")),
             _ => Ok(()),
         }
     }
@@ -50,7 +48,7 @@ impl Method for BitFitConfig {
     }
 
     fn modules(&self, base: &DecoderConfig) -> ModuleListing {
-        let places = self.places(base);
+        let places = self.places(base).into_iter();
         ModuleListing::biases(places.map(|(layer, kind)| (layer, kind, kind.width(base))))
     }
 
@@ -60,26 +58,18 @@ impl Method for BitFitConfig {
 }
 
 impl BitFitConfig {
-    /// Layer and module of every bias that is trained.
-    pub fn places(&self, base: &DecoderConfig) -> impl Iterator<Item = (usize, LayerModule)> {
-        let layers = self.layers.unwrap_or(LayerRange::all(base));
-        let kinds = self.modules_of_a_layer(base);
-        (layers.first()..=layers.last())
-            .flat_map(move |layer| kinds.clone().into_iter().map(move |k| (layer, k)))
-    }
-
-    /// The modules of a layer whose biases are trained, in one order and once each.
-    fn modules_of_a_layer(&self, base: &DecoderConfig) -> Vec<LayerModule> {
-        const ATTENTION_INPUTS: &[LayerModule] =
-            &[LayerModule::QProj, LayerModule::KProj, LayerModule::VProj];
-        let targets = match &self.target_modules {
-            Some(modules) => modules,
-            None if base.biases.is_empty() => ATTENTION_INPUTS,
-            None => &base.biases,
+    /// Layer and module of every bias that is trained: layer by layer, in the order of [`LayerModule::ALL`].
+    fn places(&self, base: &DecoderConfig) -> Vec<(usize, LayerModule)> {
+        let of_the_base = match base.biases.as_slice() {
+            [] => &[LayerModule::QProj, LayerModule::KProj, LayerModule::VProj],
+            biases => biases,
         };
-        LayerModule::ALL
-            .into_iter()
-            .filter(|module| targets.contains(module))
+        let targets = self.target_modules.as_deref().unwrap_or(of_the_base);
+        let modules = LayerModule::ALL.into_iter();
+        let modules = modules.filter(|module| targets.contains(module));
+        let layers = self.layers.unwrap_or(LayerRange::all(base));
+        (layers.first()..=layers.last())
+            .flat_map(|layer| modules.clone().map(move |module| (layer, module)))
             .collect()
     }
 

@@ -1,27 +1,24 @@
 //! What `train --help` says about the options of the methods.
 
-use std::fmt::Write;
-
-use burn_peft::MethodConfig;
+use burn_peft::{MethodConfig, OptionDoc};
 
 /// Every option of every method.
 pub(crate) fn options() -> String {
     let mut text =
         "Options of the methods, as --set method.KEY=VALUE or in [method] of run.toml:\n"
             .to_owned();
-    for (method, choice) in MethodConfig::all()
-        .iter()
-        .zip(MethodConfig::type_option().choices)
-    {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "\n  {}: {}\n", choice.name, choice.help);
+    let methods = MethodConfig::all();
+    for (method, choice) in methods.iter().zip(MethodConfig::type_option().choices) {
+        text += &format!("\n  {}: {}\n", choice.name, choice.help);
         for option in method.options() {
-            let _ = writeln!(
-                text,
-                "    {}: {} [default: {}]",
-                option.name, option.kind, option.default
-            );
-            let _ = writeln!(text, "        {}", option.help);
+            let OptionDoc {
+                name,
+                kind,
+                default,
+                help,
+                ..
+            } = option;
+            text += &format!("    {name}: {kind} [default: {default}]\n        {help}\n");
         }
     }
     text += "\ndocs/methods has a page for each.";
