@@ -10,6 +10,7 @@ mod backends;
 mod base_parity;
 mod cases;
 mod command_line;
+mod documentation;
 mod fixture;
 mod gradients;
 #[cfg(target_os = "linux")]

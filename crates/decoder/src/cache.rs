@@ -14,6 +14,21 @@ pub struct LayerKv<B: Backend> {
     pub value: Tensor<B, 3>,
 }
 
+impl<B: Backend> LayerKv<B> {
+    /// The same with each head as often as it takes to have `heads` of them, side by side.
+    ///
+    /// # Panics
+    /// If `heads` is no multiple of the heads that there are.
+    #[must_use]
+    pub fn with_heads(self, heads: usize) -> Self {
+        let repeat = |states: Tensor<B, 3>| repeat_heads(states.unsqueeze(), heads).squeeze_dim(0);
+        Self {
+            key: repeat(self.key),
+            value: repeat(self.value),
+        }
+    }
+}
+
 /// The key/value cache of a batch. It owns the mask of what it holds, so that positions and masks
 /// of the tokens to come follow from it.
 #[derive(Debug, Clone)]
@@ -205,6 +220,7 @@ fn repeat_heads<B: Backend>(states: Tensor<B, 4>, heads: usize) -> Tensor<B, 4> 
     if own == heads {
         return states;
     }
+    assert!(heads.is_multiple_of(own), "{own} heads repeated to {heads}");
     // Stacked and not expanded: Burn 0.21 may misread an expanded view that is reshaped (#5071).
     Tensor::stack::<5>(vec![states; heads / own], 2).reshape([batch, heads, seq, head_dim])
 }

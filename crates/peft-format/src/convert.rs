@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use burn::tensor::{TensorData, backend::Backend};
 use burn_peft::{
-    Adapter, AnyAdapter, BitFit, Injection, MethodConfig, PTuningConfig, PTuningV2,
+    Adapter, AnyAdapter, BitFit, Injection, MethodConfig, PTuningConfig, Prefix,
     PrefixInit as Start, PromptTuning, PromptTuningConfig, prefix_table,
 };
 use burn_peft_decoder::DecoderConfig;
@@ -54,7 +54,7 @@ pub fn adapter_from_folder<B: Backend>(
             AnyAdapter::PromptTuning(PromptTuning::from_data(table(), device))
         }
         MethodOptions::PrefixTuning(_) => {
-            AnyAdapter::PTuningV2(PTuningV2::from_data(table(), base, device))
+            AnyAdapter::Prefix(Prefix::from_data(table(), base, device))
         }
         MethodOptions::Beft(_) => {
             let deltas = folder.biases().into_iter().map(|(layer, kind, values)| {

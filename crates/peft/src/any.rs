@@ -1,10 +1,10 @@
-//! One type for whichever method a program was asked for.
+//! One type for the adapters of all methods.
 
 use std::marker::PhantomData;
 
 use burn::{module::Module, tensor::backend::Backend};
 
-use crate::{Adapter, BitFit, Injection, PTuning, PTuningV2, PrefixTuning, PromptTuning};
+use crate::{Adapter, BitFit, Injection, PTuning, Prefix, PromptTuning};
 
 /// No adapter: the frozen base alone.
 #[derive(Module, Debug)]
@@ -26,7 +26,7 @@ impl<B: Backend> Adapter<B> for NoAdapter<B> {
     }
 }
 
-/// Any of the methods of this crate, chosen at run time. (`Module` cannot be a trait object.)
+/// Any of the adapters of this crate, chosen at run time. (`Module` cannot be a trait object.)
 #[derive(Module, Debug)]
 #[expect(
     clippy::large_enum_variant,
@@ -35,15 +35,13 @@ impl<B: Backend> Adapter<B> for NoAdapter<B> {
 pub enum AnyAdapter<B: Backend> {
     /// The base alone.
     None(NoAdapter<B>),
-    /// [`PromptTuning`].
+    /// Virtual tokens.
     PromptTuning(PromptTuning<B>),
-    /// [`PTuning`].
+    /// Virtual tokens that a network makes.
     PTuning(PTuning<B>),
-    /// [`PrefixTuning`].
-    PrefixTuning(PrefixTuning<B>),
-    /// [`PTuningV2`].
-    PTuningV2(PTuningV2<B>),
-    /// [`BitFit`].
+    /// Keys and values of every layer: Prefix Tuning and P-Tuning v2.
+    Prefix(Prefix<B>),
+    /// Changes of biases.
     BitFit(BitFit<B>),
 }
 
@@ -53,8 +51,7 @@ impl<B: Backend> Adapter<B> for AnyAdapter<B> {
             Self::None(adapter) => adapter.inject(),
             Self::PromptTuning(adapter) => adapter.inject(),
             Self::PTuning(adapter) => adapter.inject(),
-            Self::PrefixTuning(adapter) => adapter.inject(),
-            Self::PTuningV2(adapter) => adapter.inject(),
+            Self::Prefix(adapter) => adapter.inject(),
             Self::BitFit(adapter) => adapter.inject(),
         }
     }

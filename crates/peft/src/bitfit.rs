@@ -1,47 +1,44 @@
-//! BitFit: only biases are trained (Ben Zaken et al. 2022). What PEFT calls BEFT, where it has it.
+//! BitFit: only biases are trained (Ben Zaken et al. 2022). PEFT has it as BEFT.
+
+use std::collections::HashMap;
 
 use burn::{
     module::{Module, Param},
     tensor::{Tensor, TensorData, backend::Backend},
 };
 use burn_peft_decoder::{DecoderConfig, LayerBiases};
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    Adapter, Error, Injection, LayerModule, ModuleListing,
-    layers::LayerRange,
-    method::Method,
+    Adapter, Error, Injection, LayerModule, LayerRange, ModuleListing,
+    method::{Method, StartsFrom},
     param::{Init, Source},
 };
 
-/// Options of BitFit.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct BitFitConfig {
-    /// The modules whose biases are trained; those without one get one that starts at zero. Absent: all that
-    /// the base has, or `q_proj`, `k_proj` and `v_proj` where it has none.
-    pub target_modules: Option<Vec<LayerModule>>,
-    /// First and last layer whose biases are trained; absent: all.
-    pub layers: Option<LayerRange>,
-    /// An adapter folder to start from.
-    pub init_from: Option<String>,
+crate::options! {
+    /// Options of BitFit.
+    pub struct BitFitConfig {
+        /// The modules whose biases are trained. A module without a bias gets one that starts at zero.
+        pub target_modules: Option<Vec<LayerModule>> = None,
+            shown as "all biases that the model has; `q_proj`, `k_proj` and `v_proj` where it has none",
+            source "Ben Zaken et al. 2022. PEFT's BEFT has `v_proj`";
+        /// First and last layer whose biases are trained, counted from 0.
+        pub layers: Option<LayerRange> = None,
+            shown as "all",
+            source "Ben Zaken et al. 2022";
+        /// The folder of an adapter to start from (`BEFT`).
+        pub init_from: Option<String> = None;
+    }
 }
 
 impl Method for BitFitConfig {
-    fn name(&self) -> &'static str {
-        "bitfit"
-    }
-
     fn default_learning_rate(&self) -> f64 {
         // Ben Zaken et al. 2022: AdamW at 1e-3.
         1e-3
     }
 
     fn validate(&self) -> Result<(), Error> {
-        match &self.target_modules {
-            Some(modules) if modules.is_empty() => {
-                Err(Error::option("target_modules", "it must name a module"))
-            }
+        match self.target_modules.as_deref() {
+            Some([]) => Err(Error::option("target_modules", "it must name a module")),
             _ => Ok(()),
         }
     }
@@ -50,59 +47,39 @@ impl Method for BitFitConfig {
         self.layers.map_or(Ok(()), |range| range.check(base))
     }
 
-    fn num_trainable(&self, base: &DecoderConfig) -> usize {
-        self.places(base).map(|(_, kind)| kind.width(base)).sum()
-    }
-
     fn modules(&self, base: &DecoderConfig) -> ModuleListing {
-        let places = self.places(base);
+        let places = self.places(base).into_iter();
         ModuleListing::biases(places.map(|(layer, kind)| (layer, kind, kind.width(base))))
     }
 
-    fn init_from(&self) -> Option<&str> {
-        self.init_from.as_deref()
+    fn starts_from(&self) -> StartsFrom<'_> {
+        StartsFrom::Nothing.or_folder(self.init_from.as_deref())
     }
 }
 
 impl BitFitConfig {
-    /// Layer and module of every bias that is trained.
-    pub fn places(&self, base: &DecoderConfig) -> impl Iterator<Item = (usize, LayerModule)> {
-        let (first, last) = match self.layers {
-            Some(range) => (range.first(), range.last()),
-            None => (0, base.num_hidden_layers - 1),
+    /// Layer and module of every bias that is trained: layer by layer, in the order of [`LayerModule::ALL`].
+    fn places(&self, base: &DecoderConfig) -> Vec<(usize, LayerModule)> {
+        let of_the_base = match base.biases.as_slice() {
+            [] => &[LayerModule::QProj, LayerModule::KProj, LayerModule::VProj],
+            biases => biases,
         };
-        let kinds = self.modules_of_a_layer(base);
-        (first..=last).flat_map(move |layer| kinds.clone().into_iter().map(move |k| (layer, k)))
-    }
-
-    /// The modules of a layer whose biases are trained, in one order and once each.
-    fn modules_of_a_layer(&self, base: &DecoderConfig) -> Vec<LayerModule> {
-        const ATTENTION_INPUTS: &[LayerModule] =
-            &[LayerModule::QProj, LayerModule::KProj, LayerModule::VProj];
-        let targets = match &self.target_modules {
-            Some(modules) => modules,
-            None if base.biases.is_empty() => ATTENTION_INPUTS,
-            None => &base.biases,
-        };
-        LayerModule::ALL
-            .into_iter()
-            .filter(|module| targets.contains(module))
+        let targets = self.target_modules.as_deref().unwrap_or(of_the_base);
+        let modules = LayerModule::ALL.into_iter();
+        let modules = modules.filter(|module| targets.contains(module));
+        let layers = self.layers.unwrap_or(LayerRange::all(base));
+        (layers.first()..=layers.last())
+            .flat_map(|layer| modules.clone().map(move |module| (layer, module)))
             .collect()
     }
 
     pub(crate) fn build<B: Backend>(
         &self,
         base: &DecoderConfig,
-        mut source: Source<'_>,
+        source: Source<'_>,
         device: &B::Device,
-    ) -> BitFit<B> {
-        let mut adapter = BitFit::empty(base);
-        for (layer, kind) in self.places(base) {
-            let name = bias_name(layer, kind);
-            let delta = source.param(&name, [kind.width(base)], Init::Zeros, device);
-            adapter.layers[layer][kind as usize] = Some(delta);
-        }
-        adapter
+    ) -> Result<BitFit<B>, Error> {
+        Ok(BitFit::new(self.places(base), base, source, device))
     }
 }
 
@@ -131,23 +108,32 @@ impl<B: Backend> BitFit<B> {
         base: &DecoderConfig,
         device: &B::Device,
     ) -> Self {
-        let mut adapter = Self::empty(base);
+        let mut places = Vec::new();
+        let mut values = HashMap::new();
         for (layer, kind, delta) in deltas {
-            let delta =
-                TensorData::new(delta.iter::<f64>().collect::<Vec<_>>(), [kind.width(base)]);
-            let name = bias_name(layer, kind);
-            adapter.layers[layer][kind as usize] =
-                Some(crate::param::trainable(&name, delta, device));
+            let shape = [delta.num_elements()].into();
+            places.push((layer, kind));
+            values.insert(bias_name(layer, kind), TensorData { shape, ..delta });
         }
-        adapter
+        let value = |name: &str| values[name].clone();
+        Self::new(places, base, Source::Given(&value), device)
     }
 
-    fn empty(base: &DecoderConfig) -> Self {
-        Self {
-            layers: (0..base.num_hidden_layers)
-                .map(|_| std::array::from_fn(|_| None))
-                .collect(),
+    /// An adapter for the biases of these modules.
+    fn new(
+        places: impl IntoIterator<Item = (usize, LayerModule)>,
+        base: &DecoderConfig,
+        mut source: Source<'_>,
+        device: &B::Device,
+    ) -> Self {
+        let no_deltas = |_| std::array::from_fn(|_| None);
+        let mut layers: Vec<BiasDeltas<B>> = (0..base.num_hidden_layers).map(no_deltas).collect();
+        for (layer, kind) in places {
+            let name = bias_name(layer, kind);
+            let delta = source.param(&name, [kind.width(base)], Init::Zeros, device);
+            layers[layer][kind as usize] = Some(delta);
         }
+        Self { layers }
     }
 }
 

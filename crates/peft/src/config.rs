@@ -6,30 +6,101 @@ use burn_peft_ops::Ops;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnyAdapter, BitFitConfig, Error, InitTokens, ModuleListing, PTuningConfig, PTuningV2Config,
-    PrefixTuningConfig, PromptTuning, PromptTuningConfig, method::Method, param::Source,
-    virtual_tokens::DEFAULT_TOKENS,
+    AnyAdapter, BitFitConfig, Choice, Error, InitTokens, ModuleListing, OptionDoc, PTuningConfig,
+    PTuningV2Config, PrefixTuningConfig, PromptTuningConfig,
+    method::{Method, StartsFrom},
+    one_of,
+    param::Source,
 };
 
-/// A method and its options. In run.toml the key `type` selects the method.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type")]
-pub enum MethodConfig {
+/// Declares [`MethodConfig`]. A row reads `"name" => Variant(Options) -> Adapter`, where `Adapter` is the variant
+/// of [`AnyAdapter`] that trains.
+macro_rules! methods {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:literal => $variant:ident($options:ident) -> $adapter:ident
+    ),* $(,)?) => {
+        /// A method and its options. In run.toml the key `type` selects the method.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "type")]
+        pub enum MethodConfig {
+            $( $(#[doc = $doc])+ #[serde(rename = $name)] $variant($options), )*
+        }
+
+        impl MethodConfig {
+            /// The names that `type` accepts.
+            pub const NAMES: &'static [&'static str] = &[$($name),*];
+
+            /// Every method, with its default options.
+            #[must_use]
+            pub fn all() -> Vec<Self> {
+                vec![$( Self::$variant($options::default()) ),*]
+            }
+
+            /// The name under which `type` selects this method.
+            #[must_use]
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $( Self::$variant(_) => $name, )*
+                }
+            }
+
+            /// What there is to say about each option of this method.
+            #[must_use]
+            pub fn options(&self) -> Vec<OptionDoc> {
+                match self {
+                    $( Self::$variant(_) => $options::options(), )*
+                }
+            }
+
+            /// What there is to say about the option `type`, which selects the method.
+            #[must_use]
+            pub fn type_option() -> OptionDoc {
+                let names = one_of(Self::NAMES.iter().copied());
+                let choices = vec![$( Choice::new($name, &[$($doc),+]) ),*];
+                let default = Self::default().name();
+                OptionDoc::new("type", &["The method."], (names, choices), &default, ["", ""])
+            }
+
+            fn method(&self) -> &dyn Method {
+                match self {
+                    $( Self::$variant(options) => options, )*
+                }
+            }
+
+            fn method_mut(&mut self) -> &mut dyn Method {
+                match self {
+                    $( Self::$variant(options) => options, )*
+                }
+            }
+
+            fn build<B: Backend>(
+                &self,
+                base: &DecoderConfig,
+                source: Source<'_>,
+                device: &B::Device,
+            ) -> Result<AnyAdapter<B>, Error> {
+                Ok(match self {
+                    $( Self::$variant(options) => {
+                        AnyAdapter::$adapter(options.build(base, source, device)?)
+                    } )*
+                })
+            }
+        }
+    };
+}
+
+methods! {
     /// Biases (Ben Zaken et al. 2022).
-    #[serde(rename = "bitfit")]
-    BitFit(BitFitConfig),
+    "bitfit" => BitFit(BitFitConfig) -> BitFit,
     /// Virtual tokens among the input (Lester et al. 2021).
-    #[serde(rename = "prompt-tuning")]
-    PromptTuning(PromptTuningConfig),
+    "prompt-tuning" => PromptTuning(PromptTuningConfig) -> PromptTuning,
     /// Virtual tokens that a small network makes (Liu et al. 2021).
-    #[serde(rename = "p-tuning")]
-    PTuning(PTuningConfig),
+    "p-tuning" => PTuning(PTuningConfig) -> PTuning,
     /// Keys and values of every layer, made by an MLP (Li and Liang 2021).
-    #[serde(rename = "prefix-tuning")]
-    PrefixTuning(PrefixTuningConfig),
+    "prefix-tuning" => PrefixTuning(PrefixTuningConfig) -> Prefix,
     /// Keys and values of every layer (Liu et al. 2022).
-    #[serde(rename = "p-tuning-v2")]
-    PTuningV2(PTuningV2Config),
+    "p-tuning-v2" => PTuningV2(PTuningV2Config) -> Prefix,
 }
 
 impl Default for MethodConfig {
@@ -38,49 +109,20 @@ impl Default for MethodConfig {
     }
 }
 
-/// The virtual tokens that something other than the options asks for.
+/// The numbers of virtual tokens that other parts of a run ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TokenCounts {
-    /// Those that the template places, where there is one that does.
+    /// Virtual tokens that the template places, where it places some.
     pub template: Option<usize>,
     /// Tokens of the text to start from, where there is one.
     pub text: Option<usize>,
 }
 
 impl MethodConfig {
-    /// The names `type` can take.
-    pub const NAMES: &'static [&'static str] = &[
-        "bitfit",
-        "prompt-tuning",
-        "p-tuning",
-        "prefix-tuning",
-        "p-tuning-v2",
-    ];
-
-    fn method(&self) -> &dyn Method {
-        match self {
-            Self::BitFit(config) => config,
-            Self::PromptTuning(config) => config,
-            Self::PTuning(config) => config,
-            Self::PrefixTuning(config) => config,
-            Self::PTuningV2(config) => config,
-        }
-    }
-
-    fn method_mut(&mut self) -> &mut dyn Method {
-        match self {
-            Self::BitFit(config) => config,
-            Self::PromptTuning(config) => config,
-            Self::PTuning(config) => config,
-            Self::PrefixTuning(config) => config,
-            Self::PTuningV2(config) => config,
-        }
-    }
-
-    /// The name under which `type` selects this method.
+    /// The method that `type` selects by this name, with its default options.
     #[must_use]
-    pub fn name(&self) -> &'static str {
-        self.method().name()
+    pub fn named(name: &str) -> Option<Self> {
+        Self::all().into_iter().find(|method| method.name() == name)
     }
 
     /// The learning rate for AdamW where none is given.
@@ -92,28 +134,37 @@ impl MethodConfig {
     /// The text whose tokens the adapter starts from, where there is one.
     #[must_use]
     pub fn init_text(&self) -> Option<&str> {
-        self.method().init_text()
+        match self.method().starts_from() {
+            StartsFrom::Text(text) => Some(text),
+            _ => None,
+        }
     }
 
     /// The labels whose tokens the adapter starts from.
     #[must_use]
     pub fn init_labels(&self) -> &[String] {
-        self.method().init_labels()
+        match self.method().starts_from() {
+            StartsFrom::Labels(labels) => labels,
+            _ => &[],
+        }
     }
 
     /// The adapter folder that the adapter starts from, where there is one.
     #[must_use]
     pub fn init_from(&self) -> Option<&str> {
-        self.method().init_from()
+        match self.method().starts_from() {
+            StartsFrom::Folder(folder) => Some(folder),
+            _ => None,
+        }
     }
 
-    /// What is known to train badly at this learning rate, or to have no effect, a line each.
+    /// Settings that are known to train badly at this learning rate, or to have no effect, a sentence each.
     #[must_use]
     pub fn warnings(&self, learning_rate: f64) -> Vec<String> {
         self.method().warnings(learning_rate)
     }
 
-    /// Checks what the types leave open.
+    /// Checks the values of the options, as far as that is possible without a base.
     ///
     /// # Errors
     /// An option that cannot work, by name.
@@ -141,8 +192,7 @@ impl MethodConfig {
     /// method without.
     #[must_use]
     pub fn num_virtual_tokens(&self) -> usize {
-        let tokens = self.method().num_virtual_tokens();
-        tokens.map_or(0, |tokens| tokens.unwrap_or(DEFAULT_TOKENS))
+        self.method().num_virtual_tokens()
     }
 
     /// Settles the number of virtual tokens where the options leave it open: the template's, else the
@@ -152,32 +202,21 @@ impl MethodConfig {
     /// A template that places another number of tokens than the options say, or any for a method without.
     pub fn settle_tokens(&mut self, counts: TokenCounts) -> Result<(), Error> {
         let name = self.name();
-        let Some(own) = self.method_mut().num_virtual_tokens_mut() else {
-            return match counts.template {
-                None => Ok(()),
-                Some(tokens) => Err(Error::option(
-                    "type",
-                    format!("{name} has no virtual tokens, and the template places {tokens}"),
-                )),
-            };
-        };
-        match (*own, counts.template) {
-            (Some(own), Some(template)) if own != template => Err(Error::option(
+        match (self.method_mut().num_virtual_tokens_mut(), counts.template) {
+            (None, Some(tokens)) => Err(Error::option(
+                "type",
+                format!("{name} has no virtual tokens, and the template places {tokens}"),
+            )),
+            (Some(Some(own)), Some(template)) if *own != template => Err(Error::option(
                 "num_virtual_tokens",
                 format!("it is {own}, and the template places {template}"),
             )),
-            (Some(_), _) => Ok(()),
-            (None, template) => {
+            (Some(own @ None), template) => {
                 *own = template.or(counts.text.filter(|tokens| *tokens > 0));
                 Ok(())
             }
+            (None, None) | (Some(Some(_)), _) => Ok(()),
         }
-    }
-
-    /// How many parameters an adapter of this kind trains on a base of this size.
-    #[must_use]
-    pub fn num_trainable(&self, base: &DecoderConfig) -> usize {
-        self.method().num_trainable(base)
     }
 
     /// The modules of an adapter of this kind for a base of this size, under PEFT's names.
@@ -186,9 +225,14 @@ impl MethodConfig {
         self.method().modules(base)
     }
 
+    /// How many parameters an adapter of this kind trains on a base of this size.
+    #[must_use]
+    pub fn num_trainable(&self, base: &DecoderConfig) -> usize {
+        self.modules(base).num_parameters()
+    }
+
     /// A new adapter for `base`. Random choices follow from `seed` and come from the host, so that
-    /// every backend starts from the same numbers. `init_from` is not looked at: reading folders is not
-    /// this crate's business.
+    /// every backend starts from the same numbers. `init_from` is not looked at: this crate reads no folders.
     ///
     /// # Errors
     /// As [`validate`](Self::validate) and [`check_base`](Self::check_base), and a text without tokens.
@@ -200,26 +244,8 @@ impl MethodConfig {
     ) -> Result<AnyAdapter<B>, Error> {
         self.validate()?;
         self.check_base(base.config())?;
-        let random = || Source::seeded(seed);
-        let device = base.device();
-        Ok(match self {
-            Self::BitFit(config) => {
-                AnyAdapter::BitFit(config.build(base.config(), random(), &device))
-            }
-            Self::PromptTuning(config) => {
-                AnyAdapter::PromptTuning(config.init(base, tokens, seed)?)
-            }
-            Self::PTuning(config) => {
-                AnyAdapter::PTuning(config.build(base.config(), random(), &device))
-            }
-            Self::PrefixTuning(config) if config.prefix_projection => {
-                AnyAdapter::PrefixTuning(config.init(base, tokens, seed)?)
-            }
-            Self::PrefixTuning(config) => {
-                AnyAdapter::PTuningV2(config.without_projection().init(base, tokens, seed)?)
-            }
-            Self::PTuningV2(config) => AnyAdapter::PTuningV2(config.init(base, tokens, seed)?),
-        })
+        let source = Source::new_from(base, tokens, seed);
+        self.build(base.config(), source, &base.device())
     }
 
     /// An adapter in a given state: `value` is asked for each parameter by the name it has in PEFT's module
@@ -236,25 +262,8 @@ impl MethodConfig {
         base: &DecoderConfig,
         device: &B::Device,
     ) -> AnyAdapter<B> {
-        let given = Source::Given(value);
-        let table = || value("embedding.weight");
-        match self {
-            Self::BitFit(config) => AnyAdapter::BitFit(config.build(base, given, device)),
-            Self::PromptTuning(_) => {
-                AnyAdapter::PromptTuning(PromptTuning::from_data(table(), device))
-            }
-            Self::PTuning(config) => AnyAdapter::PTuning(config.build(base, given, device)),
-            Self::PrefixTuning(config) if config.prefix_projection => {
-                AnyAdapter::PrefixTuning(config.build(base, given, device))
-            }
-            Self::PrefixTuning(config) => {
-                let config = config.without_projection();
-                AnyAdapter::PTuningV2(config.with_table(table(), base, device))
-            }
-            Self::PTuningV2(config) => {
-                AnyAdapter::PTuningV2(config.with_table(table(), base, device))
-            }
-        }
+        self.build(base, Source::Given(value), device)
+            .expect("given values start from no text")
     }
 }
 
@@ -303,7 +312,13 @@ mod tests {
                 ..PromptTuningConfig::default()
             });
             method.settle_tokens(counts)?;
-            Ok::<_, Error>(method.method().num_virtual_tokens().flatten())
+            Ok::<_, Error>(
+                method
+                    .method_mut()
+                    .num_virtual_tokens_mut()
+                    .copied()
+                    .flatten(),
+            )
         };
         assert_eq!(settled(Some(7), counts(None, Some(5))).unwrap(), Some(7));
         assert_eq!(settled(None, counts(Some(6), Some(5))).unwrap(), Some(6));

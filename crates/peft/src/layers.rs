@@ -17,6 +17,11 @@ impl LayerRange {
         Self([first, last])
     }
 
+    /// All layers of `base`.
+    pub(crate) fn all(base: &DecoderConfig) -> Self {
+        Self([0, base.num_hidden_layers - 1])
+    }
+
     pub(crate) fn first(self) -> usize {
         self.0[0]
     }
@@ -25,7 +30,7 @@ impl LayerRange {
         self.0[1]
     }
 
-    /// Refuses a range that `base` has not.
+    /// Refuses a range that `base` does not have.
     pub(crate) fn check(self, base: &DecoderConfig) -> Result<(), Error> {
         let [first, last] = self.0;
         let layers = base.num_hidden_layers;

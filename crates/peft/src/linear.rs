@@ -24,20 +24,21 @@ impl<B: Backend> Linear<B> {
         source: &mut Source<'_>,
         device: &B::Device,
     ) -> Self {
-        Self::starting(name, [d_in, d_out], Init::Uniform(d_in), source, device)
+        let init = [Init::Uniform(d_in); 2];
+        Self::starting(name, [d_in, d_out], init, source, device)
     }
 
-    /// The same with another start.
+    /// The same with another start of weight and bias.
     pub(crate) fn starting(
         name: &str,
         [d_in, d_out]: [usize; 2],
-        init: Init,
+        [weight, bias]: [Init<'_>; 2],
         source: &mut Source<'_>,
         device: &B::Device,
     ) -> Self {
         Self {
-            weight: source.param(&format!("{name}.weight"), [d_out, d_in], init, device),
-            bias: source.param(&format!("{name}.bias"), [d_out], init, device),
+            weight: source.param(&format!("{name}.weight"), [d_out, d_in], weight, device),
+            bias: source.param(&format!("{name}.bias"), [d_out], bias, device),
         }
     }
 
@@ -47,9 +48,4 @@ impl<B: Backend> Linear<B> {
     pub(crate) fn forward(&self, input: Tensor<B, 2>) -> Tensor<B, 2> {
         input.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze()
     }
-}
-
-/// Parameters of a layer with `d_in` inputs and `d_out` outputs.
-pub(crate) fn count([d_in, d_out]: [usize; 2]) -> usize {
-    (d_in + 1) * d_out
 }

@@ -59,12 +59,6 @@ impl BiLstmSize {
         }
     }
 
-    /// Number of parameters.
-    pub(crate) fn count(&self) -> usize {
-        let direction = |layer| 4 * self.units * (self.inputs(layer) + self.units + 2);
-        (0..self.layers).map(|layer| 2 * direction(layer)).sum()
-    }
-
     /// As PyTorch's `LSTM` shows itself.
     pub(crate) fn listing(&self, dropout: f64) -> ModuleListing {
         let (gates, units) = (4 * self.units, self.units);

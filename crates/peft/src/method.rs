@@ -1,4 +1,4 @@
-//! What every method's options can say of themselves without a backend.
+//! What every method's options can answer without a backend.
 
 use burn_peft_decoder::DecoderConfig;
 
@@ -6,13 +6,10 @@ use crate::{Error, ModuleListing};
 
 /// The options of one method.
 pub(crate) trait Method {
-    /// The name under which `type` selects it.
-    fn name(&self) -> &'static str;
-
     /// The learning rate for AdamW where none is given.
     fn default_learning_rate(&self) -> f64;
 
-    /// Checks what the types leave open, as far as it can be known without a base.
+    /// Checks the values, as far as that is possible without a base.
     fn validate(&self) -> Result<(), Error>;
 
     /// Checks what depends on the base.
@@ -20,39 +17,51 @@ pub(crate) trait Method {
         Ok(())
     }
 
-    /// How many parameters an adapter of this kind trains on a base of this size.
-    fn num_trainable(&self, base: &DecoderConfig) -> usize;
-
-    /// The modules of an adapter for a base of this size, under PEFT's names, with all that it trains.
+    /// The modules of an adapter for a base of this size, under PEFT's names, with every parameter that it
+    /// trains.
     fn modules(&self, base: &DecoderConfig) -> ModuleListing;
 
-    /// The option `num_virtual_tokens`, where the method has virtual tokens.
-    fn num_virtual_tokens(&self) -> Option<Option<usize>> {
-        None
+    /// Virtual tokens of an adapter, 0 for a method without.
+    fn num_virtual_tokens(&self) -> usize {
+        0
     }
 
-    /// The same, to be settled.
+    /// The option `num_virtual_tokens`, where the method has it: to be filled in where it was left out.
     fn num_virtual_tokens_mut(&mut self) -> Option<&mut Option<usize>> {
         None
     }
 
-    /// The text that the adapter starts from, where there is one.
-    fn init_text(&self) -> Option<&str> {
-        None
+    /// What a new adapter starts from, besides random numbers and the base.
+    fn starts_from(&self) -> StartsFrom<'_> {
+        StartsFrom::Nothing
     }
 
-    /// The labels that the adapter starts from, where there are some.
-    fn init_labels(&self) -> &[String] {
-        &[]
-    }
-
-    /// The adapter folder that the adapter starts from, where there is one.
-    fn init_from(&self) -> Option<&str> {
-        None
-    }
-
-    /// What is known to train badly, or to have no effect, in plain words.
+    /// Settings that are known to train badly, or to have no effect, a sentence each.
     fn warnings(&self, _learning_rate: f64) -> Vec<String> {
         Vec::new()
+    }
+}
+
+/// What a new adapter starts from, besides random numbers and the base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StartsFrom<'a> {
+    Nothing,
+    /// The tokens of a text.
+    Text(&'a str),
+    /// The tokens of each label.
+    Labels(&'a [String]),
+    /// The adapter in a folder.
+    Folder(&'a str),
+}
+
+impl<'a> StartsFrom<'a> {
+    /// A text, if it is there and `used`.
+    pub(crate) fn text_if(used: bool, text: Option<&'a str>) -> Self {
+        text.filter(|_| used).map_or(Self::Nothing, Self::Text)
+    }
+
+    /// The folder in place of this, if there is one.
+    pub(crate) fn or_folder(self, folder: Option<&'a str>) -> Self {
+        folder.map_or(self, Self::Folder)
     }
 }

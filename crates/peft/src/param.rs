@@ -1,4 +1,4 @@
-//! How trainable parameters are made: their names, their ids, and what they start from.
+//! How trainable parameters are made: their names, their ids, and where their values come from.
 
 use burn::{
     module::{Param, ParamId},
@@ -7,9 +7,11 @@ use burn::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use rand_distr::{Distribution, Normal};
 
+use crate::{InitTokens, base_values::BaseValues};
+
 /// The id of the trainable parameter called `name`.
 ///
-/// A hash of the name, not a random number, so that the state an optimizer kept for it finds it again
+/// It is a hash of the name, not a random number, so that the state an optimizer kept for it finds it again
 /// in another process. Names are those of PEFT's modules, such as `mlp_head.0.weight`.
 #[must_use]
 pub fn param_id(name: &str) -> ParamId {
@@ -20,22 +22,9 @@ pub fn param_id(name: &str) -> ParamId {
     ParamId::from(id)
 }
 
-/// A trainable parameter called `name`.
-pub(crate) fn trainable<B: Backend, const D: usize>(
-    name: &str,
-    value: TensorData,
-    device: &B::Device,
-) -> Param<Tensor<B, D>> {
-    // The backend's own float: f32, and f64 where gradients are checked. Without it the device's
-    // default is taken, which is f32 for `NdArray<f64>` too.
-    let dtype = B::FloatElem::dtype();
-    let value = Tensor::from_data(value.convert_dtype(dtype), (device, dtype));
-    Param::initialized(param_id(name), value.require_grad())
-}
-
-/// What a parameter starts as, unless it is given.
+/// What a parameter of a new adapter starts as.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Init {
+pub(crate) enum Init<'v> {
     /// All zeros.
     Zeros,
     /// N(0, deviation²).
@@ -43,22 +32,54 @@ pub(crate) enum Init {
     /// Uniform between ±1/√n: PyTorch's start of linear layers (n their inputs) and LSTMs (n their
     /// units).
     Uniform(usize),
+    /// These numbers, row-major.
+    Values(&'v [f32]),
 }
 
 /// Where the values of an adapter's parameters come from.
 pub(crate) enum Source<'a> {
-    /// Drawn on the host, so that every backend starts from the same numbers.
-    Random(Box<StdRng>),
-    /// Given, by name.
+    /// Nowhere: the adapter is new, and each parameter starts as its [`Init`] says.
+    New(Box<Start<'a>>),
+    /// Given, by the parameter's name.
     Given(&'a dyn Fn(&str) -> TensorData),
 }
 
-impl Source<'_> {
-    pub(crate) fn seeded(seed: u64) -> Self {
-        Self::Random(Box::new(StdRng::seed_from_u64(seed)))
+/// What the start of a new adapter may be computed from. All of it is on the host, so that every backend
+/// starts from the same numbers.
+pub(crate) struct Start<'a> {
+    pub(crate) base: &'a dyn BaseValues,
+    pub(crate) tokens: &'a InitTokens,
+    seed: u64,
+    random: StdRng,
+}
+
+impl Start<'_> {
+    /// Random numbers that follow from the seed alone, not from the parameters drawn so far.
+    pub(crate) fn fresh_random(&self) -> StdRng {
+        StdRng::seed_from_u64(self.seed)
+    }
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn new_from(base: &'a dyn BaseValues, tokens: &'a InitTokens, seed: u64) -> Self {
+        let random = StdRng::seed_from_u64(seed);
+        Self::New(Box::new(Start {
+            base,
+            tokens,
+            seed,
+            random,
+        }))
     }
 
-    /// The parameter called `name`.
+    /// What a start is computed from; `None` where the values are given.
+    pub(crate) fn start(&self) -> Option<&Start<'a>> {
+        match self {
+            Self::New(start) => Some(start),
+            Self::Given(_) => None,
+        }
+    }
+
+    /// The parameter called `name`. `init` counts for a new adapter only.
     ///
     /// # Panics
     /// If a given value has another shape.
@@ -66,22 +87,27 @@ impl Source<'_> {
         &mut self,
         name: &str,
         shape: [usize; D],
-        init: Init,
+        init: Init<'_>,
         device: &B::Device,
     ) -> Param<Tensor<B, D>> {
         let value = match self {
-            Self::Random(random) => {
-                TensorData::new(draw(shape.iter().product(), init, random), shape)
+            Self::New(start) => {
+                let values = draw(shape.iter().product(), init, &mut start.random);
+                TensorData::new(values, shape)
             }
             Self::Given(values) => values(name),
         };
         assert_eq!(value.shape.as_slice(), shape, "the shape of {name}");
-        trainable(name, value, device)
+        // The backend's own float: f32, and f64 where gradients are checked. Without it the device's
+        // default is taken, which is f32 for `NdArray<f64>` too.
+        let dtype = B::FloatElem::dtype();
+        let value = Tensor::from_data(value.convert_dtype(dtype), (device, dtype));
+        Param::initialized(param_id(name), value.require_grad())
     }
 }
 
 /// `count` numbers.
-pub(crate) fn draw(count: usize, init: Init, random: &mut StdRng) -> Vec<f32> {
+pub(crate) fn draw(count: usize, init: Init<'_>, random: &mut StdRng) -> Vec<f32> {
     match init {
         Init::Zeros => vec![0.0; count],
         Init::Normal(deviation) => {
@@ -95,5 +121,6 @@ pub(crate) fn draw(count: usize, init: Init, random: &mut StdRng) -> Vec<f32> {
                 .map(|_| random.random_range(-bound..=bound))
                 .collect()
         }
+        Init::Values(values) => values.to_vec(),
     }
 }

@@ -1,194 +1,222 @@
-//! What Prefix Tuning and P-Tuning v2 share: a table of keys and values for every layer, its layout, and
-//! what it starts from.
+//! Keys and values for every layer: a table, optionally through an MLP.
+//!
+//! With the MLP this is Prefix Tuning (Li and Liang 2021), without it P-Tuning v2 (Liu et al. 2022). An adapter
+//! folder holds the keys and values only, not the MLP.
 
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend, s};
-use burn_peft_decoder::{AttentionMask, Decoder, DecoderConfig, KvCache, LayerKv};
-use burn_peft_ops::Ops;
-use rand::{SeedableRng, rngs::StdRng};
-use serde::{Deserialize, Serialize};
+use burn::{
+    module::{Module, Param},
+    nn::{Dropout, DropoutConfig},
+    tensor::{Tensor, TensorData, activation, backend::Backend},
+};
+use burn_peft_decoder::DecoderConfig;
 
 use crate::{
-    Error, InitTokens,
-    param::{Init, draw},
+    Adapter, Error, Injection, ModuleListing,
+    least_norm::least_norm_layer,
+    linear::Linear,
+    param::{Init, Source, Start, draw},
+    prefix_shape::PrefixShape,
     virtual_tokens::cut_or_repeat,
 };
 
-/// How many heads a prefix's keys and values have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PrefixHeads {
-    /// As many as the base has key/value heads: what PEFT has where heads are grouped.
-    Kv,
-    /// As many as it has query heads: each has a prefix of its own. PEFT had this before it knew
-    /// grouped heads, and does not load it on a base that groups them.
-    Attention,
+crate::options! {
+    /// What the keys and values of a prefix start as.
+    pub enum PrefixInit {
+        /// The keys and values of random tokens.
+        SampleVocab = "sample_vocab",
+        /// Zeros. A zero key takes part in the softmax, so the start is near the bare base, not equal to it.
+        Zero = "zero",
+        /// PEFT's default, random numbers: a table of N(0, 1), and with the MLP what its random layers give.
+        Random = "random",
+        /// The keys and values of `prefix_init_text`.
+        Text = "text",
+    }
 }
 
-/// What the keys and values of a prefix start as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PrefixInit {
-    /// The keys and values of random tokens. Real ones, of whatever words, do better than random numbers
-    /// (Li and Liang 2021, §7.4).
-    SampleVocab,
-    /// All zero. A zero key takes part in the softmax: the start is near the bare base, not the base.
-    Zero,
-    /// As PyTorch starts the modules: a table of N(0, 1), and with an MLP what its random layers give.
-    Random,
-    /// The keys and values of a real text.
-    Text,
+/// What the options of either method come down to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PrefixSpec {
+    pub(crate) shape: PrefixShape,
+    /// Width of the MLP; `None` for no MLP.
+    pub(crate) hidden_size: Option<usize>,
+    pub(crate) init: PrefixInit,
+    pub(crate) dropout: f64,
 }
 
-/// The sizes of a prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PrefixShape {
-    pub(crate) tokens: usize,
-    pub(crate) layers: usize,
-    pub(crate) heads: usize,
-    pub(crate) head_dim: usize,
-}
-
-impl PrefixShape {
-    pub(crate) fn new(tokens: usize, heads: PrefixHeads, base: &DecoderConfig) -> Self {
-        Self {
-            tokens,
-            layers: base.num_hidden_layers,
-            heads: match heads {
-                PrefixHeads::Kv => base.num_key_value_heads,
-                PrefixHeads::Attention => base.num_attention_heads,
-            },
-            head_dim: base.head_dim,
-        }
-    }
-
-    /// Width of one layer's keys: PEFT's `token_dim`.
-    pub(crate) fn token_dim(&self) -> usize {
-        self.heads * self.head_dim
-    }
-
-    /// Columns of the table: a key and a value a layer.
-    pub(crate) fn columns(&self) -> usize {
-        2 * self.layers * self.token_dim()
-    }
-
-    /// A table `[tokens, columns]` as keys and values.
-    ///
-    /// PEFT's layout: a row is `[layers · 2, heads, head_dim]`; block `2i` is the key of layer `i`, block
-    /// `2i + 1` its value. Keys enter the cache as they are and are never rotated.
-    pub(crate) fn split<B: Backend>(&self, table: Tensor<B, 2>) -> Vec<LayerKv<B>> {
-        let blocks = table
-            .reshape([self.tokens, 2 * self.layers, self.heads, self.head_dim])
-            .permute([1, 2, 0, 3]); // [layers · 2, heads, tokens, head_dim]
-        let block = |index: usize| {
-            let block = blocks.clone().slice(s![index..index + 1]);
-            block.reshape([self.heads, self.tokens, self.head_dim])
+impl PrefixSpec {
+    /// Rows of the table, and the width of each.
+    fn table(&self) -> [usize; 2] {
+        let width = match self.hidden_size {
+            Some(_) => self.shape.token_dim(),
+            None => self.shape.columns(),
         };
-        (0..self.layers)
-            .map(|layer| LayerKv {
-                key: block(2 * layer),
-                value: block(2 * layer + 1),
-            })
-            .collect()
+        [self.shape.tokens, width]
     }
 
-    /// What a prefix starts as, where that does not follow from the parameters of an MLP: row-major
-    /// `[tokens, columns]`, f32, on the host.
+    /// Inputs and outputs of the linear layers of an MLP of width `hidden`.
+    fn linears(&self, hidden: usize) -> [[usize; 2]; 2] {
+        [
+            [self.shape.token_dim(), hidden],
+            [hidden, self.shape.columns()],
+        ]
+    }
+
+    /// The listing of PEFT's `PrefixEncoder`.
+    pub(crate) fn modules(&self) -> ModuleListing {
+        let embedding = ModuleListing::embedding(self.table());
+        let listing = ModuleListing::new("PrefixEncoder").child("embedding", embedding);
+        let Some(hidden) = self.hidden_size else {
+            return listing;
+        };
+        let [first, last] = self.linears(hidden).map(|l| ModuleListing::linear(l, true));
+        let transform = [first, ModuleListing::new("Tanh"), last];
+        let transform = ModuleListing::sequence("Sequential", transform);
+        listing.child("transform", transform)
+    }
+
+    /// A new adapter, or one with given values.
     ///
     /// # Errors
-    /// A text without tokens.
-    pub(crate) fn start<B: Ops>(
+    /// A text to start from that has no tokens.
+    pub(crate) fn build<B: Backend>(
         &self,
-        init: PrefixInit,
-        base: &Decoder<B>,
-        tokens: &InitTokens,
-        seed: u64,
-    ) -> Result<Vec<f32>, Error> {
-        let random = &mut StdRng::seed_from_u64(seed);
-        let count = self.tokens * self.columns();
-        Ok(match init {
-            PrefixInit::SampleVocab => {
-                let ids = tokens.sample(self.tokens, base.config().vocab_size, random);
-                self.of_tokens(base, ids)
-            }
-            PrefixInit::Zero => draw(count, Init::Zeros, random),
-            // PyTorch's start of an embedding, which is what PEFT holds the table in.
-            PrefixInit::Random => draw(count, Init::Normal(1.0), random),
-            // As PEFT's `initialize_kv_prefix_from_text` without a chat template, which refuses a text that
-            // is too short.
-            PrefixInit::Text => {
-                let ids = cut_or_repeat(&tokens.text_ids, self.tokens, "prefix_init_text")?;
-                self.of_tokens(base, ids)
-            }
+        mut source: Source<'_>,
+        device: &B::Device,
+    ) -> Result<Prefix<B>, Error> {
+        let target = source.start().map(|start| self.target(start));
+        let target = target.transpose()?.flatten();
+        let init = match (self.hidden_size, &target) {
+            // PyTorch's start of an embedding.
+            (Some(_), _) => Init::Normal(1.0),
+            (None, Some(target)) => Init::Values(target),
+            (None, None) => Init::Zeros,
+        };
+        let embedding = source.param("embedding.weight", self.table(), init, device);
+        let transform = |hidden| {
+            let target = target.as_deref();
+            self.transform(&embedding, hidden, target, &mut source, device)
+        };
+        Ok(Prefix {
+            transform: self.hidden_size.map(transform),
+            embedding,
+            dropout: DropoutConfig::new(self.dropout).init(),
+            shape: self.shape,
         })
     }
 
-    /// The keys and values that the base has for so many tokens at the start of a row.
-    fn of_tokens<B: Ops>(&self, base: &Decoder<B>, ids: Vec<u32>) -> Vec<f32> {
-        let ids: Vec<i64> = ids.into_iter().map(i64::from).collect();
-        let ids = TensorData::new(ids, [1, self.tokens]);
-        let ids = Tensor::<B, 2, Int>::from_data(ids, &base.device());
-        let mut cache = KvCache::empty(self.layers, 1);
-        let mask = AttentionMask::full(1, self.tokens);
-        let _ = base.decode(base.embed(ids), &mask, &mut cache, None);
-        let wide = |states: Tensor<B, 3>| repeat_heads(states, self.heads);
-        let layers = (0..self.layers)
-            .map(|layer| cache.row(layer, 0))
-            .map(|LayerKv { key, value }| LayerKv {
-                key: wide(key),
-                value: wide(value),
-            })
-            .collect();
-        let table = prefix_table(layers).into_data();
-        table.iter::<f32>().collect()
+    /// The keys and values to start from, row-major `[tokens, columns]`; `None` for zeros, and where the MLP
+    /// makes random ones.
+    fn target(&self, start: &Start<'_>) -> Result<Option<Vec<f32>>, Error> {
+        let (tokens, random) = (self.shape.tokens, &mut start.fresh_random());
+        let table = match self.init {
+            PrefixInit::SampleVocab => {
+                let vocab = start.base.config().vocab_size;
+                let ids = start.tokens.sample(tokens, vocab, random);
+                start.base.keys_and_values(&ids, self.shape.heads)
+            }
+            // As PEFT's `initialize_kv_prefix_from_text` without a chat template, which refuses a text that
+            // is too short.
+            PrefixInit::Text => {
+                let ids = cut_or_repeat(&start.tokens.text_ids, tokens, "prefix_init_text")?;
+                start.base.keys_and_values(&ids, self.shape.heads)
+            }
+            PrefixInit::Random if self.hidden_size.is_none() => {
+                let count = tokens * self.shape.all_columns();
+                draw(count, Init::Normal(1.0), random)
+            }
+            PrefixInit::Random | PrefixInit::Zero => return Ok(None),
+        };
+        Ok(Some(self.shape.trained_columns(&table)))
+    }
+
+    /// The MLP. Its last layer is solved for where there is a `target`.
+    fn transform<B: Backend>(
+        &self,
+        embedding: &Param<Tensor<B, 2>>,
+        hidden: usize,
+        target: Option<&[f32]>,
+        source: &mut Source<'_>,
+        device: &B::Device,
+    ) -> Transform<B> {
+        let [first, last] = self.linears(hidden);
+        let first = Linear::new("transform.0", first, source, device);
+        let solved = target.map(|target| {
+            let features = Transform::features(&first, embedding.val()).into_data();
+            let features: Vec<f64> = features.iter::<f64>().collect();
+            least_norm_layer(&features, target, self.shape.tokens)
+        });
+        let init = match (&solved, self.init) {
+            (Some([weight, bias]), _) => [Init::Values(weight), Init::Values(bias)],
+            (None, PrefixInit::Random) => [Init::Uniform(hidden); 2],
+            (None, _) => [Init::Zeros; 2],
+        };
+        Transform {
+            transform_2: Linear::starting("transform.2", last, init, source, device),
+            transform_0: first,
+        }
     }
 }
 
-/// Keys and values of every layer as the table that PEFT saves, `[tokens, layers · 2 · token_dim]`.
-///
-/// # Panics
-/// If there are no layers.
-#[must_use]
-pub fn prefix_table<B: Backend>(prefix: Vec<LayerKv<B>>) -> Tensor<B, 2> {
-    let blocks: Vec<Tensor<B, 3>> = prefix
-        .into_iter()
-        .flat_map(|LayerKv { key, value }| [key, value])
-        .map(|states| states.swap_dims(0, 1)) // [tokens, heads, head_dim]
-        .collect();
-    Tensor::stack::<4>(blocks, 1).flatten::<2>(1, 3)
+/// A prefix that trains.
+#[derive(Module, Debug)]
+pub struct Prefix<B: Backend> {
+    /// `[num_virtual_tokens, trained layers · 2 · token_dim]`; with an MLP `[num_virtual_tokens, token_dim]`.
+    embedding: Param<Tensor<B, 2>>,
+    transform: Option<Transform<B>>,
+    dropout: Dropout,
+    #[module(skip)]
+    shape: PrefixShape,
 }
 
-/// Each head as often as it takes to have `heads` of them, side by side: `[heads, tokens, head_dim]`.
-fn repeat_heads<B: Backend>(states: Tensor<B, 3>, heads: usize) -> Tensor<B, 3> {
-    let [own, tokens, head_dim] = states.dims();
-    Tensor::stack::<4>(vec![states; heads / own], 1).reshape([heads, tokens, head_dim])
+/// PEFT's `transform`: two linear layers with a tanh between them.
+#[derive(Module, Debug)]
+struct Transform<B: Backend> {
+    /// `[token_dim → encoder_hidden_size]`.
+    transform_0: Linear<B>,
+    /// `[encoder_hidden_size → layers · 2 · token_dim]`.
+    transform_2: Linear<B>,
 }
 
-/// Refuses `init_weights = "text"` without its text.
-pub(crate) fn check_init(init: PrefixInit, text: Option<&str>) -> Result<(), Error> {
-    if init == PrefixInit::Text && text.unwrap_or_default().is_empty() {
-        return Err(Error::option(
-            "prefix_init_text",
-            "`init_weights = \"text\"` needs a text",
-        ));
+impl<B: Backend> Transform<B> {
+    /// The input of the last layer, `[tokens, encoder_hidden_size]`.
+    fn features(first: &Linear<B>, table: Tensor<B, 2>) -> Tensor<B, 2> {
+        activation::tanh(first.forward(table))
     }
-    Ok(())
+
+    fn forward(&self, table: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.transform_2
+            .forward(Self::features(&self.transform_0, table))
+    }
 }
 
-/// What is known to train badly, of a prefix without an MLP.
-pub(crate) fn init_warning(init: PrefixInit, dropout: f64) -> Option<String> {
-    match init {
-        // PEFT's comparison on MetaMathQA: 18.6 % from random, 35.8 % from zero, 41.6 % from a text.
-        PrefixInit::Random => Some(
-            "a random prefix is known to train badly; `init_weights = \"sample_vocab\"` or `\"text\"` \
-             starts from real keys and values"
-                .into(),
-        ),
-        // Equal tokens get equal gradients. Only dropout tells them apart.
-        PrefixInit::Zero if dropout == 0.0 => Some(
-            "virtual tokens that all start at zero stay the same as each other, and act as one; \
-             `init_weights = \"sample_vocab\"` or some `prefix_dropout` sets them apart"
-                .into(),
-        ),
-        _ => None,
+impl<B: Backend> Prefix<B> {
+    /// An adapter without an MLP, from a table of all layers, `[num_virtual_tokens, layers · 2 · token_dim]`, in
+    /// PEFT's layout. The table's width says how many heads it has.
+    ///
+    /// # Panics
+    /// If the table is as wide as neither number of heads asks for.
+    #[must_use]
+    pub fn from_data(table: TensorData, base: &DecoderConfig, device: &B::Device) -> Self {
+        let shape = PrefixShape::of_table([table.shape[0], table.shape[1]], base)
+            .expect("a prefix has a key and a value for each layer and head");
+        let spec = PrefixSpec {
+            shape,
+            hidden_size: None,
+            init: PrefixInit::Zero,
+            dropout: 0.0,
+        };
+        let given = Source::Given(&|_| table.clone());
+        spec.build(given, device)
+            .expect("given values start from no text")
+    }
+}
+
+impl<B: Backend> Adapter<B> for Prefix<B> {
+    fn inject(&self) -> Injection<B> {
+        let mut table = self.embedding.val();
+        if let Some(transform) = &self.transform {
+            table = transform.forward(table);
+        }
+        Injection::Prefix(self.shape.split(self.dropout.forward(table)))
     }
 }

@@ -1,13 +1,10 @@
-//! What the methods with virtual tokens share: how many there are, and the numbers they start from.
+//! What the methods with virtual tokens share: checks of their options, and the numbers they start from.
 
-use burn::tensor::{Int, Tensor, TensorData};
-use burn_peft_decoder::Decoder;
-use burn_peft_ops::Ops;
 use rand::{Rng, rngs::StdRng};
 
-use crate::Error;
+use crate::{Error, base_values::BaseValues};
 
-/// Virtual tokens where neither options, template nor text say how many.
+/// Virtual tokens where neither options, template nor text says how many.
 // Lester et al. 2021, §3.2: beyond 20 tokens only small gains.
 pub(crate) const DEFAULT_TOKENS: usize = 20;
 
@@ -23,7 +20,7 @@ pub struct InitTokens {
 }
 
 impl InitTokens {
-    /// `count` random tokens of a vocabulary, of which those beyond the tokenizer's are none.
+    /// `count` random tokens that the tokenizer has, of a table of `vocab` rows.
     pub(crate) fn sample(&self, count: usize, vocab: usize, random: &mut StdRng) -> Vec<u32> {
         let known = match self.known_ids {
             0 => vocab,
@@ -35,15 +32,15 @@ impl InitTokens {
     }
 }
 
-/// Refuses a prompt without tokens.
-pub(crate) fn check_count(num_virtual_tokens: Option<usize>) -> Result<(), Error> {
-    match num_virtual_tokens {
-        Some(0) => Err(Error::option("num_virtual_tokens", "it must be at least 1")),
+/// Refuses a size of zero.
+pub(crate) fn check_at_least_1(name: &'static str, size: Option<usize>) -> Result<(), Error> {
+    match size {
+        Some(0) => Err(Error::option(name, "it must be at least 1")),
         _ => Ok(()),
     }
 }
 
-/// Refuses a dropout that is no probability below 1.
+/// Refuses a dropout outside 0 to 1.
 pub(crate) fn check_dropout(name: &'static str, dropout: f64) -> Result<(), Error> {
     match (0.0..1.0).contains(&dropout) {
         true => Ok(()),
@@ -64,20 +61,27 @@ pub(crate) fn cut_or_repeat(
 }
 
 /// Root mean square of the embedding table, from at most 4,096 of its rows, evenly spread.
-pub(crate) fn embedding_spread<B: Ops>(base: &Decoder<B>) -> f64 {
+pub(crate) fn embedding_spread(base: &dyn BaseValues) -> f64 {
     let vocab = base.config().vocab_size;
     let rows: Vec<u32> = (0..vocab as u32).step_by(vocab.div_ceil(4096)).collect();
-    let values = embeddings_of(base, &rows);
+    let values = base.embeddings(&rows);
     let squares: f64 = values.iter().map(|value| f64::from(value * value)).sum();
     (squares / values.len() as f64).sqrt()
 }
 
-/// Rows of the embedding table, on the host and in f32, row-major `[ids, d_model]`.
-pub(crate) fn embeddings_of<B: Ops>(base: &Decoder<B>, ids: &[u32]) -> Vec<f32> {
-    let ids: Vec<i64> = ids.iter().map(|id| i64::from(*id)).collect();
-    let count = ids.len();
-    let ids = TensorData::new(ids, [1, count]);
-    let ids = Tensor::<B, 2, Int>::from_data(ids, &base.device());
-    let rows = base.embed(ids).into_data();
-    rows.iter::<f32>().collect()
+/// The mean of the embeddings of a label's tokens, `[d_model]`. `option` names the labels.
+pub(crate) fn mean_embedding(
+    base: &dyn BaseValues,
+    ids: &[u32],
+    option: &'static str,
+) -> Result<Vec<f32>, Error> {
+    if ids.is_empty() {
+        let reason = "the tokenizer makes no token of one of the labels";
+        return Err(Error::option(option, reason));
+    }
+    let rows = base.embeddings(ids);
+    let width = base.config().hidden_size;
+    let sum = |column: usize| rows.iter().skip(column).step_by(width).sum::<f32>();
+    let mean = (0..width).map(|column| sum(column) / ids.len() as f32);
+    Ok(mean.collect())
 }

@@ -1,20 +1,18 @@
 //! `run.toml`: one run as typed values.
 //!
-//! The keys and their defaults stand in `sections`, those of `[method]` beside the methods in
+//! `sections` declares the keys and their defaults; those of `[method]` are declared beside the methods in
 //! burn-peft. This file joins the sections and writes the resolved configuration back; `load` reads
 //! files and `--set` overrides, `document` says where a fault stands, `validate` checks values.
 
 mod document;
 mod load;
-mod section;
 mod sections;
 mod validate;
 
-pub use document::method_keys;
 pub use load::Override;
 pub use sections::{
     BaseDtype, DataConfig, GradientCheckpointing, LrSchedulerType, ModelConfig, OptimizerKind,
-    OutputConfig, TrainConfig,
+    OutputConfig, SECTIONS, TrainConfig, options_of,
 };
 
 use burn_peft::MethodConfig;

@@ -64,7 +64,7 @@ pub use checkpoint::{BestEval, Checkpoint, TrainerState};
 pub use complete::{PromptRow, complete, left_padded, prompts_and_references, stop_ids};
 pub use config::{
     BaseDtype, DataConfig, GradientCheckpointing, LrSchedulerType, ModelConfig, OptimizerKind,
-    OutputConfig, Override, RunConfig, TrainConfig, method_keys,
+    OutputConfig, Override, RunConfig, SECTIONS, TrainConfig, options_of,
 };
 pub use error::Error;
 pub use evaluate::{Evaluation, ExampleLoss, evaluate};

@@ -17,7 +17,7 @@ use crate::{backend::Job, builtin, output, progress::Progress, source::ModelSour
 
 /// Arguments of `train`. All of them can be set in run.toml; the command line takes precedence.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = super::method_help::OPTIONS)]
+#[command(after_long_help = super::method_help::options())]
 pub(crate) struct Args {
     /// Configuration file (run.toml).
     #[arg(long, value_name = "FILE")]

@@ -7,10 +7,8 @@ use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::{DataConfig, ModelConfig, OutputConfig, TrainConfig};
+use super::{SECTIONS, options_of};
 use crate::Error;
-
-const SECTIONS: [&str; 5] = ["model", "method", "data", "train", "output"];
 
 /// Sections of keys, and where each of them came from.
 pub(super) struct Document {
@@ -74,40 +72,29 @@ impl Document {
         self.places.get(key).cloned().unwrap_or_default()
     }
 
-    /// The method's name, checked.
-    fn method(&self) -> Result<&str, Error> {
-        let default = MethodConfig::default().name();
-        let Some(value) = self
-            .sections
-            .get("method")
-            .and_then(|table| table.get("type"))
-        else {
-            return Ok(default);
+    /// The method that `type` selects, with its default options.
+    fn method(&self) -> Result<MethodConfig, Error> {
+        let table = self.sections.get("method");
+        let Some(value) = table.and_then(|table| table.get("type")) else {
+            return Ok(MethodConfig::default());
         };
-        let place = || self.place_of("method.type");
-        let name = value.as_str().unwrap_or_default();
-        if MethodConfig::NAMES.contains(&name) {
-            return Ok(name);
-        }
-        Err(Error::UnknownMethod {
-            place: place(),
+        let method = value.as_str().and_then(MethodConfig::named);
+        method.ok_or_else(|| Error::UnknownMethod {
+            place: self.place_of("method.type"),
             found: value.to_string(),
             known: MethodConfig::NAMES.join(", "),
         })
     }
 
-    /// Refuses sections and keys that there are not.
+    /// Refuses unknown sections and keys.
     pub(super) fn check_keys(&self) -> Result<(), Error> {
         let method = self.method()?;
         for (section, table) in &self.sections {
-            let known = keys_of(section, method)
+            let known = keys_of(section, &method)
                 .ok_or_else(|| unknown_section(self.place_of(section), section))?;
-            for key in table.keys() {
-                let is_type = section == "method" && key == "type";
-                if !is_type && !known.contains(key) {
-                    let place = self.place_of(&format!("{section}.{key}"));
-                    return Err(unknown_key(place, section, key, method));
-                }
+            if let Some(key) = table.keys().find(|key| !known.contains(&key.as_str())) {
+                let place = self.place_of(&format!("{section}.{key}"));
+                return Err(unknown_key(place, section, key, &method));
             }
         }
         Ok(())
@@ -120,7 +107,7 @@ impl Document {
         };
         let mut base = Table::new();
         if name == "method" {
-            base.insert("type".into(), self.method()?.into());
+            base.insert("type".into(), self.method()?.name().into());
         }
         let read = |keys: &mut dyn Iterator<Item = (&String, &Value)>| {
             let mut table = base.clone();
@@ -161,37 +148,16 @@ fn in_words(message: &str) -> String {
         .fold(message, |text, (from, to)| text.replace(from, to))
 }
 
-/// The keys of a section besides `type`; `None` for an unknown section.
-fn keys_of(section: &str, method: &str) -> Option<Vec<String>> {
-    let keys = match section {
-        "model" => ModelConfig::FIELDS,
-        "data" => DataConfig::FIELDS,
-        "train" => TrainConfig::FIELDS,
-        "output" => OutputConfig::FIELDS,
-        "method" => return Some(method_keys(method)),
-        _ => return None,
-    };
-    Some(keys.iter().map(|key| (*key).to_owned()).collect())
+/// The keys of a section; `None` for an unknown section.
+fn keys_of(section: &str, method: &MethodConfig) -> Option<Vec<&'static str>> {
+    let options = options_of(section, method)?;
+    Some(options.into_iter().map(|option| option.name).collect())
 }
 
-/// The options of a method, besides `type`. They are known to its struct only, which lists them, in backticks, when
-/// it refuses a key that no struct can have.
-#[must_use]
-pub fn method_keys(method: &str) -> Vec<String> {
-    let mut table = Table::new();
-    table.insert("type".into(), method.into());
-    table.insert(String::new(), true.into());
-    let refusal = match Value::Table(table).try_into::<MethodConfig>() {
-        Ok(_) => return Vec::new(),
-        Err(error) => error.message().to_owned(),
-    };
-    let (_, expected) = refusal.split_once(", expected ").unwrap_or_default();
-    let quoted = expected.split('`').skip(1).step_by(2);
-    quoted.map(str::to_owned).collect()
-}
-
-fn has_key(section: &str, method: &str, key: &str) -> bool {
-    keys_of(section, method).is_some_and(|keys| keys.iter().any(|known| known == key))
+/// The section that has this key.
+fn home_of(key: &str, method: &MethodConfig) -> Option<&'static str> {
+    let has_key = |section: &&str| keys_of(section, method).is_some_and(|keys| keys.contains(&key));
+    SECTIONS.into_iter().find(has_key)
 }
 
 fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -201,11 +167,7 @@ fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&
 }
 
 fn unknown_section(place: String, name: &str) -> Error {
-    let method = MethodConfig::default().name();
-    let home = SECTIONS
-        .into_iter()
-        .find(|section| has_key(section, method, name));
-    let hint = match home {
+    let hint = match home_of(name, &MethodConfig::default()) {
         Some(section) => format!("`{name}` belongs in [{section}]"),
         None => format!(
             "did you mean [{}]?",
@@ -219,18 +181,15 @@ fn unknown_section(place: String, name: &str) -> Error {
     }
 }
 
-fn unknown_key(place: String, section: &str, key: &str, method: &str) -> Error {
-    let home = SECTIONS
-        .into_iter()
-        .find(|other| has_key(other, method, key));
+fn unknown_key(place: String, section: &str, key: &str, method: &MethodConfig) -> Error {
     let known = keys_of(section, method).unwrap_or_default();
-    let hint = match (home, nearest(key, known.iter().map(String::as_str))) {
+    let hint = match (home_of(key, method), nearest(key, known)) {
         (Some(home), _) => format!("it belongs in [{home}]"),
         (None, Some(near)) => format!("did you mean `{near}`?"),
         (None, None) => "this section has no keys".into(),
     };
     let section = match section {
-        "method" => format!("[method] of type {method}"),
+        "method" => format!("[method] of type {}", method.name()),
         other => format!("[{other}]"),
     };
     Error::UnknownKey {
@@ -238,27 +197,5 @@ fn unknown_key(place: String, section: &str, key: &str, method: &str) -> Error {
         section,
         key: key.into(),
         hint,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_keys_of_every_method_are_found() {
-        for method in MethodConfig::NAMES {
-            let keys = method_keys(method);
-            let own = match *method {
-                "bitfit" => "target_modules",
-                _ => "num_virtual_tokens",
-            };
-            assert!(keys.iter().any(|key| key == own), "{method}: {keys:?}");
-        }
-        let prompt = method_keys("prompt-tuning");
-        assert!(
-            prompt.iter().any(|key| key == "prompt_tuning_init_text"),
-            "{prompt:?}"
-        );
     }
 }

@@ -1,52 +1,57 @@
 //! `[model]`, `[data]`, `[train]` and `[output]`: their keys, and the defaults beside them.
 //!
-//! Where Hugging Face's `TrainingArguments` has the key, its name is theirs, and so is its default
-//! unless a comment says otherwise ("HF" below).
+//! Where Hugging Face's `TrainingArguments` has the key, its name is theirs. Its default is, too, where the
+//! source is "transformers".
 
 use std::fmt;
 use std::path::PathBuf;
 
 use burn::tensor::DType;
+use burn_peft::{Choice, MethodConfig, OptionDoc, OptionType, options};
 use burn_peft_data::Template;
 use serde::{Deserialize, Serialize};
 
-use super::section::section;
+/// The sections of run.toml.
+pub const SECTIONS: [&str; 5] = ["model", "method", "data", "train", "output"];
 
-section! {
+/// What there is to say about each key of a section, in the order in which they are declared. `[method]` has those
+/// of `method`. `None` for an unknown section.
+#[must_use]
+pub fn options_of(section: &str, method: &MethodConfig) -> Option<Vec<OptionDoc>> {
+    Some(match section {
+        "model" => ModelConfig::options(),
+        "method" => [vec![MethodConfig::type_option()], method.options()].concat(),
+        "data" => DataConfig::options(),
+        "train" => TrainConfig::options(),
+        "output" => OutputConfig::options(),
+        _ => return None,
+    })
+}
+
+options! {
     /// `[model]`: the frozen base.
     pub struct ModelConfig {
-        /// A folder in Hugging Face layout or a hub id; absent: the built-in model.
+        /// A folder in Hugging Face layout or a hub id.
         pub path: Option<String> = None,
-        /// Branch, tag or commit of a hub id.
+            shown as "the built-in model";
+        /// Branch, tag or commit of a hub id. Only beside `path`.
         pub revision: Option<String> = None,
-        /// Element type in which the base is loaded; absent: bf16 on CUDA, f32 elsewhere.
+            shown as "`\"main\"`";
+        /// Element type in which the base is loaded. What trains is always f32.
         pub dtype: Option<BaseDtype> = None,
+            shown as "`\"bf16\"` on CUDA, `\"f32\"` elsewhere";
     }
 }
 
-/// Element types of the frozen base. What trains is always f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BaseDtype {
-    /// 32-bit floats.
-    F32,
-    /// bfloat16.
-    Bf16,
-    /// 16-bit floats.
-    F16,
-}
-
-impl BaseDtype {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::F32, Self::Bf16, Self::F16];
-
-    /// As it is written in run.toml and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-            Self::F16 => "f16",
-        }
+options! {
+    /// Element types of the frozen base. What trains is always f32.
+    pub enum BaseDtype {
+        /// 32-bit floats.
+        F32 = "f32",
+        /// bfloat16.
+        Bf16 = "bf16",
+        /// 16-bit floats.
+        F16 = "f16",
     }
 }
 
@@ -60,127 +65,136 @@ impl From<BaseDtype> for DType {
     }
 }
 
-section! {
-    /// `[data]`: the files and how rows become batches.
+options! {
+    /// `[data]`: the files, and how rows become batches.
     pub struct DataConfig {
-        /// Training rows (JSON Lines); absent: the built-in task.
+        /// Rows to train on, JSON Lines.
         pub train: Option<PathBuf> = None,
+            shown as "the built-in task";
         /// Rows to evaluate on while training.
-        pub valid: Option<PathBuf> = None,
-        /// Rows to evaluate on once, after training.
-        pub test: Option<PathBuf> = None,
-        /// Tokens a row may have; longer ones are cut.
-        // TRL's SFTConfig.
+        pub valid: Option<PathBuf> = None;
+        /// Rows to score before and after training. Without them, `valid` is scored.
+        pub test: Option<PathBuf> = None;
+        /// Tokens that a row may have. Longer rows are cut.
         pub max_length: usize = 1024,
-        /// Pads the width of a batch to a multiple of this many tokens.
+            source "TRL's `SFTConfig`";
+        /// Rounds the width of a batch up to a multiple of so many tokens, so that a GPU meets few shapes.
         // A few widths keep a GPU from tuning its kernels for every length; a CPU only pays for the padding.
-        pub pad_to_multiple_of: Option<usize> = None,
-        /// The order of a row's fields, and where virtual tokens stand between them; absent: in front.
+        pub pad_to_multiple_of: Option<usize> = None;
+        /// The order of a row's fields and of virtual tokens between them, as in
+        /// `"{prompt:3} {input} {prompt:3} {completion}"`.
         pub template: Option<Template> = None,
+            shown as "virtual tokens in front of the row",
+            kind "text";
     }
 }
 
-section! {
+options! {
     /// `[train]`: optimisation, logging and saving.
     ///
-    /// A *step* is one optimizer update, over
+    /// A *step* is one update of the optimizer, over
     /// `per_device_train_batch_size · gradient_accumulation_steps` rows.
     pub struct TrainConfig {
         /// Rows of a micro-batch.
-        // HF.
         pub per_device_train_batch_size: usize = 8,
+            source "transformers";
         /// Rows of an evaluation batch.
-        // HF.
         pub per_device_eval_batch_size: usize = 8,
+            source "transformers";
         /// Micro-batches of a step.
-        // HF.
         pub gradient_accumulation_steps: usize = 1,
-        /// Passes over the training rows; a part of one is allowed.
-        // HF.
+            source "transformers";
+        /// Passes over the training rows. May be a fraction.
         pub num_train_epochs: f64 = 3.0,
-        /// Steps of the run, in place of `num_train_epochs`; -1: not set.
-        // HF.
+            source "transformers";
+        /// Steps of the run, in place of `num_train_epochs`. -1 for none.
         pub max_steps: i64 = -1,
-        /// The highest learning rate; absent: [`MethodConfig::default_learning_rate`](burn_peft::MethodConfig::default_learning_rate).
-        // HF's 5e-5 is meant for full fine-tuning; prompts do not move at that rate (peft#2815).
+            source "transformers";
+        /// The highest learning rate.
+        // Prompts do not move at the rate of transformers (peft#2815).
         pub learning_rate: Option<f64> = None,
+            shown as "the method's: 5e-3 for p-tuning-v2, 1e-3 for the others",
+            source "the method's page. transformers has 5e-5, for whole models";
         /// The shape of the learning rate after the warm-up.
-        // HF.
         pub lr_scheduler_type: LrSchedulerType = LrSchedulerType::Linear,
+            source "transformers";
         /// Share of the run's steps over which the rate rises from 0.
-        // HF.
         pub warmup_ratio: f64 = 0.0,
-        /// Steps over which the rate rises from 0; above 0 it goes before `warmup_ratio`.
-        // HF.
+            source "transformers";
+        /// Steps over which the rate rises from 0. Above 0 it goes before `warmup_ratio`.
         pub warmup_steps: usize = 0,
-        /// Weight decay: each step takes this times the learning rate off a parameter, whatever its
-        /// gradient.
-        // HF. AdamW's is decoupled by definition; Adafactor's is, too, in transformers.
+            source "transformers";
+        /// Each step takes this times the learning rate off a parameter, whatever its gradient.
+        // AdamW's is decoupled by definition; Adafactor's is, too, in transformers.
         pub weight_decay: f64 = 0.0,
-        /// Gradients are scaled down to this global norm; 0: they are not.
-        // HF.
+            source "transformers";
+        /// The gradients are scaled down to this joint norm. 0 leaves them as they are.
         pub max_grad_norm: f64 = 1.0,
+            source "transformers";
         /// Decay of AdamW's first moment.
-        // HF; Kingma & Ba 2015, algorithm 1.
         pub adam_beta1: f64 = 0.9,
+            source "transformers; Kingma and Ba 2015, algorithm 1";
         /// Decay of AdamW's second moment.
-        // HF; Kingma & Ba 2015, algorithm 1.
         pub adam_beta2: f64 = 0.999,
-        /// Added to the root of AdamW's second moment.
-        // HF; Kingma & Ba 2015, algorithm 1. Burn's own default is 1e-5.
+            source "transformers; Kingma and Ba 2015, algorithm 1";
+        /// A number added to the root of AdamW's second moment.
+        // Burn's own default is 1e-5.
         pub adam_epsilon: f64 = 1e-8,
-        /// Steps between two logged records, each the mean over them.
-        // HF has 500: a run of an adapter is often shorter than that.
+            source "transformers; Kingma and Ba 2015, algorithm 1";
+        /// Steps between two logged records. Each is the mean over them.
         pub logging_steps: usize = 10,
-        /// Steps between two evaluations; absent: at the end of each epoch. The end of the run always has one.
+            source "this project: adapters are often trained for fewer steps than the 500 of transformers";
+        /// Steps between two evaluations. The end of the run always has one.
         pub eval_steps: Option<usize> = None,
+            shown as "the steps of an epoch";
         /// Steps between two checkpoints. The end of the run always has one.
-        // HF.
         pub save_steps: usize = 500,
-        /// Checkpoints kept, the newest ones; absent: all.
-        // HF.
+            source "transformers";
+        /// How many checkpoints are kept, the newest ones.
         pub save_total_limit: Option<usize> = None,
-        /// Seed of the adapter's start and of the order of the rows.
-        // HF.
+            shown as "all",
+            source "transformers";
+        /// Random seed: of the adapter's start and of the order of the rows.
         pub seed: u64 = 42,
-        /// Also writes texts for the held-out rows before and after, and scores them.
-        // HF's Seq2SeqTrainingArguments. On a large model that takes longer than the losses.
+            source "transformers";
+        /// Whether texts are also generated and scored for the held-out rows, before and after.
+        // On a large model that takes longer than the losses.
         pub predict_with_generate: bool = false,
-        /// Puts rows of like length into one batch.
-        // HF.
+            source "transformers (`Seq2SeqTrainingArguments`)";
+        /// Whether rows of similar length are put into one batch.
         pub group_by_length: bool = false,
-        /// Whether only each layer's input is kept for the backward pass and the layer is computed again
-        /// there: `true`, `false`, or `"auto"`, where a step would not fit the memory otherwise.
-        // HF has true and false. The gradients are the same up to rounding, so the choice is about memory only.
+            source "transformers";
+        /// Whether a step keeps only each layer's input and computes the layer again in the backward pass.
+        // The gradients are the same up to rounding, so the choice is about memory only.
         pub gradient_checkpointing: GradientCheckpointing = GradientCheckpointing::Auto,
+            source "this project. transformers has `true` and `false`";
         /// The optimizer.
-        // HF's default, by its short name.
         pub optim: OptimizerKind = OptimizerKind::AdamW,
+            source "transformers, where it is `\"adamw_torch\"`";
     }
 }
 
-/// The shape of the learning rate after the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LrSchedulerType {
-    /// Straight down to 0 at the last step.
-    Linear,
-    /// Half a cosine down to 0 at the last step.
-    Cosine,
-    /// Stays.
-    #[serde(alias = "constant_with_warmup")]
-    Constant,
+options! {
+    /// The shape of the learning rate after the warm-up.
+    pub enum LrSchedulerType {
+        /// Straight down to 0 at the last step.
+        Linear = "linear",
+        /// Half a cosine down to 0 at the last step.
+        Cosine = "cosine",
+        /// The highest rate to the end.
+        Constant = "constant" | "constant_with_warmup",
+    }
 }
 
-/// When layers are computed again in the backward pass.
+/// Whether layers are computed again in the backward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "BoolOrAuto", into = "BoolOrAuto")]
 pub enum GradientCheckpointing {
-    /// `true`.
+    /// In every step.
     Always,
-    /// `false`.
+    /// In no step.
     Never,
-    /// `"auto"`: where a step's estimate exceeds the memory; on a GPU, whose memory Burn does not tell, never.
+    /// Where a step would not fit the memory otherwise. On a GPU, whose memory Burn does not tell, in no step.
     Auto,
 }
 
@@ -218,32 +232,40 @@ impl From<GradientCheckpointing> for BoolOrAuto {
     }
 }
 
-/// The optimizers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerKind {
-    /// Adam with decoupled weight decay (Loshchilov & Hutter 2019).
-    #[serde(alias = "adamw_torch")]
-    AdamW,
-    /// Adafactor with a given rate and no first moment (Shazeer & Stern 2018), as in Lester et al. 2021.
-    // Its constants are the paper's and have no keys, as in HF.
-    Adafactor,
+impl OptionType for GradientCheckpointing {
+    fn kind() -> String {
+        "`true`, `false` or `\"auto\"`".into()
+    }
+
+    fn choices() -> Vec<Choice> {
+        let help = "where a step would not fit the memory otherwise; on a GPU, whose memory Burn does not \
+                    tell, in no step.";
+        vec![Choice::new("auto", &[help])]
+    }
+}
+
+options! {
+    /// The optimizers.
+    pub enum OptimizerKind {
+        /// Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+        AdamW = "adamw" | "adamw_torch",
+        /// Adafactor with a given rate and no first moment (Shazeer and Stern 2018), as in Lester et al. 2021.
+        // Its constants are the paper's and have no keys, as in transformers.
+        Adafactor = "adafactor",
+    }
 }
 
 impl fmt::Display for OptimizerKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::AdamW => "adamw",
-            Self::Adafactor => "adafactor",
-        })
+        formatter.write_str(self.name())
     }
 }
 
-section! {
+options! {
     /// `[output]`: where the run leaves its files.
     pub struct OutputConfig {
-        /// The folder of the adapter, its checkpoints and its curves; absent: `runs/METHOD`, or
-        /// whatever the one who starts the run chooses.
+        /// The folder of the adapter, its checkpoints and its curves.
         pub dir: Option<PathBuf> = None,
+            shown as "`runs/METHOD`, or the first free of `runs/METHOD-2`, …";
     }
 }
