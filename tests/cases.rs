@@ -8,7 +8,7 @@ use burn::{
     tensor::{TensorData, backend::Backend},
 };
 use burn_peft::{AnyAdapter, BitFit, BitFitConfig, LayerModule, MethodConfig, PeftModel};
-use burn_peft_decoder::DecoderConfig;
+use burn_peft_decoder::{Checkpoint, DecoderConfig};
 use burn_peft_format::{AdapterFolder, adapter_from_folder, parse_beft_bias_name};
 use serde::Deserialize;
 use serde_json::{Value, json};
