@@ -51,7 +51,7 @@ pub fn describe(
         (MethodConfig::PTuningV2(config), Landing::Prefix(tokens)) => {
             MethodOptions::PrefixTuning(prefix(config.init_weights, None, tokens))
         }
-        (_, landing) => landing.into(),
+        (_, landing) => MethodOptions::of(landing),
     }
 }
 

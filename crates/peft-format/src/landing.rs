@@ -26,9 +26,9 @@ use crate::{Error, Problem};
 /// Tensor name → the shapes that it may have.
 type Shapes = BTreeMap<String, Vec<Vec<usize>>>;
 
-/// The method that PEFT has for what lands there, with PEFT's defaults for the rest.
-impl From<Landing<'_>> for MethodOptions {
-    fn from(landing: Landing<'_>) -> Self {
+impl MethodOptions {
+    /// The method that PEFT has for what lands there, with PEFT's defaults for the rest.
+    pub fn of(landing: Landing<'_>) -> Self {
         match landing {
             Landing::Prompt(tokens) => Self::PromptTuning(PromptTuningOptions::new(tokens.clone())),
             Landing::Prefix(tokens) => Self::PrefixTuning(PrefixTuningOptions::new(tokens.clone())),
@@ -39,7 +39,7 @@ impl From<Landing<'_>> for MethodOptions {
 
 impl AdapterFolder {
     /// The folder of what `adapter` injects. `describe` names the method and its fields:
-    /// [`MethodOptions::from`] the landing is one that PEFT loads. `base_name` is a hub id or a path; `None` for
+    /// [`MethodOptions::of`] is a description that PEFT loads. `base_name` is a hub id or a path; `None` for
     /// a base that PEFT cannot load by name.
     ///
     /// # Errors

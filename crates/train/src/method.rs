@@ -69,7 +69,7 @@ pub trait Method {
     /// How the adapter's folder describes what the adapter injects. By default a prompt is saved as `PROMPT_TUNING`, a
     /// prefix as `PREFIX_TUNING` and biases as `BEFT`, which PEFT loads. `base_name` is the base's hub id or path.
     fn describe(&self, landing: Landing<'_>, _base_name: Option<&str>) -> MethodOptions {
-        landing.into()
+        MethodOptions::of(landing)
     }
 
     /// `[method]` of the `run.toml` that the run writes; by default its name alone.
@@ -82,4 +82,57 @@ pub trait Method {
 struct Name<'a> {
     #[serde(rename = "type")]
     name: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use burn_peft::{MethodConfig, NoAdapter};
+    use burn_peft_decoder::DecoderConfig;
+    use burn_peft_format::VirtualTokenOptions;
+
+    use super::*;
+    use crate::RunConfig;
+
+    struct Own;
+
+    impl Method for Own {
+        type Adapter<B: Backend> = NoAdapter<B>;
+
+        fn name(&self) -> &str {
+            "own"
+        }
+
+        fn init<B: Ops>(&self, _start: Start<'_, B>) -> Result<NoAdapter<B>, Error> {
+            Ok(NoAdapter::default())
+        }
+    }
+
+    #[test]
+    fn run_toml_names_a_method_of_ones_own() {
+        let text = RunConfig::default().to_toml_of(&Own.settings()).unwrap();
+        assert!(text.contains("[method]\ntype = \"own\"\n\n"), "{text}");
+        let error = RunConfig::parse(&text, "run.toml", &[]).unwrap_err();
+        assert!(error.to_string().contains("`own`"), "{error}");
+    }
+
+    #[test]
+    fn run_toml_has_every_option_of_a_method_of_burn_peft() {
+        let config = RunConfig::default();
+        let text = config.to_toml_of(&config.method.settings()).unwrap();
+        assert_eq!(RunConfig::parse(&text, "run.toml", &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn what_a_method_does_not_say_follows_from_where_it_lands() {
+        let base = DecoderConfig::named("qwen2.5-0.5b").unwrap();
+        let tokens = VirtualTokenOptions::prompt(3, &base);
+        let found = Own.describe(Landing::Prompt(&tokens), None);
+        assert_eq!(found.peft_type(), "PROMPT_TUNING");
+        let found = Own.describe(Landing::Prefix(&tokens), None);
+        assert_eq!(found.peft_type(), "PREFIX_TUNING");
+        // A method of burn-peft with an adapter that lands elsewhere is described by where it lands, too.
+        let method = MethodConfig::default();
+        let found = Method::describe(&method, Landing::Prefix(&tokens), None);
+        assert_eq!(found.peft_type(), "PREFIX_TUNING");
+    }
 }

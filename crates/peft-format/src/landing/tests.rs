@@ -4,7 +4,9 @@ use super::*;
 use crate::beft::{TargetModules, beft_bias_name};
 use crate::test_support::{base, folder};
 use crate::{PTuningOptions, VirtualTokenOptions};
-use burn_peft::LayerModule;
+use burn::tensor::TensorData;
+use burn_flex::Flex;
+use burn_peft::{LayerModule, NoAdapter};
 
 fn prompt(tensors: &[(&str, &[usize])]) -> AdapterFolder {
     let tokens = VirtualTokenOptions::prompt(3, &base());
@@ -239,4 +241,38 @@ BitFit(
 )
 ";
     assert_eq!(found.to_string(), expected);
+}
+
+#[test]
+fn an_adapter_is_saved_by_what_it_injects_and_read_again() {
+    let (base, device) = (base(), Default::default());
+    let numbers = |count: usize| (0..count).map(|i| i as f32).collect::<Vec<_>>();
+    let table = |shape: [usize; 2]| TensorData::new(numbers(shape[0] * shape[1]), shape);
+    let delta = TensorData::new(numbers(12), [12]);
+    let deltas = [(1, LayerModule::KProj, delta)];
+    for (adapter, peft_type) in [
+        (
+            AnyAdapter::PromptTuning(PromptTuning::from_data(table([3, 24]), &device)),
+            "PROMPT_TUNING",
+        ),
+        (
+            AnyAdapter::PTuningV2(PTuningV2::from_data(table([3, 48]), &base, &device)),
+            "PREFIX_TUNING",
+        ),
+        (
+            AnyAdapter::BitFit(BitFit::from_data(deltas, &base, &device)),
+            "BEFT",
+        ),
+    ] {
+        let save = |adapter: &AnyAdapter<Flex>| {
+            AdapterFolder::from_adapter(adapter, &base, None, MethodOptions::of).unwrap()
+        };
+        let folder = save(&adapter);
+        assert_eq!(folder.config.method.peft_type(), peft_type);
+        let again = adapter_from_folder(&folder, &base, Path::new("a"), &device).unwrap();
+        assert_eq!(save(&again), folder, "{peft_type}");
+    }
+    let nothing = NoAdapter::<Flex>::default();
+    let error = AdapterFolder::from_adapter(&nothing, &base, None, MethodOptions::of);
+    assert!(matches!(error, Err(Error::NothingToSave)));
 }
