@@ -25,12 +25,12 @@ pub fn folder_from_adapter<B: Backend, A: Adapter<B>>(
     base_name: Option<&str>,
 ) -> Result<AdapterFolder, Error> {
     AdapterFolder::from_adapter(adapter, base, base_name, |landing| {
-        describe(method, landing, base_name)
+        method_options(method, landing, base_name)
     })
 }
 
 /// The fields of an adapter that was trained with the options `method` and lands there.
-pub fn describe(
+pub fn method_options(
     method: &MethodConfig,
     landing: Landing<'_>,
     base_name: Option<&str>,

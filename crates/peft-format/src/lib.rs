@@ -75,7 +75,7 @@ mod virtual_tokens;
 pub use beft::{TargetModules, parse_beft_bias_name};
 pub use card::ModelCard;
 pub use config::{AdapterConfig, PEFT_VERSION, TaskType};
-pub use describe::{describe, folder_from_adapter};
+pub use describe::{folder_from_adapter, method_options};
 pub use error::{Error, Problem};
 pub use export::PROMPT_EMBEDS_FILE;
 pub use folder::{AdapterFolder, CARD_FILE, CONFIG_FILE, WEIGHTS_FILE};

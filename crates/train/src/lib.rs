@@ -1,12 +1,13 @@
 //! Training and evaluation: loss, step, run configuration, and the learning strategy that plugs into
 //! burn-train.
 //!
-//! [`RunConfig`] reads `run.toml`; [`Plan`] does its arithmetic; [`fit`] trains a model step by step
-//! with burn-train's `Learner`, logs, evaluates, saves, and goes on from a [`Checkpoint`].
+//! [`RunConfig`] reads `run.toml`, and [`run`] does what it says, from rows to an adapter folder. [`run_method`] does
+//! the same for a [`Method`] of your own. Underneath, [`Plan`] does the arithmetic of a run, and [`fit`] trains a model
+//! step by step with burn-train's `Learner`, logs, evaluates, saves, and goes on from a [`Checkpoint`].
 //!
 //! # What it is not
-//! It does not parse arguments, choose a backend, tokenise, or write adapters in PEFT's format; and
-//! the loop knows nothing of language models: it trains whatever reports an [`LmOutput`].
+//! It does not parse arguments or choose a backend, and its loop ([`fit`]) knows nothing of language models or
+//! adapters: it trains whatever reports an [`LmOutput`].
 //!
 //! # The one decision
 //! Everything counts optimizer *steps*. An item of the training loader is all the micro-batches of

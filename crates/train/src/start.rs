@@ -7,7 +7,7 @@ use burn_peft::{AnyAdapter, InitTokens, MethodConfig, TokenCounts};
 use burn_peft_data::{Template, TextTokenizer};
 use burn_peft_decoder::{Decoder, DecoderConfig};
 use burn_peft_format::{
-    AdapterFolder, Landing, MethodOptions, adapter_from_folder, describe as describe_method,
+    AdapterFolder, Landing, MethodOptions, adapter_from_folder, method_options,
 };
 use burn_peft_ops::Ops;
 use serde::Serialize;
@@ -75,7 +75,7 @@ impl Method for MethodConfig {
     }
 
     fn describe(&self, landing: Landing<'_>, base_name: Option<&str>) -> MethodOptions {
-        describe_method(self, landing, base_name)
+        method_options(self, landing, base_name)
     }
 
     fn settings(&self) -> impl Serialize {
