@@ -1,6 +1,6 @@
 //! Writes files and folders whole or not at all.
 //!
-//! [`write`] replaces one file. [`StagedFiles`] replaces several, and the last of them is the commit point.
+//! [`write()`] replaces one file. [`StagedFiles`] replaces several, and the last of them is the commit point.
 //! [`StagedFolder`] writes a folder, and [`remove_folder`] removes one.
 //!
 //! The one design decision: everything is written in full under a temporary name *in the folder where it will

@@ -56,8 +56,8 @@ impl Checkpoint {
     /// `output` exists and is not an empty folder, and whatever reading and writing can meet.
     ///
     /// # Panics
-    /// If a delta is for a module that has no bias and cannot get one, or has another length than its bias; if
-    /// the checkpoint is part of the program and has no folder.
+    /// If a delta is for a layer that is not there or for a module that has no bias and cannot get one, or has
+    /// another length than its bias; if the checkpoint is part of the program and has no folder.
     pub fn save_with_biases(
         &self,
         deltas: &BTreeMap<(usize, LayerModule), &[f32]>,
@@ -124,8 +124,11 @@ impl Checkpoint {
             let key = self.config.family.bias_key(module);
             key.is_some_and(|key| keys.contains(&key))
         };
+        let layers = self.config.num_hidden_layers;
+        let last = deltas.keys().map(|(layer, _)| *layer).max();
+        assert!(last < Some(layers), "a delta is for one of {layers} layers");
         let mut changes = BTreeMap::new();
-        for layer in 0..self.config.num_hidden_layers {
+        for layer in 0..layers {
             for module in LayerModule::ALL {
                 let is_new = asked(module) && !module.has_bias(&self.config);
                 let width = module.width(&self.config);
