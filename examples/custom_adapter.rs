@@ -1,32 +1,27 @@
 //! A method of your own: virtual tokens of low rank, the product of two small matrices.
 //!
-//! Nothing in the crates knows of it. It implements `Adapter`, and everything else follows: the base stays
-//! frozen, the training loop trains what the module owns, and generation calls the same `prepare`.
-//!
-//! `cargo run --release --example custom_adapter`
+//! The crates know nothing of it. It is trained, stopped, resumed and saved like any other, and another process
+//! writes a text with it: `cargo run --release --example custom_adapter`
 
-use std::{ops::ControlFlow, path::Path, sync::Arc};
+use std::{env, path::Path, path::PathBuf, process::Command};
 
-use burn::backend::Autodiff;
-use burn::data::dataset::InMemDataset;
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Distribution, Tensor, backend::Backend};
+use burn::tensor::{DType, Distribution, Tensor};
+use burn::{backend::Autodiff, tensor::backend::Backend};
 use burn_flex::Flex;
 use burn_peft::{Adapter, Injection, PeftModel, VirtualTokens};
-use burn_peft_data::{BatchOrder, Padding, StepLoader, TextTokenizer};
-use burn_peft_data::{read_rows, tokenize_rows};
-use burn_peft_decoder::{Checkpoint, GenerationOptions};
-use burn_peft_train::{FitOptions, Plan, RunConfig, Trainee, fit, left_padded};
+use burn_peft_data::{TextTokenizer, read_rows};
+use burn_peft_decoder::Checkpoint as Base;
+use burn_peft_format::{AdapterFolder, adapter_from_folder};
+use burn_peft_ops::Ops;
+use burn_peft_train::{Checkpoint, Error, LogRecord, Method, RunConfig, RunInputs, RunOptions};
+use burn_peft_train::{Start, complete, prompts_and_references, run_method, stop_ids};
 
-type B = Autodiff<Flex>;
-
-/// Virtual tokens `tokens · directions`.
+/// What trains: virtual tokens `tokens · directions`.
 #[derive(Module, Debug)]
 struct LowRankPrompt<B: Backend> {
-    /// `[num_virtual_tokens, rank]`.
-    tokens: Param<Tensor<B, 2>>,
-    /// `[rank, d_model]`.
-    directions: Param<Tensor<B, 2>>,
+    tokens: Param<Tensor<B, 2>>,     // [num_virtual_tokens, rank]
+    directions: Param<Tensor<B, 2>>, // [rank, d_model]
 }
 
 impl<B: Backend> Adapter<B> for LowRankPrompt<B> {
@@ -36,43 +31,69 @@ impl<B: Backend> Adapter<B> for LowRankPrompt<B> {
     }
 }
 
+/// The method, with its options.
+struct LowRank {
+    rank: usize,
+}
+
+impl Method for LowRank {
+    type Adapter<B: Backend> = LowRankPrompt<B>;
+    fn name(&self) -> &str {
+        "low-rank-prompt"
+    }
+    fn num_virtual_tokens(&self) -> usize {
+        20
+    }
+    fn init<B: Ops>(&self, start: Start<'_, B>) -> Result<LowRankPrompt<B>, Error> {
+        let (spread, device) = (Distribution::Normal(0.0, 0.1), start.base.device());
+        let random = |shape| Param::from_tensor(Tensor::random(shape, spread, &device));
+        Ok(LowRankPrompt {
+            tokens: random([20, self.rank]),
+            directions: random([self.rank, start.base.config().hidden_size]),
+        })
+    }
+}
+
 fn main() -> anyhow::Result<()> {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets");
-    let device = Default::default();
-    let checkpoint = Checkpoint::open(assets.join("model"))?;
+    let base = Base::open(assets.join("model"))?;
     let tokenizer = TextTokenizer::load(&assets.join("model"))?;
-    let base = checkpoint.load::<B>(DType::F32, &device, &mut |_, _| {})?;
-
-    let random = |shape| Tensor::random(shape, Distribution::Normal(0.0, 0.1), &device);
-    let adapter = LowRankPrompt {
-        tokens: Param::from_tensor(random([20, 4])),
-        directions: Param::from_tensor(random([4, base.config().hidden_size])),
-    };
-    println!("{} trainable parameters", adapter.num_params());
-
-    let output = tempfile::tempdir()?;
-    let settings = format!(
-        "[train]\nmax_steps = 60\nlearning_rate = 3e-2\n[output]\ndir = {:?}",
-        output.path()
-    );
-    let config = RunConfig::parse(&settings, "settings", &[])?;
     let rows = read_rows(&assets.join("task/train.jsonl"))?;
-    let rows = tokenize_rows(&rows, &tokenizer, Default::default(), &mut |_, _| {})?.examples;
-    let plan = Plan::new(&config.train, rows.len());
-    let (dataset, order) = (InMemDataset::new(rows), BatchOrder::new(0, 8, 1));
-    let (padding, steps) = (Padding::of(&tokenizer), plan.total_steps);
-    let loader = Arc::new(StepLoader::<B>::new(
-        dataset, order, padding, steps, device,
-    )?);
-    let trainee = Trainee::new(PeftModel::new(base, adapter));
-    let options = FitOptions::new(&config, plan);
-    let (trained, _) = fit(trainee, loader, None, &device, options)?;
+    let (method, device) = (LowRank { rank: 4 }, Default::default());
 
-    let ids = tokenizer.encode("name: Aromi | eatType: coffee shop | area: city centre\n")?;
-    let options = GenerationOptions::greedy(60, tokenizer.eos_id().into_iter().collect());
-    let mut go_on = |_, _| ControlFlow::Continue(());
-    let inputs = left_padded(&[ids.into()], &device);
-    let generated = trained.into_model().generate(inputs, &options, &mut go_on);
-    println!("{}", tokenizer.decode(&generated[0].token_ids, true)?);
+    let Some(dir) = env::args().nth(1).map(PathBuf::from) else {
+        let dir = tempfile::tempdir()?;
+        let mut config = RunConfig::default();
+        config.output.dir = Some(dir.path().into());
+        (config.train.max_steps, config.train.learning_rate) = (60, Some(3e-2));
+        let inputs = RunInputs::new(base, tokenizer, rows);
+        let train =
+            |options| run_method::<Autodiff<Flex>, _>(&method, &config, &inputs, options, &device);
+        let mut options = RunOptions::default();
+        let interrupter = options.interrupter.clone();
+        // Stops at the first logged step, as Ctrl-C does.
+        options.observers.push(Box::new(move |_: &LogRecord| {
+            interrupter.stop(None);
+            Ok(())
+        }));
+        println!("stopped after {} steps", train(options)?.summary.steps);
+        let resumed = train(RunOptions::resuming())?.summary;
+        println!("resumed, {} steps in all", resumed.steps);
+        let status = Command::new(env::current_exe()?).arg(dir.path()).status()?;
+        anyhow::ensure!(status.success());
+        return Ok(());
+    };
+
+    let model = base.load::<Flex>(DType::F32, &device, &mut |_, _| {})?;
+    let prompts = prompts_and_references(&rows, None).unwrap_or_default();
+    let stop = stop_ids(&base, &tokenizer);
+    // The folder holds what the module injects (PEFT's PROMPT_TUNING), the checkpoint the module.
+    let saved = adapter_from_folder(&AdapterFolder::load(&dir)?, base.config(), &dir, &device)?;
+    let saved = PeftModel::new(model.clone(), saved);
+    let saved = complete(&saved, &tokenizer, &prompts[..1], 1, &stop, &mut |_| {})?;
+    let own = Checkpoint::latest(&dir)?.load_adapter(&method, model, &tokenizer)?;
+    let own = complete(&own, &tokenizer, &prompts[..1], 1, &stop, &mut |_| {})?;
+    println!("{}{}", own[0].prompt, own[0].text);
+    anyhow::ensure!(own == saved);
     Ok(())
 }

@@ -68,7 +68,7 @@ fn main() -> anyhow::Result<()> {
     );
 
     let model = trained.into_model();
-    let folder = folder_from_adapter(model.adapter(), &method, checkpoint.config(), None);
+    let folder = folder_from_adapter(model.adapter(), &method, checkpoint.config(), None)?;
     folder.save(output.path(), &ModelCard::default())?;
 
     let prompt = "name: Aromi | eatType: coffee shop | area: city centre\n";

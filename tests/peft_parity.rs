@@ -270,7 +270,7 @@ fn an_exported_adapter_is_the_same_function_and_trainable<B: TestBackend>() {
         let trained = case.start_model::<B>().valid();
         let base = trained.base().clone();
         let method = case.method();
-        let folder = folder_from_adapter(trained.adapter(), &method, base.config(), None);
+        let folder = folder_from_adapter(trained.adapter(), &method, base.config(), None).unwrap();
         let dir = tempfile::tempdir().unwrap();
         folder.save(dir.path(), &Default::default()).unwrap();
         let folder = AdapterFolder::load(dir.path()).unwrap();

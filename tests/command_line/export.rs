@@ -1,6 +1,7 @@
 //! Adapters in other programs' forms.
 
 use burn_peft_format::AdapterTensors;
+use safetensors::SafeTensors;
 
 use super::*;
 
@@ -69,6 +70,45 @@ fn a_merged_checkpoint_of_narrow_type_loses_nothing() {
     assert!(said.contains("12 of them are stored as F32"), "{said}");
     let expected = scores(&data, &model, Some(text(&run)));
     assert_eq!(scores(&data, text(&merged), None), expected);
+}
+
+/// The biases that BitFit added to a family without get a place in the configuration, and o_proj zeros.
+#[test]
+fn a_model_without_biases_is_merged_into_one_with_them() {
+    let folder = tempdir().unwrap();
+    let data = rows_file(folder.path(), 12);
+    let model = folder.path().join("llama");
+    write_llama(&model);
+    let model = text(&model);
+    let run = folder.path().join("run");
+    train_bitfit(&["--model", model, "--data", &data], &run);
+    let expected = scores(&data, model, Some(text(&run)));
+    assert_ne!(expected, scores(&data, model, None));
+    let merged = folder.path().join("merged");
+    let output = succeed(&mut export(model, text(&run), "merged", &merged));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("attention_bias set to true"), "{said}");
+    assert_eq!(scores(&data, text(&merged), None), expected);
+}
+
+/// `untied_mha` without its biases, which is what a Llama has.
+fn write_llama(folder: &Path) {
+    fs::create_dir(folder).unwrap();
+    let original = fixture::path("models/untied_mha");
+    for entry in fs::read_dir(&original).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+    }
+    let bytes = fs::read(original.join("model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let kept = tensors.iter().filter(|(name, _)| !name.ends_with(".bias"));
+    let kept = safetensors::serialize(kept, None).unwrap();
+    fs::write(folder.join("model.safetensors"), kept).unwrap();
+    let path = folder.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["model_type"] = "llama".into();
+    config["architectures"] = serde_json::json!(["LlamaForCausalLM"]);
+    fs::write(&path, config.to_string()).unwrap();
 }
 
 #[test]

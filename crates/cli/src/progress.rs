@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use burn_peft_train::Stage;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How long something may take before its bar shows.
@@ -56,5 +57,27 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// A progress bar for each stage, one after the other.
+pub(crate) fn stage_bars() -> impl FnMut(Stage, u64, u64) {
+    let mut current: Option<(Stage, Progress)> = None;
+    move |stage, done, all| {
+        if current.as_ref().is_none_or(|(shown, _)| *shown != stage) {
+            let bar = match stage {
+                Stage::Loading => Progress::bytes("loading"),
+                Stage::Tokenising => Progress::counting("tokenising"),
+                Stage::Evaluating => Progress::counting("evaluating"),
+                Stage::Generating => Progress::counting("generating"),
+            };
+            current = Some((stage, bar));
+        }
+        if let Some((_, bar)) = &mut current {
+            bar.set(done, all);
+        }
+        if done == all {
+            current = None;
+        }
     }
 }

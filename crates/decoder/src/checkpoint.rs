@@ -18,6 +18,8 @@ mod file;
 pub use copy::Copied;
 use file::{Bytes, WeightsFile};
 
+/// The configuration.
+const CONFIG_FILE: &str = "config.json";
 /// The weights of a checkpoint that is not sharded.
 const SINGLE_FILE: &str = "model.safetensors";
 /// Which shard each tensor is in.
@@ -67,7 +69,7 @@ impl Checkpoint {
     /// # Errors
     /// A missing or unreadable `config.json`, or an unsupported architecture.
     pub fn read_config(folder: impl AsRef<Path>) -> Result<DecoderConfig, Error> {
-        let path = folder.as_ref().join("config.json");
+        let path = folder.as_ref().join(CONFIG_FILE);
         DecoderConfig::parse(&read_text(&path)?, path)
     }
 
@@ -131,17 +133,6 @@ impl Checkpoint {
             .iter()
             .map(|file| file.bytes.as_slice().len() as u64)
             .sum()
-    }
-
-    /// The type most of the weights are stored in, which is the type of the embedding table.
-    #[must_use]
-    pub fn stored_dtype(&self) -> DType {
-        let (_, info) = self.find(weights::EMBED_TOKENS);
-        match info.dtype {
-            Dtype::BF16 => DType::BF16,
-            Dtype::F16 => DType::F16,
-            _ => DType::F32,
-        }
     }
 
     /// Reads the weights to `device` as `dtype`, one tensor at a time: beside the model itself,

@@ -114,7 +114,7 @@ impl DecoderConfig {
             rope_scaling: None,
             max_position_embeddings: positions,
             tie_word_embeddings: tied,
-            biases: Family::Qwen2.biases(false, false),
+            biases: Family::Qwen2.biases(&[]),
             dtype: Some(DType::BF16),
         })
     }

@@ -72,3 +72,15 @@ pub enum Error {
         folder: PathBuf,
     },
 }
+
+impl From<burn_peft_files::Error> for Error {
+    fn from(error: burn_peft_files::Error) -> Self {
+        match error.source.kind() {
+            std::io::ErrorKind::DirectoryNotEmpty => Self::NotEmpty { folder: error.path },
+            _ => Self::Io {
+                path: error.path,
+                source: error.source,
+            },
+        }
+    }
+}

@@ -25,13 +25,14 @@ struct Row {
     head_dim: Option<usize>,
     /// Modules that have a bias whatever the configuration says.
     biases: &'static [LayerModule],
-    /// Whether the family knows the key `attention_bias`.
-    attention_bias: bool,
-    /// Whether the family knows the key `mlp_bias`.
-    mlp_bias: bool,
+    /// Keys of `config.json` that ask for biases, and the part of a layer whose linear layers then have them.
+    bias_keys: &'static [(&'static str, &'static str)],
     /// Whether each head's queries and keys are normalised before they are rotated.
     qk_norm: bool,
 }
+
+const ATTENTION_BIAS: (&str, &str) = ("attention_bias", "self_attn");
+const MLP_BIAS: (&str, &str) = ("mlp_bias", "mlp");
 
 impl Family {
     /// All of them.
@@ -46,8 +47,7 @@ impl Family {
                 positions: 32_768,
                 head_dim: None,
                 biases: &[QProj, KProj, VProj],
-                attention_bias: false,
-                mlp_bias: false,
+                bias_keys: &[],
                 qk_norm: false,
             },
             Self::Llama => Row {
@@ -56,8 +56,7 @@ impl Family {
                 positions: 2048,
                 head_dim: None,
                 biases: &[],
-                attention_bias: true,
-                mlp_bias: true,
+                bias_keys: &[ATTENTION_BIAS, MLP_BIAS],
                 qk_norm: false,
             },
             Self::Qwen3 => Row {
@@ -66,8 +65,7 @@ impl Family {
                 positions: 32_768,
                 head_dim: Some(128),
                 biases: &[],
-                attention_bias: true,
-                mlp_bias: false,
+                bias_keys: &[ATTENTION_BIAS],
                 qk_norm: true,
             },
         }
@@ -114,23 +112,23 @@ impl Family {
         self.row().qk_norm
     }
 
-    /// Whether a checkpoint can say `attention_bias` and have biases at the four projections of attention.
+    /// The key of `config.json` that gives `module` a bias, where the family has one: `attention_bias` or
+    /// `mlp_bias`. A key gives all linear layers of its part of a layer a bias.
     #[must_use]
-    pub fn can_have_attention_bias(self) -> bool {
-        self.row().attention_bias
+    pub fn bias_key(self, module: LayerModule) -> Option<&'static str> {
+        let (part, _) = module.path().split_once('.')?;
+        let keys = self.row().bias_keys.iter();
+        let mut of_part = keys.filter(|(_, its_part)| *its_part == part);
+        of_part.next().map(|(key, _)| *key)
     }
 
-    /// The modules that have a bias, with what a `config.json` says of it.
-    pub(crate) fn biases(self, attention_bias: bool, mlp_bias: bool) -> Vec<LayerModule> {
-        let row = self.row();
-        let asked = |module: LayerModule| match module.path().split_once('.') {
-            Some(("self_attn", _)) => row.attention_bias && attention_bias,
-            Some(("mlp", _)) => row.mlp_bias && mlp_bias,
-            _ => false,
-        };
+    /// The modules that have a bias in a model whose `config.json` sets these keys.
+    pub(crate) fn biases(self, keys: &[&str]) -> Vec<LayerModule> {
+        let always = self.row().biases;
+        let asked = |module| self.bias_key(module).is_some_and(|key| keys.contains(&key));
         LayerModule::ALL
             .into_iter()
-            .filter(|module| row.biases.contains(module) || asked(*module))
+            .filter(|module| always.contains(module) || asked(*module))
             .collect()
     }
 }

@@ -1,7 +1,6 @@
 //! `README.md`, the model card.
 
 use crate::config::AdapterConfig;
-use crate::method::MethodOptions;
 
 /// The line that says a card is ours to overwrite.
 pub(crate) const MARK: &str =
@@ -61,12 +60,9 @@ impl ModelCard {
         for (name, value) in rows.iter().chain(&self.facts) {
             text += &format!("| {} | {} |\n", cell(name), cell(value));
         }
-        let beyond = match &config.method {
-            MethodOptions::Beft(options) => options.beyond_peft(),
-            _ => Vec::new(),
-        };
+        let beyond = config.method.beyond_peft();
         if !beyond.is_empty() {
-            let names: Vec<_> = beyond.iter().map(|kind| format!("`{kind}`")).collect();
+            let names: Vec<_> = beyond.iter().map(|module| format!("`{module}`")).collect();
             text += &format!(
                 "\nIt has biases on {}. PEFT knows biases of linear layers only and does not load this \
                  folder; burn-peft does.\n",
@@ -114,13 +110,16 @@ mod tests {
     use burn_peft::LayerModule;
 
     use super::*;
-    use crate::BeftOptions;
+    use crate::{BeftOptions, MethodOptions, TargetModules};
+
+    /// Of biases at one module.
+    fn config(module: LayerModule, base: Option<&str>) -> AdapterConfig {
+        let targets = TargetModules::Names(vec![module.name().into()]);
+        AdapterConfig::new(MethodOptions::Beft(BeftOptions::new(targets)), base)
+    }
 
     fn render(base: Option<&str>, card: &ModelCard) -> String {
-        card.render(&AdapterConfig::new(
-            MethodOptions::Beft(BeftOptions::bitfit()),
-            base,
-        ))
+        card.render(&config(LayerModule::QProj, base))
     }
 
     #[test]
@@ -138,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_template_is_shown() {
-        let mut config = AdapterConfig::new(MethodOptions::Beft(BeftOptions::bitfit()), None);
+        let mut config = config(LayerModule::QProj, None);
         let card = ModelCard::default();
         assert!(!card.render(&config).contains("template"));
         config.template = Some("{prompt:3}\n{input}{completion}".into());
@@ -168,13 +167,11 @@ mod tests {
 
     #[test]
     fn a_card_shows_pefts_code_only_where_peft_loads_the_folder() {
-        for (kind, loads) in [
+        for (module, loads) in [
             (LayerModule::OProj, true),
             (LayerModule::InputLayernorm, false),
         ] {
-            let options = BeftOptions::on(&[kind], 0..2, 2);
-            let config = AdapterConfig::new(MethodOptions::Beft(options), Some("a/b"));
-            let text = ModelCard::default().render(&config);
+            let text = ModelCard::default().render(&config(module, Some("a/b")));
             assert_eq!(text.contains("PeftModel.from_pretrained"), loads, "{text}");
             assert_eq!(text.contains("`input_layernorm`"), !loads, "{text}");
         }

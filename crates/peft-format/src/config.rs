@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::Error;
 use crate::fields::Fields;
 use crate::method::MethodOptions;
-use crate::{Error, atomic};
 
 /// The `peft_version` written for a new adapter: the release whose folders the tests compare with.
 pub const PEFT_VERSION: &str = "0.21.2";
@@ -25,8 +25,7 @@ pub struct AdapterConfig {
     pub revision: Option<String>,
     /// The task. None is written as null and taken for language modelling.
     pub task_type: Option<TaskType>,
-    /// Names of base modules trained and saved whole, as they stand in the file: PEFT repeats names
-    /// (see [`distinct_modules_to_save`](Self::distinct_modules_to_save)).
+    /// Names of base modules trained and saved whole, as they stand in the file: PEFT repeats names.
     pub modules_to_save: Option<Vec<String>>,
     /// PEFT's hint for models outside transformers. Kept, not used.
     pub auto_mapping: Option<Value>,
@@ -70,7 +69,7 @@ impl AdapterConfig {
     /// # Errors
     /// As [`parse`](Self::parse), or if the file cannot be read.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        Self::parse(&atomic::read(path)?, path)
+        Self::parse(&burn_peft_files::read(path)?, path)
     }
 
     /// Reads the bytes of an `adapter_config.json`; `path` is for messages.
@@ -128,17 +127,6 @@ impl AdapterConfig {
         let mut value = Value::Object(map);
         value.sort_all_objects();
         ascii(&format!("{value:#}"))
-    }
-
-    /// `modules_to_save` without repetitions, in order of first mention.
-    pub fn distinct_modules_to_save(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = Vec::new();
-        for name in self.modules_to_save.iter().flatten() {
-            if !names.contains(&name.as_str()) {
-                names.push(name);
-            }
-        }
-        names
     }
 }
 
@@ -213,10 +201,9 @@ mod tests {
     }
 
     #[test]
-    fn repeated_modules_to_save_are_kept_and_can_be_read_once() {
+    fn repeated_modules_to_save_are_kept() {
         let config =
             parse(r#"{"peft_type": "BEFT", "modules_to_save": ["classifier", "score", "classifier", "score"]}"#).unwrap();
-        assert_eq!(config.distinct_modules_to_save(), ["classifier", "score"]);
         assert_eq!(config.to_json().matches("score").count(), 2);
     }
 

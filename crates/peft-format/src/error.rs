@@ -7,15 +7,8 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("{path}: cannot {action}: {source}")]
-    Io {
-        /// What was tried: `read`, `write`, ….
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// Why it failed.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] burn_peft_files::Error),
     /// The folder has no `adapter_config.json`, nor has a subfolder of it.
     #[error(
         "{path}: no `adapter_config.json` there; give the folder of an adapter saved by PEFT or burn-peft"
@@ -88,7 +81,7 @@ pub enum Error {
         /// Its value.
         found: String,
         /// What it may be.
-        supported: &'static str,
+        supported: String,
     },
     /// The weights are not a whole safetensors file; most often a copy that broke off.
     #[error("{path}: not a whole safetensors file ({source}); copy it again")]
@@ -108,14 +101,9 @@ pub enum Error {
         /// Its type, in safetensors' name.
         dtype: String,
     },
-    /// The folder is a good one, of a method that cannot be used yet.
-    #[error("{path}: adapters of type {peft_type} can be read but not run yet in this version")]
-    NotThereYet {
-        /// The folder.
-        path: PathBuf,
-        /// PEFT's name of the method.
-        peft_type: &'static str,
-    },
+    /// The adapter injects nothing, so a folder of it would hold nothing.
+    #[error("an adapter that injects nothing cannot be saved")]
+    NothingToSave,
     /// The adapter cannot become part of a checkpoint.
     #[error("{path}: cannot be merged: {reason}")]
     CannotMerge {
@@ -126,7 +114,7 @@ pub enum Error {
     },
     /// The adapter has no virtual tokens among the embeddings.
     #[error(
-        "{path}: an adapter of type {peft_type} has no prompt; PROMPT_TUNING and P_TUNING have"
+        "{path}: an adapter of type {peft_type} has no prompt, no embeddings of virtual tokens"
     )]
     NoPrompt {
         /// The adapter's folder.

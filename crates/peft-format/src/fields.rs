@@ -1,4 +1,5 @@
-//! A JSON object that is read key by key, so that every complaint names its key and nothing is overlooked.
+//! A JSON object that is read key by key, so that every error names its key and no key is overlooked; and the
+//! macro that declares the keys of a method.
 
 use std::path::Path;
 
@@ -60,17 +61,12 @@ impl<'a> Fields<'a> {
         })
     }
 
-    pub(crate) fn unsupported(
-        &self,
-        field: &'static str,
-        found: &str,
-        supported: &'static str,
-    ) -> Error {
+    pub(crate) fn unsupported(&self, field: &'static str, found: &str, supported: &str) -> Error {
         Error::Unsupported {
             path: self.path.into(),
             field,
             found: found.into(),
-            supported,
+            supported: supported.into(),
         }
     }
 
@@ -79,3 +75,47 @@ impl<'a> Fields<'a> {
         self.rest.into_iter().map(|(key, _)| key).collect()
     }
 }
+
+/// Declares the fields of a `peft_type`: a struct that is read and written under the names of its fields, with
+/// PEFT's default beside each. `with` names a group of fields that it shares with other types.
+macro_rules! fields {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident $(with $shared:ident: $shared_type:ident)? {
+            $( $(#[$field_meta:meta])* pub $field:ident: $type:ty = $default:expr, )*
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, serde::Serialize)]
+        pub struct $name {
+            $(
+                /// The fields that it shares with other methods.
+                #[serde(flatten)]
+                pub $shared: $shared_type,
+            )?
+            $(
+                $(#[$field_meta])*
+                #[doc = concat!("\n\nPEFT's default: `", stringify!($default), "`.")]
+                pub $field: $type,
+            )*
+        }
+
+        impl $name {
+            fn defaults($( $shared: $shared_type )?) -> Self {
+                Self { $( $shared, )? $( $field: $default, )* }
+            }
+
+            pub(crate) fn read(
+                fields: &mut $crate::fields::Fields<'_>,
+            ) -> Result<Self, $crate::Error> {
+                let default = Self::defaults($( $shared_type::read(fields)? )?);
+                Ok(Self {
+                    $( $shared: default.$shared, )?
+                    $( $field: fields.or(stringify!($field), default.$field)?, )*
+                })
+            }
+        }
+    };
+}
+
+pub(crate) use fields;

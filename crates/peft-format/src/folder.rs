@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::atomic::Staged;
+use burn_peft_files::{Error as FileError, StagedFiles, if_exists};
+
+use crate::Error;
 use crate::card::{MARK, ModelCard};
 use crate::config::AdapterConfig;
-use crate::method::MethodOptions;
-use crate::options::PromptTuningInit;
 use crate::tensors::AdapterTensors;
-use crate::{Error, atomic};
 
 /// The configuration's file name.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -18,8 +17,6 @@ pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 pub const CARD_FILE: &str = "README.md";
 /// What PEFT wrote before safetensors.
 const PICKLE_FILE: &str = "adapter_model.bin";
-/// The name PEFT gives an adapter that was given none; it has no subfolder.
-const DEFAULT_NAME: &str = "default";
 
 /// What an adapter folder holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,27 +52,6 @@ impl AdapterFolder {
         })
     }
 
-    /// Reads the adapter saved under a name: PEFT gives each its subfolder of `dir`, except `default`.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load); [`Error::NamedAdapters`] lists the names there are.
-    pub fn load_named(dir: &Path, name: &str) -> Result<Self, Error> {
-        if name == DEFAULT_NAME && dir.join(CONFIG_FILE).is_file() {
-            return Self::load(dir);
-        }
-        let names = named_adapters(dir)?;
-        match names.iter().any(|known| known == name) {
-            true => Self::load(&dir.join(name)),
-            false if names.is_empty() => Err(Error::NotAnAdapter {
-                path: dir.join(name),
-            }),
-            false => Err(Error::NamedAdapters {
-                path: dir.join(name),
-                names,
-            }),
-        }
-    }
-
     /// Writes the folder, creating it if need be.
     ///
     /// All files are first written in full, and synced, under temporary names in `dir`; then each is renamed into
@@ -87,43 +63,25 @@ impl AdapterFolder {
     /// # Errors
     /// If a file cannot be written, or the configuration is one that PEFT refuses to load.
     pub fn save(&self, dir: &Path, card: &ModelCard) -> Result<(), Error> {
-        self.refuse_what_peft_refuses(dir)?;
-        let mut files = Staged::new(dir)?;
+        if let Some(field) = self.config.method.missing_field() {
+            let path = dir.join(CONFIG_FILE);
+            return Err(Error::MissingField { path, field });
+        }
+        let mut files = StagedFiles::new(dir)?;
         files.add(WEIGHTS_FILE, &self.tensors.to_safetensors())?;
         if owns_card(&dir.join(CARD_FILE))? {
             files.add(CARD_FILE, card.render(&self.config).as_bytes())?;
         }
         files.add(CONFIG_FILE, self.config.to_json().as_bytes())?;
-        files.commit()
-    }
-
-    /// PEFT checks a `TEXT` initialisation's fields even for inference, where nothing is initialised.
-    fn refuse_what_peft_refuses(&self, dir: &Path) -> Result<(), Error> {
-        if let MethodOptions::PromptTuning(options) = &self.config.method
-            && options.prompt_tuning_init == PromptTuningInit::Text
-        {
-            let missing = |field| Error::MissingField {
-                path: dir.join(CONFIG_FILE),
-                field,
-            };
-            options
-                .prompt_tuning_init_text
-                .as_ref()
-                .ok_or_else(|| missing("prompt_tuning_init_text"))?;
-            options
-                .tokenizer_name_or_path
-                .as_ref()
-                .ok_or_else(|| missing("tokenizer_name_or_path"))?;
-        }
-        Ok(())
+        Ok(files.commit()?)
     }
 }
 
 /// The subfolders that hold an adapter, sorted.
 fn named_adapters(dir: &Path) -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(atomic::io("read", dir))? {
-        let entry = entry.map_err(atomic::io("read", dir))?;
+    for entry in std::fs::read_dir(dir).map_err(FileError::to("read", dir))? {
+        let entry = entry.map_err(FileError::to("read", dir))?;
         if entry.path().join(CONFIG_FILE).is_file() {
             names.push(entry.file_name().to_string_lossy().into_owned());
         }
@@ -143,44 +101,30 @@ fn weights_file(dir: &Path) -> Result<PathBuf, Error> {
     }
 }
 
+/// Whether the card at `path` is ours to write: there is none, or one that this crate wrote.
 fn owns_card(path: &Path) -> Result<bool, Error> {
-    match std::fs::read(path) {
-        Ok(text) => Ok(String::from_utf8_lossy(&text).contains(MARK)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(atomic::io("read", path)(error)),
-    }
+    let text = if_exists(std::fs::read(path)).map_err(FileError::to("read", path))?;
+    Ok(text.is_none_or(|text| String::from_utf8_lossy(&text).contains(MARK)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test_support::{base, folder};
     use crate::{
-        BaseDims, PROMPT_EMBEDDINGS, PromptTuningOptions, VirtualTokenOptions,
-        tensors::AdapterTensor,
+        MethodOptions, PROMPT_EMBEDDINGS, PromptTuningInit, PromptTuningOptions,
+        VirtualTokenOptions, tensors::AdapterTensor,
     };
 
     fn sample(value: f32) -> AdapterFolder {
-        let dims = BaseDims {
-            hidden_size: 4,
-            intermediate_size: 8,
-            num_layers: 1,
-            num_heads: 1,
-            num_kv_heads: 1,
-            head_dim: 4,
-            vocab_size: 8,
-        };
-        let method = MethodOptions::PromptTuning(PromptTuningOptions::new(
-            VirtualTokenOptions::prompt(2, &dims),
-        ));
-        let mut tensors = AdapterTensors::new();
-        tensors.insert(
-            PROMPT_EMBEDDINGS,
-            AdapterTensor::new([2, 4], vec![value; 8]),
-        );
-        AdapterFolder {
-            config: AdapterConfig::new(method, Some("some/base")),
-            tensors,
-        }
+        let base = base();
+        let tokens = VirtualTokenOptions::prompt(2, &base);
+        let method = MethodOptions::PromptTuning(PromptTuningOptions::new(tokens));
+        let mut folder = folder(method, &[]);
+        let shape = [2, base.hidden_size];
+        let table = AdapterTensor::new(shape, vec![value; shape.iter().product()]);
+        folder.tensors.insert(PROMPT_EMBEDDINGS, table);
+        folder
     }
 
     fn save(folder: &AdapterFolder, dir: &Path) {
@@ -256,29 +200,17 @@ mod tests {
     }
 
     #[test]
-    fn subfolders_of_named_adapters_are_named_and_can_be_loaded() {
+    fn subfolders_of_named_adapters_are_named() {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("other")).unwrap();
         assert!(message(root.path()).starts_with("DIR: no `adapter_config.json` there"));
-        save(&sample(0.5), &root.path().join("poet"));
+        let named = root.path().join("poet");
+        save(&sample(0.5), &named);
         assert_eq!(
             message(root.path()),
             "DIR: no adapter of its own there; its subfolders hold `poet`: give one of those"
         );
-        assert_eq!(
-            AdapterFolder::load_named(root.path(), "poet").unwrap(),
-            sample(0.5)
-        );
-        let error = AdapterFolder::load_named(root.path(), "../poet").unwrap_err();
-        assert!(
-            matches!(&error, Error::NamedAdapters { names, .. } if names == &["poet"]),
-            "{error}"
-        );
-        save(&sample(0.25), root.path());
-        assert_eq!(
-            AdapterFolder::load_named(root.path(), "default").unwrap(),
-            sample(0.25)
-        );
+        assert_eq!(AdapterFolder::load(&named).unwrap(), sample(0.5));
     }
 
     #[test]

@@ -11,9 +11,8 @@
 //! | `BEFT` | `base_model.model.model.layers.{i}.{module}.beft_bias` `[1, out]` |
 //!
 //! A BEFT folder may hold a bias for any of the nine modules of a layer that
-//! [`LayerModule`](burn_peft::LayerModule) lists. Qwen2 itself has biases in `q_proj`, `k_proj` and `v_proj`; PEFT adds
-//! them to any linear layer, so to `o_proj`, `gate_proj`, `up_proj` and `down_proj` too, and refuses norms
-//! ([`BeftOptions::beyond_peft`]).
+//! [`LayerModule`](burn_peft::LayerModule) lists, whether the base has one there or not. PEFT adds them to any
+//! linear layer, and refuses a folder with biases of norms.
 //!
 //! # What it is not
 //!
@@ -30,25 +29,24 @@
 //! # Example
 //!
 //! ```
+//! use burn_peft_decoder::DecoderConfig;
 //! use burn_peft_format::{
-//!     AdapterConfig, AdapterFolder, AdapterTensor, AdapterTensors, BaseDims, MethodOptions, ModelCard,
-//!     PROMPT_EMBEDDINGS, PromptTuningOptions, VirtualTokenOptions,
+//!     AdapterConfig, AdapterFolder, AdapterTensor, AdapterTensors, MethodOptions, ModelCard, PROMPT_EMBEDDINGS,
+//!     PromptTuningOptions, VirtualTokenOptions,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let dims = BaseDims {
-//!     hidden_size: 8, intermediate_size: 16, num_layers: 2, num_heads: 2, num_kv_heads: 1, head_dim: 4,
-//!     vocab_size: 32,
-//! };
-//! let method = MethodOptions::PromptTuning(PromptTuningOptions::new(VirtualTokenOptions::prompt(3, &dims)));
+//! let base = DecoderConfig::named("qwen2.5-0.5b").expect("a known name");
+//! let tokens = VirtualTokenOptions::prompt(3, &base);
+//! let method = MethodOptions::PromptTuning(PromptTuningOptions::new(tokens));
 //! let mut tensors = AdapterTensors::new();
-//! tensors.insert(PROMPT_EMBEDDINGS, AdapterTensor::new([3, 8], vec![0.5; 24]));
+//! tensors.insert(PROMPT_EMBEDDINGS, AdapterTensor::new([3, 896], vec![0.5; 3 * 896]));
 //! let folder = AdapterFolder { config: AdapterConfig::new(method, Some("Qwen/Qwen2.5-0.5B")), tensors };
 //!
 //! let dir = tempfile::tempdir()?;
 //! folder.save(dir.path(), &ModelCard::default())?;
 //! let again = AdapterFolder::load(dir.path())?;
-//! again.check(&dims, dir.path())?;
+//! again.check(&base, dir.path())?;
 //! assert_eq!(again, folder);
 //! # Ok(())
 //! # }
@@ -56,35 +54,38 @@
 
 #![forbid(unsafe_code)]
 
-mod atomic;
 mod beft;
 mod card;
 mod config;
-mod convert;
+mod describe;
 mod error;
 mod export;
 mod fields;
-mod fit;
 mod folder;
-mod listing;
+mod landing;
 mod method;
+mod movement;
 mod options;
+mod peft_type;
 mod tensors;
+#[cfg(test)]
+mod test_support;
+mod virtual_tokens;
 
-pub use atomic::write_whole;
-pub use beft::{
-    BeftOptions, BiasMovement, TargetModules, beft_bias_name, parse_beft_bias_name, target_modules,
-};
+pub use beft::{TargetModules, parse_beft_bias_name};
 pub use card::ModelCard;
 pub use config::{AdapterConfig, PEFT_VERSION, TaskType};
-pub use convert::{adapter_from_folder, folder_from_adapter};
+pub use describe::{folder_from_adapter, method_options};
 pub use error::{Error, Problem};
 pub use export::PROMPT_EMBEDS_FILE;
-pub use fit::BaseDims;
 pub use folder::{AdapterFolder, CARD_FILE, CONFIG_FILE, WEIGHTS_FILE};
-pub use method::{MethodOptions, VirtualTokenOptions};
+pub use landing::adapter_from_folder;
+pub use method::MethodOptions;
+pub use movement::BiasMovement;
 pub use options::{
-    EncoderReparameterizationType, PTuningOptions, PrefixInit, PrefixTuningOptions,
+    BeftOptions, EncoderReparameterizationType, PTuningOptions, PrefixInit, PrefixTuningOptions,
     PromptTuningInit, PromptTuningOptions,
 };
+pub use peft_type::Landing;
 pub use tensors::{AdapterTensor, AdapterTensors, PROMPT_EMBEDDINGS};
+pub use virtual_tokens::VirtualTokenOptions;

@@ -1,148 +1,103 @@
-//! The methods of PEFT that are known here, and what those with virtual tokens share.
+//! The table of the `peft_type`s that are known here.
 
+use burn_peft::LayerModule;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::Error;
-use crate::beft::BeftOptions;
 use crate::fields::Fields;
-use crate::fit::BaseDims;
-use crate::options::{PTuningOptions, PrefixTuningOptions, PromptTuningOptions};
+use crate::options::{BeftOptions, PTuningOptions, PrefixTuningOptions, PromptTuningOptions};
+use crate::peft_type::{Landing, PeftType};
+use crate::virtual_tokens::VirtualTokenOptions;
 
-/// PEFT's `peft_type`, with the fields of that method.
-#[derive(Debug, Clone, PartialEq)]
-pub enum MethodOptions {
-    /// `PROMPT_TUNING`.
-    PromptTuning(PromptTuningOptions),
-    /// `P_TUNING`.
-    PTuning(PTuningOptions),
-    /// `PREFIX_TUNING`; without projection that is P-Tuning v2.
-    PrefixTuning(PrefixTuningOptions),
-    /// `BEFT`: biases added to the outputs of modules, the form BitFit takes in PEFT.
-    Beft(BeftOptions),
+/// Declares [`MethodOptions`]: one row a `peft_type`, with its fields and PEFT's name of it.
+macro_rules! peft_types {
+    ($( $(#[$meta:meta])* $variant:ident($options:ident) = $peft_type:literal, )*) => {
+        /// PEFT's `peft_type`, with the fields of that method.
+        #[derive(Debug, Clone, PartialEq, Serialize)]
+        #[serde(untagged)]
+        pub enum MethodOptions {
+            $( $(#[$meta])* $variant($options), )*
+        }
+
+        impl MethodOptions {
+            /// The values of `peft_type` that are known here.
+            pub const PEFT_TYPES: &'static [&'static str] = &[$( $peft_type ),*];
+
+            /// PEFT's name of the method.
+            pub fn peft_type(&self) -> &'static str {
+                match self {
+                    $( Self::$variant(_) => $peft_type, )*
+                }
+            }
+
+            fn options(&self) -> &dyn PeftType {
+                match self {
+                    $( Self::$variant(options) => options, )*
+                }
+            }
+
+            pub(crate) fn read(fields: &mut Fields<'_>) -> Result<Self, Error> {
+                let peft_type: String = fields.required("peft_type")?;
+                match peft_type.as_str() {
+                    $( $peft_type => Ok(Self::$variant($options::read(fields)?)), )*
+                    other => {
+                        let supported = Self::PEFT_TYPES.join(", ");
+                        Err(fields.unsupported("peft_type", other, &supported))
+                    }
+                }
+            }
+        }
+    };
 }
 
-/// The fields that every method with virtual tokens has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct VirtualTokenOptions {
-    /// Number of virtual tokens.
-    pub num_virtual_tokens: usize,
-    /// Width of a virtual token: the hidden size; for a prefix, the width of one layer's keys.
-    pub token_dim: Option<usize>,
-    /// 1 for a decoder.
-    pub num_transformer_submodules: Option<usize>,
-    /// The base's attention heads; for a prefix, the heads that its keys have.
-    pub num_attention_heads: Option<usize>,
-    /// The base's layers.
-    pub num_layers: Option<usize>,
+peft_types! {
+    /// `PROMPT_TUNING`.
+    PromptTuning(PromptTuningOptions) = "PROMPT_TUNING",
+    /// `P_TUNING`.
+    PTuning(PTuningOptions) = "P_TUNING",
+    /// `PREFIX_TUNING`.
+    PrefixTuning(PrefixTuningOptions) = "PREFIX_TUNING",
+    /// `BEFT`.
+    Beft(BeftOptions) = "BEFT",
 }
 
 impl MethodOptions {
-    /// PEFT's name of the method.
-    pub fn peft_type(&self) -> &'static str {
-        match self {
-            Self::PromptTuning(_) => "PROMPT_TUNING",
-            Self::PTuning(_) => "P_TUNING",
-            Self::PrefixTuning(_) => "PREFIX_TUNING",
-            Self::Beft(_) => "BEFT",
-        }
-    }
-
     /// This project's name of the method, as on the command line.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::PromptTuning(_) => "prompt-tuning",
-            Self::PTuning(_) => "p-tuning",
-            Self::PrefixTuning(options) if options.prefix_projection => "prefix-tuning",
-            Self::PrefixTuning(_) => "p-tuning-v2",
-            Self::Beft(_) => "bitfit",
-        }
+        self.options().name()
+    }
+
+    /// Where what the method trains takes effect.
+    pub fn landing(&self) -> Landing<'_> {
+        self.options().landing()
     }
 
     /// The virtual tokens, where the method has them.
     pub fn virtual_tokens(&self) -> Option<&VirtualTokenOptions> {
-        match self {
-            Self::PromptTuning(options) => Some(&options.virtual_tokens),
-            Self::PTuning(options) => Some(&options.virtual_tokens),
-            Self::PrefixTuning(options) => Some(&options.virtual_tokens),
-            Self::Beft(_) => None,
-        }
+        self.landing().virtual_tokens()
     }
 
-    pub(crate) fn read(fields: &mut Fields<'_>) -> Result<Self, Error> {
-        let peft_type: String = fields.required("peft_type")?;
-        Ok(match peft_type.as_str() {
-            "PROMPT_TUNING" => Self::PromptTuning(PromptTuningOptions::read(fields)?),
-            "P_TUNING" => Self::PTuning(PTuningOptions::read(fields)?),
-            "PREFIX_TUNING" => Self::PrefixTuning(PrefixTuningOptions::read(fields)?),
-            "BEFT" => Self::Beft(BeftOptions::read(fields)?),
-            other => {
-                let supported = "PROMPT_TUNING, P_TUNING, PREFIX_TUNING, BEFT";
-                return Err(fields.unsupported("peft_type", other, supported));
-            }
-        })
+    /// The class of the module that PEFT holds the parameters in.
+    pub(crate) fn class(&self) -> &'static str {
+        self.options().class()
+    }
+
+    /// A field that is not set and without which PEFT does not load a folder.
+    pub(crate) fn missing_field(&self) -> Option<&'static str> {
+        self.options().missing_field()
+    }
+
+    /// Modules at which PEFT has no bias, so that it does not load the folder.
+    pub(crate) fn beyond_peft(&self) -> Vec<LayerModule> {
+        self.options().beyond_peft()
     }
 
     /// The method's own keys.
     pub(crate) fn to_map(&self) -> Map<String, Value> {
-        let value = match self {
-            Self::PromptTuning(options) => serde_json::to_value(options),
-            Self::PTuning(options) => serde_json::to_value(options),
-            Self::PrefixTuning(options) => serde_json::to_value(options),
-            Self::Beft(options) => serde_json::to_value(options),
-        };
-        match value {
+        match serde_json::to_value(self) {
             Ok(Value::Object(map)) => map,
             other => unreachable!("plain structs always become JSON objects, not {other:?}"),
         }
-    }
-}
-
-impl VirtualTokenOptions {
-    /// Of prompts, which stand where token embeddings stand.
-    pub fn prompt(num_virtual_tokens: usize, dims: &BaseDims) -> Self {
-        Self::new(num_virtual_tokens, dims, dims.hidden_size, dims.num_heads)
-    }
-
-    /// Of a prefix with one key and value for each key/value head, as PEFT has it.
-    pub fn prefix(num_virtual_tokens: usize, dims: &BaseDims) -> Self {
-        Self::new(
-            num_virtual_tokens,
-            dims,
-            dims.num_kv_heads * dims.head_dim,
-            dims.num_kv_heads,
-        )
-    }
-
-    /// Of a prefix with one key and value for each *query* head, as PEFT had it before it knew grouped queries.
-    ///
-    /// On a base with grouped queries PEFT 0.21 refuses such a folder: it always expects the key/value width.
-    pub fn attention_prefix(num_virtual_tokens: usize, dims: &BaseDims) -> Self {
-        Self::new(
-            num_virtual_tokens,
-            dims,
-            dims.num_heads * dims.head_dim,
-            dims.num_heads,
-        )
-    }
-
-    fn new(num_virtual_tokens: usize, dims: &BaseDims, token_dim: usize, heads: usize) -> Self {
-        Self {
-            num_virtual_tokens,
-            token_dim: Some(token_dim),
-            num_transformer_submodules: Some(1),
-            num_attention_heads: Some(heads),
-            num_layers: Some(dims.num_layers),
-        }
-    }
-
-    pub(crate) fn read(fields: &mut Fields<'_>) -> Result<Self, Error> {
-        Ok(Self {
-            num_virtual_tokens: fields.required("num_virtual_tokens")?,
-            token_dim: fields.optional("token_dim")?,
-            num_transformer_submodules: fields.optional("num_transformer_submodules")?,
-            num_attention_heads: fields.optional("num_attention_heads")?,
-            num_layers: fields.optional("num_layers")?,
-        })
     }
 }

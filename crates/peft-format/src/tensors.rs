@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use crate::{Error, atomic};
+use crate::Error;
 
 /// The tensor of the prompt and prefix methods.
 pub const PROMPT_EMBEDDINGS: &str = "prompt_embeddings";
@@ -40,11 +40,6 @@ impl AdapterTensor {
     /// The values, row-major.
     pub fn values(&self) -> &[f32] {
         &self.values
-    }
-
-    /// The values, row-major.
-    pub fn into_values(self) -> Vec<f32> {
-        self.values
     }
 
     fn from_view(view: &TensorView<'_>) -> Option<Self> {
@@ -94,11 +89,6 @@ impl AdapterTensors {
         self.map.get(name)
     }
 
-    /// Takes a tensor out.
-    pub fn remove(&mut self, name: &str) -> Option<AdapterTensor> {
-        self.map.remove(name)
-    }
-
     /// Names and tensors, sorted by name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &AdapterTensor)> {
         self.map
@@ -143,7 +133,7 @@ impl AdapterTensors {
     /// # Errors
     /// If the file cannot be read, is not whole, or holds another type.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        Self::parse(&atomic::read(path)?, path)
+        Self::parse(&burn_peft_files::read(path)?, path)
     }
 
     /// Reads the bytes of a safetensors file; `path` is for messages.

@@ -4,11 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
+use burn_peft_decoder::{Checkpoint, DecoderConfig};
 use burn_peft_format::{
-    AdapterConfig, AdapterFolder, BaseDims, BeftOptions, CONFIG_FILE,
-    EncoderReparameterizationType, Error, MethodOptions, ModelCard, PTuningOptions, PrefixInit,
-    PrefixTuningOptions, PromptTuningInit, PromptTuningOptions, TargetModules, VirtualTokenOptions,
-    WEIGHTS_FILE,
+    AdapterConfig, AdapterFolder, BeftOptions, CONFIG_FILE, EncoderReparameterizationType, Error,
+    MethodOptions, ModelCard, PTuningOptions, PrefixInit, PrefixTuningOptions, PromptTuningInit,
+    PromptTuningOptions, TargetModules, VirtualTokenOptions, WEIGHTS_FILE,
 };
 use serde_json::Value;
 
@@ -20,8 +20,8 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// Every case with an adapter of PEFT's: its folder, its `case.json`, and the sizes of its base.
-fn cases() -> Vec<(PathBuf, Value, BaseDims)> {
+/// Every case with an adapter of PEFT's: its folder, its `case.json`, and its base.
+fn cases() -> Vec<(PathBuf, Value, DecoderConfig)> {
     let mut folders: Vec<_> = std::fs::read_dir(fixtures().join("cases"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -34,32 +34,19 @@ fn cases() -> Vec<(PathBuf, Value, BaseDims)> {
         .into_iter()
         .map(|folder| {
             let case = json(&folder.join("case.json"));
-            let config = json(
-                &fixtures()
-                    .join(case["model"].as_str().unwrap())
-                    .join("config.json"),
-            );
-            let size = |key: &str| config[key].as_u64().unwrap() as usize;
-            let dims = BaseDims {
-                hidden_size: size("hidden_size"),
-                intermediate_size: size("intermediate_size"),
-                num_layers: size("num_hidden_layers"),
-                num_heads: size("num_attention_heads"),
-                num_kv_heads: size("num_key_value_heads"),
-                head_dim: size("hidden_size") / size("num_attention_heads"),
-                vocab_size: size("vocab_size"),
-            };
-            (folder, case, dims)
+            let model = fixtures().join(case["model"].as_str().unwrap());
+            let base = Checkpoint::read_config(model).unwrap();
+            (folder, case, base)
         })
         .collect()
 }
 
 #[test]
 fn every_adapter_of_peft_loads_and_fits_its_base() {
-    for (folder, case, dims) in cases() {
+    for (folder, case, base) in cases() {
         let dir = folder.join("adapter");
         let adapter = AdapterFolder::load(&dir).unwrap();
-        adapter.check(&dims, &dir).unwrap();
+        adapter.check(&base, &dir).unwrap();
         assert_eq!(
             adapter.config.method.peft_type(),
             case["peft_type"],
@@ -103,11 +90,11 @@ fn every_adapter_of_peft_is_written_again_byte_for_byte() {
 }
 
 /// What PEFT was told, told to this crate's constructors.
-fn construct(case: &Value, dims: &BaseDims) -> MethodOptions {
+fn construct(case: &Value, base: &DecoderConfig) -> MethodOptions {
     let options = &case["options"];
     let text = |key: &str| options[key].as_str().map(String::from);
     let tokens = options["num_virtual_tokens"].as_u64().unwrap_or(0) as usize;
-    let prompt = VirtualTokenOptions::prompt(tokens, dims);
+    let prompt = VirtualTokenOptions::prompt(tokens, base);
     match case["peft_type"].as_str().unwrap() {
         "PROMPT_TUNING" => MethodOptions::PromptTuning(PromptTuningOptions {
             prompt_tuning_init: serde_json::from_value::<PromptTuningInit>(
@@ -133,7 +120,7 @@ fn construct(case: &Value, dims: &BaseDims) -> MethodOptions {
             MethodOptions::PTuning(made)
         }
         "PREFIX_TUNING" => {
-            let made = PrefixTuningOptions::new(VirtualTokenOptions::prefix(tokens, dims));
+            let made = PrefixTuningOptions::new(VirtualTokenOptions::prefix(tokens, base));
             MethodOptions::PrefixTuning(PrefixTuningOptions {
                 prefix_projection: options["prefix_projection"] == true,
                 encoder_hidden_size: options["encoder_hidden_size"]
@@ -145,13 +132,10 @@ fn construct(case: &Value, dims: &BaseDims) -> MethodOptions {
             })
         }
         _ => MethodOptions::Beft(match options["target_modules"].as_array() {
-            None => BeftOptions::new(),
-            Some(names) => BeftOptions {
-                target_modules: TargetModules::Names(
-                    names.iter().map(|n| n.as_str().unwrap().into()).collect(),
-                ),
-                ..BeftOptions::new()
-            },
+            None => BeftOptions::default(),
+            Some(names) => BeftOptions::new(TargetModules::Names(
+                names.iter().map(|n| n.as_str().unwrap().into()).collect(),
+            )),
         }),
     }
 }
@@ -165,8 +149,8 @@ fn a_new_configuration_is_what_peft_would_have_written() {
         }
         config
     }
-    for (folder, case, dims) in cases() {
-        let ours = AdapterConfig::new(construct(&case, &dims), case["model"].as_str()).to_json();
+    for (folder, case, base) in cases() {
+        let ours = AdapterConfig::new(construct(&case, &base), case["model"].as_str()).to_json();
         let theirs = json(&folder.join("adapter").join(CONFIG_FILE));
         assert_eq!(
             sorted(serde_json::from_str(&ours).unwrap()),

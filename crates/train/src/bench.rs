@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use burn::{
+    module::AutodiffModule,
     optim::Optimizer,
     tensor::{
         Int, Tensor, TensorData,
         backend::{AutodiffBackend, Backend},
     },
 };
-use burn_peft::{AnyAdapter, Inputs, NoAdapter, PeftModel, Placement};
+use burn_peft::{Adapter, Inputs, NoAdapter, PeftModel, Placement};
 use burn_peft_data::{Batch, IGNORE_INDEX};
 use burn_peft_decoder::{AttentionMask, Decoder, GenerationOptions};
 use burn_peft_ops::Ops;
@@ -65,20 +66,21 @@ fn random_ids(count: usize, vocab: usize) -> Vec<i64> {
 ///
 /// # Panics
 /// If `steps` is 0.
-pub fn time_steps<B>(
-    mut trainee: Trainee<B, AnyAdapter<B>>,
+pub fn time_steps<B, A>(
+    mut trainee: Trainee<B, A>,
     shape: SyntheticBatch,
     steps: usize,
     after_step: &mut dyn FnMut(usize),
 ) -> Vec<f64>
 where
     B: AutodiffBackend<InnerBackend: Ops> + Ops,
+    A: Adapter<B> + AutodiffModule<B, InnerModule: Adapter<B::InnerBackend>>,
 {
     assert!(steps > 0, "a measurement has a step");
     let base = trainee.model().base();
     let (device, vocab) = (base.device(), base.config().vocab_size);
     let config = TrainConfig::default();
-    let mut optimizer = init_optimizer::<B, Trainee<B, AnyAdapter<B>>>(&config);
+    let mut optimizer = init_optimizer::<B, Trainee<B, A>>(&config);
     let mut seconds = Vec::with_capacity(steps);
     for step in 0..=steps {
         let batch = shape.collate::<B>(vocab, &device);

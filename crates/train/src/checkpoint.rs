@@ -22,14 +22,18 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::record::{FullPrecisionSettings, NamedMpkBytesRecorder, Record, Recorder};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Device, Tensor};
+use burn_peft::PeftModel;
+use burn_peft_data::TextTokenizer;
+use burn_peft_decoder::Decoder;
+use burn_peft_files::{Error as FileError, if_exists};
+use burn_peft_ops::Ops;
 use burn_train::{
     Learner, LearnerModelRecord, LearnerOptimizerRecord, LearnerSchedulerRecord,
     LearningComponentsTypes, TrainingBackend,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::files::io_error;
-use crate::{Error, OptimizerKind, Plan, TrainConfig};
+use crate::{Error, Method, OptimizerKind, Plan, Start, TrainConfig, Trainee};
 
 pub(crate) const MODEL: &str = "model";
 pub(crate) const OPTIMIZER: &str = "optimizer";
@@ -107,11 +111,10 @@ impl Checkpoint {
     /// The checkpoint in a `step-N` folder.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::BadCheckpoint`] where its state cannot be read.
+    /// [`Error::File`] or [`Error::BadCheckpoint`] where its state cannot be read.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let file = path.join(STATE);
-        let text =
-            fs::read_to_string(&file).map_err(|source| io_error("cannot read", &file, source))?;
+        let text = burn_peft_files::read_to_string(&file)?;
         let state = serde_json::from_str(&text).map_err(|error| Error::BadCheckpoint {
             path: file,
             message: error.to_string(),
@@ -133,6 +136,27 @@ impl Checkpoint {
     ) -> Result<M, Error> {
         self.check_parameters::<B, M>(&model)?;
         Ok(model.load_record(self.read::<B, M::Record>(MODEL, device)?))
+    }
+
+    /// The model that was saved: `base` with the method's own module, as it was trained.
+    ///
+    /// # Errors
+    /// As [`load_model`](Self::load_model), and where the module cannot be made.
+    pub fn load_adapter<B: Ops, M: Method>(
+        &self,
+        method: &M,
+        base: Decoder<B>,
+        tokenizer: &TextTokenizer,
+    ) -> Result<PeftModel<B, M::Adapter<B>>, Error> {
+        let device = base.device();
+        let start = Start {
+            base: &base,
+            tokenizer,
+            seed: self.state.seed,
+        };
+        let adapter = method.init(start)?;
+        let trainee = Trainee::new(PeftModel::new(base, adapter));
+        Ok(self.load_model(trainee, &device)?.into_model())
     }
 
     /// Puts model, optimizer and scheduler back to where they were: the model first, because the
@@ -190,7 +214,7 @@ impl Checkpoint {
 
     fn read<B: Backend, R: Record<B>>(&self, part: &str, device: &Device<B>) -> Result<R, Error> {
         let path = self.path.join(format!("{part}.mpk"));
-        let bytes = fs::read(&path).map_err(|source| io_error("cannot read", &path, source))?;
+        let bytes = burn_peft_files::read(&path)?;
         Recorder::<B>::load(&Format::default(), bytes, device).map_err(|error| {
             Error::BadCheckpoint {
                 path,
@@ -207,16 +231,10 @@ pub(crate) fn folder(output_dir: &Path) -> PathBuf {
 
 /// The complete checkpoints in a folder, oldest step first.
 pub(crate) fn steps_in(folder: &Path) -> Result<Vec<(usize, PathBuf)>, Error> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(io_error("cannot read", folder, source)),
-    };
+    let entries = if_exists(fs::read_dir(folder)).map_err(FileError::to("read", folder))?;
     let mut found = Vec::new();
-    for entry in entries {
-        let path = entry
-            .map_err(|source| io_error("cannot read", folder, source))?
-            .path();
+    for entry in entries.into_iter().flatten() {
+        let path = entry.map_err(FileError::to("read", folder))?.path();
         let name = path
             .file_name()
             .and_then(|name| name.to_str())

@@ -61,7 +61,19 @@ impl RunConfig {
     /// # Errors
     /// [`Error::OutOfRange`] where a value does not fit TOML (a seed of 2^63 or more).
     pub fn to_toml(&self) -> Result<String, Error> {
-        toml::to_string(&self.resolved()).map_err(|error| Error::OutOfRange {
+        self.resolved().to_toml_of(&self.method)
+    }
+
+    /// The configuration as TOML, with `method` in place of its own `[method]`.
+    pub(crate) fn to_toml_of(&self, method: &impl Serialize) -> Result<String, Error> {
+        let file = RunFile {
+            model: &self.model,
+            method,
+            data: &self.data,
+            train: &self.train,
+            output: &self.output,
+        };
+        toml::to_string(&file).map_err(|error| Error::OutOfRange {
             place: String::new(),
             key: "run.toml".into(),
             value: "not representable".into(),
@@ -77,6 +89,16 @@ impl RunConfig {
         resolved.output.dir = Some(self.output_dir());
         resolved
     }
+}
+
+/// What is written: [`RunConfig`] with the options of any method.
+#[derive(Serialize)]
+struct RunFile<'a, M> {
+    model: &'a ModelConfig,
+    method: &'a M,
+    data: &'a DataConfig,
+    train: &'a TrainConfig,
+    output: &'a OutputConfig,
 }
 
 #[cfg(test)]

@@ -7,15 +7,8 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// The file system refused.
-    #[error("{action} {}", path.display())]
-    Io {
-        /// What was tried, as `cannot read`.
-        action: &'static str,
-        /// On which path.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] burn_peft_files::Error),
 
     /// `run.toml` is not TOML.
     #[error("{place}{message}")]

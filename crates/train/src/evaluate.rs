@@ -1,12 +1,12 @@
 //! Scoring a file.
 
-use burn::data::dataloader::DataLoader;
+use burn::data::{dataloader::DataLoader, dataset::InMemDataset};
 use burn_peft::{Adapter, Injected, PeftModel};
-use burn_peft_data::Batch;
+use burn_peft_data::{Batch, EvalLoader, Example, Padding};
 use burn_peft_ops::Ops;
 use serde::Serialize;
 
-use crate::loss::injected_losses;
+use crate::{Error, loss::injected_losses};
 
 /// How likely a model finds a file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -50,6 +50,22 @@ pub fn evaluate<B: Ops, A: Adapter<B>>(
         progress(done);
     }
     Evaluation::from_examples(per_example)
+}
+
+/// A loader of rows to be scored, `batch_size` of like length at a time.
+pub(crate) fn eval_loader<B: Ops>(
+    examples: Vec<Example>,
+    batch_size: usize,
+    padding: Padding,
+    device: &B::Device,
+) -> Result<EvalLoader<B>, Error> {
+    let dataset = InMemDataset::new(examples);
+    Ok(EvalLoader::new(
+        dataset,
+        batch_size,
+        padding,
+        device.clone(),
+    )?)
 }
 
 /// The losses of each row of a batch.

@@ -22,7 +22,6 @@ use burn_train::{
 
 use self::no_data::NoData;
 use crate::checkpoint::{Checkpoint, StepCheckpointer};
-use crate::files::create_dir;
 use crate::metrics::ScalarMetric;
 use crate::record::{Observer, open_metrics};
 use crate::render::{PlainRenderer, RendererChoice};
@@ -138,7 +137,7 @@ where
     if resume.is_none() {
         Checkpoint::none_in(&output_dir)?;
     }
-    create_dir(&output_dir)?;
+    burn_peft_files::create_folder(&output_dir)?;
 
     let schedule = Schedule::new(
         config.lr_scheduler_type,

@@ -1,12 +1,13 @@
 //! Training and evaluation: loss, step, run configuration, and the learning strategy that plugs into
 //! burn-train.
 //!
-//! [`RunConfig`] reads `run.toml`; [`Plan`] does its arithmetic; [`fit`] trains a model step by step
-//! with burn-train's `Learner`, logs, evaluates, saves, and goes on from a [`Checkpoint`].
+//! [`RunConfig`] reads `run.toml`, and [`run`] does what it says, from rows to an adapter folder. [`run_method`] does
+//! the same for a [`Method`] of your own. Underneath, [`Plan`] does the arithmetic of a run, and [`fit`] trains a model
+//! step by step with burn-train's `Learner`, logs, evaluates, saves, and goes on from a [`Checkpoint`].
 //!
 //! # What it is not
-//! It does not parse arguments, choose a backend, tokenise, or write adapters in PEFT's format; and
-//! the loop knows nothing of language models: it trains whatever reports an [`LmOutput`].
+//! It does not parse arguments or choose a backend, and its loop ([`fit`]) knows nothing of language models or
+//! adapters: it trains whatever reports an [`LmOutput`].
 //!
 //! # The one decision
 //! Everything counts optimizer *steps*. An item of the training loader is all the micro-batches of
@@ -42,10 +43,11 @@ mod complete;
 mod config;
 mod error;
 mod evaluate;
-mod files;
 mod fit;
+mod held_out;
 mod loss;
 mod memory;
+mod method;
 mod metrics;
 mod optimizer;
 mod plan;
@@ -69,14 +71,16 @@ pub use config::{
 pub use error::Error;
 pub use evaluate::{Evaluation, ExampleLoss, evaluate};
 pub use fit::{FitOptions, TrainData, ValidData, fit};
+pub use held_out::{HeldOut, HeldOutRows, Stage, Texts};
 pub use loss::{TokenLosses, injected_losses, token_losses};
 pub use memory::StepSize;
+pub use method::{Method, Start};
 pub use metrics::LmOutput;
 pub use optimizer::{AnyOptimizer, RunOptimizer, clip_grad_norm, init_optimizer};
 pub use plan::Plan;
 pub use record::{EvalRecord, JsonLines, LogRecord, Observer, TrainRecord};
 pub use render::RendererChoice;
-pub use run::{HeldOut, RUN_FILE, RunInputs, RunOptions, RunReport, Stage, run};
+pub use run::{RUN_FILE, RunInputs, RunOptions, RunReport, run, run_method};
 pub use schedule::Schedule;
 pub use scoring::{Scored, TextScores};
 pub use step::Trainee;

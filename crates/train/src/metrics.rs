@@ -11,8 +11,7 @@ use burn_train::metric::{
 
 /// What a training step, or the evaluation of one batch, reports: plain numbers on the host.
 ///
-/// A step fills in the first four with [`new`](Self::new) and [`with_correct`](Self::with_correct);
-/// the rest is the training loop's.
+/// A step fills in the first three with [`new`](Self::new); the rest is the training loop's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct LmOutput {
@@ -22,8 +21,6 @@ pub struct LmOutput {
     pub label_tokens: usize,
     /// Tokens of the rows, without padding and virtual tokens.
     pub tokens: usize,
-    /// Supervised tokens that the model ranked first, where that was counted.
-    pub correct: Option<usize>,
     /// Joint L2 norm of the gradients before clipping.
     pub grad_norm: Option<f64>,
     /// Wall time, data included.
@@ -37,17 +34,8 @@ impl LmOutput {
             loss,
             label_tokens,
             tokens,
-            correct: None,
             grad_norm: None,
             seconds: None,
-        }
-    }
-
-    /// The same with the number of supervised tokens that the model ranked first.
-    pub fn with_correct(self, correct: usize) -> Self {
-        Self {
-            correct: Some(correct),
-            ..self
         }
     }
 
@@ -56,12 +44,6 @@ impl LmOutput {
         // A clock too coarse for a toy model must not make a number that JSON cannot hold.
         self.seconds
             .map(|seconds| self.tokens as f64 / seconds.max(1e-9))
-    }
-
-    /// Share of supervised tokens ranked first, where counted.
-    pub fn token_accuracy(&self) -> Option<f64> {
-        self.correct
-            .map(|correct| correct as f64 / self.label_tokens.max(1) as f64)
     }
 }
 
@@ -92,7 +74,6 @@ pub(crate) struct Window {
     seconds: f64,
     label_tokens: usize,
     tokens: usize,
-    correct: Option<usize>,
 }
 
 impl Window {
@@ -104,7 +85,6 @@ impl Window {
         self.seconds += seconds;
         self.label_tokens += output.label_tokens;
         self.tokens += output.tokens;
-        self.correct = add(self.correct, output.correct);
     }
 
     /// The mean over the steps, and an empty window; `None` where there was no step.
@@ -114,7 +94,6 @@ impl Window {
             loss: window.loss / window.steps as f64,
             label_tokens: window.label_tokens,
             tokens: window.tokens,
-            correct: window.correct,
             grad_norm: (window.norms > 0).then(|| window.norm / window.norms as f64),
             seconds: Some(window.seconds),
         })
@@ -128,7 +107,6 @@ pub(crate) struct TokenMean {
     nll: f64,
     label_tokens: usize,
     tokens: usize,
-    correct: Option<usize>,
 }
 
 impl TokenMean {
@@ -139,7 +117,6 @@ impl TokenMean {
         }
         self.label_tokens += output.label_tokens;
         self.tokens += output.tokens;
-        self.correct = add(self.correct, output.correct);
     }
 
     /// `None` where there was no supervised token.
@@ -148,15 +125,10 @@ impl TokenMean {
             loss: self.nll / self.label_tokens as f64,
             label_tokens: self.label_tokens,
             tokens: self.tokens,
-            correct: self.correct,
             grad_norm: None,
             seconds: Some(seconds),
         })
     }
-}
-
-fn add(sum: Option<usize>, value: Option<usize>) -> Option<usize> {
-    value.map_or(sum, |value| Some(sum.unwrap_or(0) + value))
 }
 
 pub(crate) const LOSS: &str = "Loss";
@@ -257,14 +229,13 @@ mod tests {
     fn an_evaluation_is_the_mean_over_its_tokens() {
         let mut mean = TokenMean::default();
         assert_eq!(mean.output(1.0), None);
-        mean.push(&LmOutput::new(1.0, 10, 20).with_correct(5));
-        mean.push(&LmOutput::new(4.0, 30, 60).with_correct(9));
+        mean.push(&LmOutput::new(1.0, 10, 20));
+        mean.push(&LmOutput::new(4.0, 30, 60));
         mean.push(&LmOutput::new(f64::NAN, 0, 7));
         let found = mean.output(1.0).unwrap();
         assert_eq!(
             (found.loss, found.label_tokens, found.tokens),
             (3.25, 40, 87)
         );
-        assert_eq!(found.token_accuracy(), Some(0.35));
     }
 }

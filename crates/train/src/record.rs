@@ -4,11 +4,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
+use burn_peft_files::{Error as FileError, if_exists};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Error;
-use crate::files::{io_error, replace_file};
 
 /// A logged step: means over the steps since the last one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,9 +25,6 @@ pub struct TrainRecord {
     pub grad_norm: Option<f64>,
     /// Tokens of the rows per second; evaluations and checkpoints do not count.
     pub tokens_per_second: f64,
-    /// Share of supervised tokens ranked first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token_accuracy: Option<f64>,
 }
 
 /// An evaluation on the validation rows.
@@ -41,9 +38,6 @@ pub struct EvalRecord {
     pub eval_loss: f64,
     /// Supervised tokens.
     pub eval_label_tokens: usize,
-    /// Share of supervised tokens ranked first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub eval_token_accuracy: Option<f64>,
     /// Wall time of the evaluation.
     pub eval_seconds: f64,
 }
@@ -65,6 +59,12 @@ pub trait Observer: Send {
     /// # Errors
     /// Whatever keeps the record from being kept.
     fn record(&mut self, record: &LogRecord) -> Result<(), Error>;
+}
+
+impl<F: FnMut(&LogRecord) -> Result<(), Error> + Send> Observer for F {
+    fn record(&mut self, record: &LogRecord) -> Result<(), Error> {
+        self(record)
+    }
 }
 
 /// Writes each record as a line of JSON: into `metrics.jsonl`, or to standard output for `--json`.
@@ -94,7 +94,8 @@ impl<W: Write + Send> Observer for JsonLines<W> {
         self.writer
             .write_all(line.as_bytes())
             .and_then(|()| self.writer.flush())
-            .map_err(|source| io_error("cannot write", Path::new(&self.name), source))
+            .map_err(FileError::to("write", Path::new(&self.name)))?;
+        Ok(())
     }
 }
 
@@ -104,11 +105,9 @@ impl<W: Write + Send> Observer for JsonLines<W> {
 /// that a crash cut short.
 pub(crate) fn open_metrics(dir: &Path, step: usize) -> Result<JsonLines<File>, Error> {
     let path = dir.join("metrics.jsonl");
-    let found = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(source) => return Err(io_error("cannot read", &path, source)),
-    };
+    let found = if_exists(fs::read_to_string(&path)).map_err(FileError::to("read", &path))?;
+    let is_new = found.is_none();
+    let found = found.unwrap_or_default();
     let kept: String = found
         .lines()
         .filter(|line| {
@@ -119,13 +118,13 @@ pub(crate) fn open_metrics(dir: &Path, step: usize) -> Result<JsonLines<File>, E
         })
         .flat_map(|line| [line, "\n"])
         .collect();
-    if kept != found || !path.exists() {
-        replace_file(&path, kept.as_bytes())?;
+    if kept != found || is_new {
+        burn_peft_files::write(&path, kept.as_bytes())?;
     }
     let file = OpenOptions::new()
         .append(true)
         .open(&path)
-        .map_err(|source| io_error("cannot open", &path, source))?;
+        .map_err(FileError::to("open", &path))?;
     Ok(JsonLines::new(file, &path.display().to_string()))
 }
 
@@ -141,7 +140,6 @@ mod tests {
             learning_rate: 1e-3,
             grad_norm: Some(0.5),
             tokens_per_second: 100.0,
-            token_accuracy: None,
         })
     }
 
@@ -166,7 +164,6 @@ mod tests {
                 epoch: 0.5,
                 eval_loss: 2.0,
                 eval_label_tokens: 7,
-                eval_token_accuracy: None,
                 eval_seconds: 0.25,
             }))
             .unwrap();

@@ -1,109 +1,33 @@
 //! A whole run: from a checkpoint and rows to an adapter folder, with scores before and after.
 
-use std::{path::PathBuf, sync::Arc};
+mod options;
+mod rows;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use burn::{
-    data::dataset::InMemDataset,
-    module::AutodiffModule,
-    tensor::{DType, backend::AutodiffBackend},
+    module::{AutodiffModule, Module},
+    tensor::backend::{AutodiffBackend, Backend},
 };
-use burn_peft::{Adapter, AnyAdapter, NoAdapter, PeftModel, parameter_line};
-use burn_peft_data::{
-    BatchOrder, EvalLoader, Example, Padding, Rows, StepLoader, Template, TextTokenizer,
-    TokenizeOptions, Tokenized, tokenize_rows,
-};
-use burn_peft_decoder::{Checkpoint as ModelCheckpoint, Decoder};
-use burn_peft_format::{ModelCard, folder_from_adapter};
+use burn_peft::{NoAdapter, PeftModel, parameter_line};
+use burn_peft_data::{Padding, Rows, Template, TokenizeOptions, Tokenized, tokenize_rows};
+use burn_peft_decoder::{Decoder, DecoderConfig};
+use burn_peft_format::{AdapterFolder, ModelCard};
 use burn_peft_ops::Ops;
-use serde::Serialize;
 
+pub use self::options::{RunInputs, RunOptions};
+use self::rows::{describe, longest, step_loader};
 use crate::{
-    Checkpoint, Error, Evaluation, FitOptions, FitSummary, GradientCheckpointing, Interrupter,
-    Observer, Plan, RendererChoice, RunConfig, Scored, StepSize, TextScores, Trainee, complete,
-    evaluate, files, fit, prompts_and_references,
-    start::{init_adapter, settled},
-    stop_ids,
+    Checkpoint, Error, FitOptions, FitSummary, GradientCheckpointing, HeldOut, HeldOutRows, Method,
+    Plan, RunConfig, Stage, Start, StepSize, Texts, Trainee, evaluate::eval_loader, fit,
+    start::settled, stop_ids,
 };
 
 /// Name of the resolved configuration in a run's folder.
 pub const RUN_FILE: &str = "run.toml";
-
-/// Rows whose texts are shown before and after.
-const SAMPLES: usize = 3;
-
-/// What a run works on.
-#[derive(Debug)]
-pub struct RunInputs {
-    /// The base, opened.
-    pub checkpoint: ModelCheckpoint,
-    /// Its tokenizer.
-    pub tokenizer: TextTokenizer,
-    /// The base's hub id or path, for the adapter folder; `None` for one that has neither.
-    pub base_name: Option<String>,
-    /// Rows to learn from.
-    pub train: Rows,
-    /// Rows to evaluate on while training.
-    pub valid: Option<Rows>,
-    /// Rows to score before and after; without them, `valid` is scored.
-    pub test: Option<Rows>,
-}
-
-/// How a run goes about it.
-pub struct RunOptions {
-    /// Type of the frozen base.
-    pub dtype: DType,
-    /// Bytes of memory that the device has, where that is known; see [`GradientCheckpointing`].
-    pub memory: Option<u64>,
-    /// Go on from the newest checkpoint of the output folder.
-    pub resume: bool,
-    /// Who shows the run.
-    pub renderer: RendererChoice,
-    /// Told each logged record.
-    pub observers: Vec<Box<dyn Observer>>,
-    /// Stops the run at the next step.
-    pub interrupter: Interrupter,
-    /// Told of everything that takes a while: what, how much is done, and of how much.
-    pub progress: Box<dyn FnMut(Stage, u64, u64)>,
-    /// Told in plain words what the run is about to do.
-    pub notes: Box<dyn FnMut(&str)>,
-}
-
-impl std::fmt::Debug for RunOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RunOptions")
-            .field("dtype", &self.dtype)
-            .field("resume", &self.resume)
-            .field("renderer", &self.renderer)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What takes a while.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Reading the base, in bytes.
-    Loading,
-    /// Tokenising, in rows.
-    Tokenising,
-    /// Scoring the held-out rows, in rows.
-    Evaluating,
-    /// Writing texts for the held-out rows, in rows.
-    Generating,
-}
-
-/// Scores of the held-out rows.
-#[derive(Debug, Clone, Serialize)]
-pub struct HeldOut {
-    /// How likely the rows are.
-    #[serde(flatten)]
-    pub evaluation: Evaluation,
-    /// How good the texts are, where they were written.
-    #[serde(flatten)]
-    pub texts: Option<TextScores>,
-    /// The first texts.
-    #[serde(skip)]
-    pub samples: Vec<Scored>,
-}
 
 /// What a run came to.
 #[derive(Debug, Clone)]
@@ -120,7 +44,7 @@ pub struct RunReport {
     pub trainable_params: usize,
 }
 
-/// Trains an adapter as `config` says and writes its folder.
+/// Trains an adapter of the method that `config` names, and writes its folder.
 ///
 /// # Errors
 /// See [`Error`]. The output folder is made and written to before anything is computed.
@@ -133,6 +57,29 @@ pub fn run<B>(
 where
     B: AutodiffBackend<InnerBackend: Ops> + Ops,
 {
+    let config = settled(config, &inputs.tokenizer)?;
+    run_method::<B, _>(&config.method, &config, inputs, options, device)
+}
+
+/// Trains an adapter of any method as `config` says, and writes its folder. `[method]` of `config` does not count.
+///
+/// The folder holds what the adapter injects, and so works in every program that knows PEFT's format. The module
+/// itself is in the checkpoints: [`Checkpoint::load_adapter`].
+///
+/// # Errors
+/// See [`Error`]. The output folder is made and written to before anything is computed.
+pub fn run_method<B, M>(
+    method: &M,
+    config: &RunConfig,
+    inputs: &RunInputs,
+    options: RunOptions,
+    device: &B::Device,
+) -> Result<RunReport, Error>
+where
+    B: AutodiffBackend<InnerBackend: Ops> + Ops,
+    M: Method,
+    M::Adapter<B>: AutodiffModule<B, InnerModule = M::Adapter<B::InnerBackend>>,
+{
     let RunOptions {
         dtype,
         memory,
@@ -143,6 +90,7 @@ where
         mut progress,
         mut notes,
     } = options;
+    let config = &with_defaults_of(method, config);
     let output_dir = config.output_dir();
     let resume = resume
         .then(|| Checkpoint::latest(&output_dir))
@@ -150,18 +98,16 @@ where
     if resume.is_none() {
         Checkpoint::none_in(&output_dir)?;
     }
-    let config = &settled(config, &inputs.tokenizer)?;
-    config.method.check_base(inputs.checkpoint.config())?;
-    for warning in config.method.warnings(config.learning_rate()) {
+    let limit = longest_row(method, config, inputs.checkpoint.config())?;
+    for warning in method.warnings(config.learning_rate()) {
         notes(&format!("warning: {warning}"));
     }
-    files::create_dir(&output_dir)?;
-    files::replace_file(&output_dir.join(RUN_FILE), config.to_toml()?.as_bytes())?;
+    burn_peft_files::write(
+        &output_dir.join(RUN_FILE),
+        config.to_toml_of(&method.settings())?.as_bytes(),
+    )?;
 
     let mut tokenise = |rows: &Rows| -> Result<Tokenized, Error> {
-        // Virtual tokens take positions too; `check_base` has seen that some are left.
-        let positions = inputs.checkpoint.config().max_position_embeddings;
-        let limit = positions - config.method.num_virtual_tokens();
         let tokenize = TokenizeOptions {
             max_length: Some(config.data.max_length.min(limit)),
             template: config.data.template.as_ref(),
@@ -183,23 +129,35 @@ where
         .load::<B::InnerBackend>(dtype, device, &mut |done, all| {
             progress(Stage::Loading, done, all);
         })?;
-    let mut scorer = held_out_rows.zip(held_out).map(|(rows, examples)| Scorer {
-        config,
-        inputs,
+    let held_out = held_out_rows.zip(held_out);
+    let held_out = held_out.map(|(rows, examples)| HeldOutRows {
         rows,
         examples,
-        progress: &mut progress,
+        template: config.data.template.as_ref(),
+        tokenizer: &inputs.tokenizer,
+        stop_ids: stop_ids(&inputs.checkpoint, &inputs.tokenizer),
+        batch_size: config.train.per_device_eval_batch_size,
     });
-    let before = match (&mut scorer, &resume) {
-        (Some(scorer), None) => {
-            Some(scorer.score(&PeftModel::new(base.clone(), NoAdapter::default()))?)
+    let texts = match config.train.predict_with_generate {
+        true => Texts::Scored,
+        false => Texts::Samples,
+    };
+    let before = match (&held_out, &resume) {
+        (Some(rows), None) => {
+            let bare = PeftModel::new(base.clone(), NoAdapter::default());
+            Some(rows.score(&bare, texts, &mut progress)?)
         }
         _ => None,
     };
 
     let base = Decoder::<B>::from_inner(base);
-    let adapter = init_adapter(config, &inputs.tokenizer, &base)?;
-    let trainable_params = burn::module::Module::num_params(&adapter);
+    B::seed(device, config.train.seed);
+    let adapter = method.init(Start {
+        base: &base,
+        tokenizer: &inputs.tokenizer,
+        seed: config.train.seed,
+    })?;
+    let trainable_params = adapter.num_params();
     let all_params = inputs.checkpoint.config().num_parameters() + trainable_params;
     notes(&parameter_line(trainable_params, all_params));
 
@@ -210,7 +168,7 @@ where
     let size = StepSize {
         dtype,
         batch: config.train.per_device_train_batch_size,
-        seq: longest(&train) + config.method.num_virtual_tokens(),
+        seq: longest(&train) + method.num_virtual_tokens(),
     };
     let checkpointing = config.train.gradient_checkpointing;
     let recompute = checkpointing.decide(size, base.config(), memory);
@@ -223,7 +181,12 @@ where
         .map_or(0, |checkpoint| checkpoint.state.step);
     let loader = step_loader(config, train, padding, plan, device)?.starting_at(start);
     let valid = match valid {
-        Some(valid) => Some(eval_loader(config, valid.examples, padding, device)?),
+        Some(valid) => Some(eval_loader(
+            valid.examples,
+            config.train.per_device_eval_batch_size,
+            padding,
+            device,
+        )?),
         None => None,
     };
     let (trained, summary) = fit(
@@ -240,9 +203,9 @@ where
         },
     )?;
     let model = trained.into_model();
-    save(config, inputs, &model, &summary)?;
-    let after = match &mut scorer {
-        Some(scorer) if !summary.interrupted => Some(scorer.score(&model)?),
+    save(method, config, inputs, model.adapter(), &summary)?;
+    let after = match &held_out {
+        Some(rows) if !summary.interrupted => Some(rows.score(&model, texts, &mut progress)?),
         _ => None,
     };
     Ok(RunReport {
@@ -254,83 +217,62 @@ where
     })
 }
 
-/// Tokens of the longest row.
-fn longest(examples: &[Example]) -> usize {
-    examples.iter().map(Example::len).max().unwrap_or(0)
+/// The configuration with what the method decides where it leaves that open.
+fn with_defaults_of(method: &impl Method, config: &RunConfig) -> RunConfig {
+    let mut config = config.clone();
+    let rate = &mut config.train.learning_rate;
+    rate.get_or_insert_with(|| method.default_learning_rate());
+    let dir = &mut config.output.dir;
+    dir.get_or_insert_with(|| Path::new("runs").join(method.name()));
+    config
 }
 
-/// What became of a file's rows.
-fn describe(rows: &Rows, tokenized: &Tokenized) -> String {
-    let lengths = tokenized.examples.iter().map(Example::len);
-    let mut text = format!(
-        "{}: {} rows, the longest of {} tokens",
-        rows.path(),
-        tokenized.examples.len(),
-        lengths.max().unwrap_or(0),
-    );
-    if tokenized.truncated + tokenized.dropped > 0 {
-        text += &format!(
-            "; {} cut to data.max_length, {} left out because nothing supervised was left of them",
-            tokenized.truncated, tokenized.dropped
-        );
-    }
-    text
-}
-
-fn step_loader<B: AutodiffBackend>(
+/// The most tokens that a row can have: virtual tokens take positions too.
+fn longest_row(
+    method: &impl Method,
     config: &RunConfig,
-    examples: Vec<Example>,
-    padding: Padding,
-    plan: Plan,
-    device: &B::Device,
-) -> Result<StepLoader<B>, Error> {
-    let train = &config.train;
-    let order = BatchOrder {
-        group_by_length: train.group_by_length,
-        ..BatchOrder::new(
-            train.seed,
-            train.per_device_train_batch_size,
-            train.gradient_accumulation_steps,
-        )
+    base: &DecoderConfig,
+) -> Result<usize, Error> {
+    method.check_base(base)?;
+    let (tokens, positions) = (method.num_virtual_tokens(), base.max_position_embeddings);
+    let placed = config.data.template.as_ref();
+    let placed = placed.map_or(0, Template::num_virtual_tokens);
+    let refused = |reason| burn_peft::Error::Option {
+        name: "num_virtual_tokens",
+        reason,
     };
-    Ok(StepLoader::new(
-        InMemDataset::new(examples),
-        order,
-        padding,
-        plan.total_steps,
-        device.clone(),
-    )?)
+    if placed != 0 && placed != tokens {
+        let reason = format!("it is {tokens}, and the template places {placed}");
+        return Err(refused(reason).into());
+    }
+    // A row of two tokens is the shortest that teaches anything.
+    match positions.checked_sub(tokens).filter(|rest| *rest >= 2) {
+        Some(rest) => Ok(rest),
+        None => Err(refused(format!(
+            "{tokens} leave no room for rows; the base has {positions} positions"
+        ))
+        .into()),
+    }
 }
 
-fn eval_loader<B: Ops>(
-    config: &RunConfig,
-    examples: Vec<Example>,
-    padding: Padding,
-    device: &B::Device,
-) -> Result<EvalLoader<B>, Error> {
-    let batch_size = config.train.per_device_eval_batch_size;
-    Ok(EvalLoader::new(
-        InMemDataset::new(examples),
-        batch_size,
-        padding,
-        device.clone(),
-    )?)
-}
-
-fn save<B: Ops>(
+fn save<B: Backend, M: Method>(
+    method: &M,
     config: &RunConfig,
     inputs: &RunInputs,
-    model: &PeftModel<B, AnyAdapter<B>>,
+    adapter: &M::Adapter<B>,
     summary: &FitSummary,
 ) -> Result<(), Error> {
-    let mut folder = folder_from_adapter(
-        model.adapter(),
-        &config.method,
-        inputs.checkpoint.config(),
-        inputs.base_name.as_deref(),
-    );
+    let (base, base_name) = (inputs.checkpoint.config(), inputs.base_name.as_deref());
+    let describe = |landing: burn_peft_format::Landing<'_>| method.describe(landing, base_name);
+    let mut folder = AdapterFolder::from_adapter(adapter, base, base_name, describe)?;
+    let dir = config.output_dir();
+    folder.check(base, &dir)?;
     folder.config.template = config.data.template.as_ref().map(Template::to_string);
-    let mut facts = vec![("steps".to_owned(), summary.steps.to_string())];
+    let mut facts = Vec::new();
+    if method.name() != folder.config.method.name() {
+        facts.push(("trained as".to_owned(), method.name().to_owned()));
+    }
+    facts.push(("steps".to_owned(), summary.steps.to_string()));
     if let Some(loss) = summary.train_loss {
         facts.push(("mean training loss".to_owned(), format!("{loss:.4}")));
     }
@@ -340,50 +282,5 @@ fn save<B: Ops>(
             format!("{:.4}", eval.eval_loss),
         ));
     }
-    Ok(folder.save(&config.output_dir(), &ModelCard { title: None, facts })?)
-}
-
-/// Scores models on the held-out rows.
-struct Scorer<'a> {
-    config: &'a RunConfig,
-    inputs: &'a RunInputs,
-    rows: &'a Rows,
-    examples: Vec<Example>,
-    progress: &'a mut dyn FnMut(Stage, u64, u64),
-}
-
-impl Scorer<'_> {
-    fn score<B: Ops, A: Adapter<B>>(&mut self, model: &PeftModel<B, A>) -> Result<HeldOut, Error> {
-        let batch_size = self.config.train.per_device_eval_batch_size;
-        let all = self.examples.len() as u64;
-        let device = model.base().device();
-        let padding = Padding::of(&self.inputs.tokenizer);
-        let loader = eval_loader(self.config, self.examples.clone(), padding, &device)?;
-        let evaluation = evaluate(model, &loader, &mut |done| {
-            (self.progress)(Stage::Evaluating, done as u64, all);
-        });
-        let generate = self.config.train.predict_with_generate;
-        let template = self.config.data.template.as_ref();
-        let mut rows = prompts_and_references(self.rows, template).unwrap_or_default();
-        if !generate {
-            rows.truncate(SAMPLES);
-        }
-        let stop_ids = stop_ids(&self.inputs.checkpoint, &self.inputs.tokenizer);
-        let all = rows.len() as u64;
-        let mut samples = complete(
-            model,
-            &self.inputs.tokenizer,
-            &rows,
-            batch_size,
-            &stop_ids,
-            &mut |done| (self.progress)(Stage::Generating, done as u64, all),
-        )?;
-        let texts = generate.then(|| TextScores::of(&samples)).flatten();
-        samples.truncate(SAMPLES);
-        Ok(HeldOut {
-            evaluation,
-            texts,
-            samples,
-        })
-    }
+    Ok(folder.save(&dir, &ModelCard { title: None, facts })?)
 }

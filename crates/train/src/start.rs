@@ -1,17 +1,21 @@
-//! What trains, before the first step: how long it is, and what it starts from.
+//! The methods of `burn-peft` in a run: how long they are, and what they start from.
 
 use std::path::Path;
 
-use burn_peft::{AnyAdapter, InitTokens, TokenCounts};
+use burn::tensor::backend::Backend;
+use burn_peft::{AnyAdapter, InitTokens, MethodConfig, TokenCounts};
 use burn_peft_data::{Template, TextTokenizer};
-use burn_peft_decoder::Decoder;
-use burn_peft_format::{AdapterFolder, adapter_from_folder};
+use burn_peft_decoder::{Decoder, DecoderConfig};
+use burn_peft_format::{
+    AdapterFolder, Landing, MethodOptions, adapter_from_folder, method_options,
+};
 use burn_peft_ops::Ops;
+use serde::Serialize;
 
-use crate::{Error, RunConfig};
+use crate::{Error, Method, RunConfig, Start};
 
-/// The configuration with the number of virtual tokens that template, and text or folder to start from,
-/// settle.
+/// The configuration with the number of virtual tokens that the template, or the text or folder to start from,
+/// decides.
 pub(crate) fn settled(config: &RunConfig, tokenizer: &TextTokenizer) -> Result<RunConfig, Error> {
     let mut config = config.clone();
     let text = match (config.method.init_text(), config.method.init_from()) {
@@ -19,13 +23,10 @@ pub(crate) fn settled(config: &RunConfig, tokenizer: &TextTokenizer) -> Result<R
         (None, Some(dir)) => virtual_tokens_of(&AdapterFolder::load(Path::new(dir))?),
         (None, None) => None,
     };
+    let template = config.data.template.as_ref();
+    let template = template.map(Template::num_virtual_tokens);
     config.method.settle_tokens(TokenCounts {
-        template: config
-            .data
-            .template
-            .as_ref()
-            .map(Template::num_virtual_tokens)
-            .filter(|tokens| *tokens > 0),
+        template: template.filter(|tokens| *tokens > 0),
         text,
     })?;
     Ok(config)
@@ -36,30 +37,73 @@ fn virtual_tokens_of(folder: &AdapterFolder) -> Option<usize> {
     Some(tokens.num_virtual_tokens)
 }
 
-/// What trains, before the first step: new, or from an adapter folder.
-pub(crate) fn init_adapter<B: Ops>(
-    config: &RunConfig,
-    tokenizer: &TextTokenizer,
+impl Method for MethodConfig {
+    type Adapter<B: Backend> = AnyAdapter<B>;
+
+    fn name(&self) -> &str {
+        self.name()
+    }
+
+    fn default_learning_rate(&self) -> f64 {
+        self.default_learning_rate()
+    }
+
+    fn num_virtual_tokens(&self) -> usize {
+        self.num_virtual_tokens()
+    }
+
+    fn check_base(&self, base: &DecoderConfig) -> Result<(), Error> {
+        Ok(self.check_base(base)?)
+    }
+
+    fn warnings(&self, learning_rate: f64) -> Vec<String> {
+        self.warnings(learning_rate)
+    }
+
+    /// New, or from an adapter folder.
+    fn init<B: Ops>(&self, start: Start<'_, B>) -> Result<AnyAdapter<B>, Error> {
+        let Start {
+            base,
+            tokenizer,
+            seed,
+        } = start;
+        let new = self.init(base, &init_tokens(self, tokenizer)?, seed)?;
+        match self.init_from() {
+            Some(dir) => init_from(self, Path::new(dir), new, base),
+            None => Ok(new),
+        }
+    }
+
+    fn describe(&self, landing: Landing<'_>, base_name: Option<&str>) -> MethodOptions {
+        method_options(self, landing, base_name)
+    }
+
+    fn settings(&self) -> impl Serialize {
+        self
+    }
+}
+
+fn init_tokens(method: &MethodConfig, tokenizer: &TextTokenizer) -> Result<InitTokens, Error> {
+    let text_ids = match method.init_text() {
+        Some(text) => tokenizer.encode(text)?,
+        None => Vec::new(),
+    };
+    let labels = method.init_labels().iter();
+    let label_ids = labels.map(|label| tokenizer.encode(label));
+    Ok(InitTokens {
+        text_ids,
+        label_ids: label_ids.collect::<Result<_, _>>()?,
+        known_ids: tokenizer.vocab_size(),
+    })
+}
+
+/// The adapter of the folder `dir`, which must be of the kind and the length of `new`.
+fn init_from<B: Ops>(
+    method: &MethodConfig,
+    dir: &Path,
+    new: AnyAdapter<B>,
     base: &Decoder<B>,
 ) -> Result<AnyAdapter<B>, Error> {
-    let encode = |text: &String| tokenizer.encode(text);
-    let tokens = InitTokens {
-        text_ids: match config.method.init_text() {
-            Some(text) => tokenizer.encode(text)?,
-            None => Vec::new(),
-        },
-        label_ids: config
-            .method
-            .init_labels()
-            .iter()
-            .map(encode)
-            .collect::<Result<_, _>>()?,
-        known_ids: tokenizer.vocab_size(),
-    };
-    let new = config.method.init(base, &tokens, config.train.seed)?;
-    let Some(dir) = config.method.init_from().map(Path::new) else {
-        return Ok(new);
-    };
     let folder = AdapterFolder::load(dir)?;
     let found = adapter_from_folder(&folder, base.config(), dir, &base.device())?;
     let mismatch = |reason| Error::InitFrom {
@@ -70,10 +114,10 @@ pub(crate) fn init_adapter<B: Ops>(
         return Err(mismatch(format!(
             "it holds an adapter of {}, and this run trains {}",
             folder.config.method.name(),
-            config.method.name()
+            method.name()
         )));
     }
-    let asked = config.method.num_virtual_tokens();
+    let asked = method.num_virtual_tokens();
     match virtual_tokens_of(&folder) {
         Some(own) if own != asked => Err(mismatch(format!(
             "it has {own} virtual tokens, and this run {asked}"

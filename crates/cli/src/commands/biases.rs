@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use burn_peft::LayerModule;
-use burn_peft_format::{AdapterFolder, BiasMovement, MethodOptions, write_whole};
+use burn_peft_format::{AdapterFolder, BiasMovement};
 
 use super::shared::display;
 
@@ -34,18 +34,18 @@ impl Args {
         if !self.biases {
             return Ok(None);
         }
-        let MethodOptions::Beft(_) = &folder.config.method else {
+        let movement = folder.bias_movement();
+        if movement.is_empty() {
             bail!(
                 "{}: --biases is for bitfit adapters, this one is {}",
                 display(path),
                 folder.config.method.name()
             );
-        };
-        let movement = folder.bias_movement();
+        }
         if let Some(file) = &self.picture {
             let base = folder.config.base_model_name_or_path.as_deref();
             let svg = picture::draw(&Grid::new(&movement), base)?;
-            write_whole(file, svg.as_bytes())?;
+            burn_peft_files::write(file, svg.as_bytes())?;
         }
         Ok(Some(movement))
     }

@@ -3,43 +3,40 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use burn::{
-    data::{dataloader::DataLoader, dataset::InMemDataset},
-    tensor::backend::AutodiffBackend,
-};
-use burn_peft_data::{
-    EvalLoader, Padding, Rows, TokenizeOptions, Tokenized, read_rows, tokenize_rows,
-};
+use burn::tensor::backend::AutodiffBackend;
+use burn_peft_data::{Rows, TokenizeOptions, Tokenized, read_rows, tokenize_rows};
 use burn_peft_ops::Ops;
-use burn_peft_train::{
-    Evaluation, ExampleLoss, TextScores, complete, evaluate, prompts_and_references,
-};
+use burn_peft_train::{Evaluation, ExampleLoss, HeldOutRows, TextScores, Texts};
 use serde::Serialize;
 
 use super::shared::{ComputeArgs, ModelArgs, OpenModel, display};
-use crate::{backend::Job, builtin, output, progress::Progress};
+use crate::{
+    backend::Job,
+    builtin, output,
+    progress::{Progress, stage_bars},
+};
 
 /// Arguments of `evaluate`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Rows to score, JSONL [default: the built-in task's test rows].
+    /// A JSONL file [default: the built-in task's test rows].
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Print each row's loss.
+    /// Also the loss of each row.
     #[arg(long)]
     per_example: bool,
-    /// Do not generate and score texts (BLEU, exact match, slots), which takes most of the time.
+    /// Do not generate texts to score (BLEU, exact match, slots); they take most of the time.
     #[arg(long)]
     no_generate: bool,
-    /// Number of rows per batch.
+    /// Rows computed at a time.
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch_size: usize,
-    /// Maximum tokens per row; longer rows are cut and counted [default: the model's maximum].
+    /// Tokens a row may have; longer ones are cut and counted [default: the model's longest].
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
-    /// Print one JSON object to stdout.
+    /// One JSON object on stdout.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -110,35 +107,23 @@ impl Job for Evaluate<'_> {
             dropped,
         } = tokenized;
         let model = open.load::<B::InnerBackend>(args.compute.dtype(None).into(), &device)?;
-        let loader = EvalLoader::new(
-            InMemDataset::new(examples),
-            args.batch_size,
-            Padding::of(&open.tokenizer),
-            device,
-        )?;
-        let total = DataLoader::num_items(&loader) as u64;
-        let mut bar = Progress::counting("evaluating");
-        let evaluation = evaluate(&model, &loader, &mut |done| bar.set(done as u64, total));
-        drop(bar);
-        let texts = match prompts_and_references(&rows, open.template.as_ref()) {
-            Some(prompts) if !args.no_generate => {
-                let mut bar = Progress::counting("generating");
-                let stop_ids = open.stop_ids();
-                let texts = complete(
-                    &model,
-                    &open.tokenizer,
-                    &prompts,
-                    args.batch_size,
-                    &stop_ids,
-                    &mut |done| bar.set(done as u64, prompts.len() as u64),
-                )?;
-                TextScores::of(&texts)
-            }
-            _ => None,
+        let held_out = HeldOutRows {
+            rows: &rows,
+            examples,
+            template: open.template.as_ref(),
+            tokenizer: &open.tokenizer,
+            stop_ids: open.stop_ids(),
+            batch_size: args.batch_size,
         };
+        let texts = match args.no_generate {
+            true => Texts::None,
+            false => Texts::Scored,
+        };
+        let found = held_out.score(&model, texts, &mut stage_bars())?;
+        let evaluation = &found.evaluation;
         let report = Report {
-            evaluation: &evaluation,
-            texts,
+            evaluation,
+            texts: found.texts,
             truncated,
             dropped,
             per_example: args.per_example.then_some(&evaluation.per_example),

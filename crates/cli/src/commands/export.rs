@@ -34,7 +34,7 @@ pub(crate) struct Args {
 /// `--to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Form {
-    /// The model with BitFit's biases (q_proj, k_proj, v_proj) added to its own: a full checkpoint.
+    /// The model with BitFit's biases added to its own: a full checkpoint.
     Merged,
     /// The virtual tokens of Prompt Tuning or P-Tuning as one tensor, `[tokens, d_model]`.
     PromptEmbeds,
@@ -80,6 +80,14 @@ impl Args {
                 copied.widened.len()
             );
         }
+        if !copied.added.is_empty() {
+            text += &format!(
+                "its config.json has {} set to true, so it has {} biases more; those that the adapter does not have \
+                 are zero\n",
+                copied.config_keys.join(" and "),
+                copied.added.len()
+            );
+        }
         output::print(&text)
     }
 
@@ -87,7 +95,7 @@ impl Args {
         // A prompt needs no base. Where one is named, it must be the right one.
         if let Some(name) = &self.model {
             let source = ModelSource::resolve(Some(name), self.revision.as_deref())?;
-            folder.check(&source.checkpoint()?.config().into(), &self.adapter)?;
+            folder.check(source.checkpoint()?.config(), &self.adapter)?;
         }
         let file = match self.output.extension() {
             Some(ending) if ending == "safetensors" => self.output.clone(),

@@ -142,7 +142,7 @@ impl Args {
                 let source = ModelSource::resolve(Some(name), None)?;
                 let checkpoint = source.checkpoint()?;
                 let config = checkpoint.config();
-                folder.check(&config.into(), &self.path)?;
+                folder.check(config, &self.path)?;
                 let modules = base_and_adapter(config, folder.modules());
                 (Some(config.num_parameters()), modules)
             }

@@ -120,7 +120,7 @@ impl ModelArgs {
         let source = ModelSource::resolve(self.model.as_deref(), self.revision.as_deref())?;
         let checkpoint = source.checkpoint()?;
         if let Some((dir, folder)) = &adapter {
-            folder.check(&checkpoint.config().into(), dir)?;
+            folder.check(checkpoint.config(), dir)?;
         }
         Ok(OpenModel {
             tokenizer: source.tokenizer()?,

@@ -8,12 +8,12 @@ use burn_peft_data::read_rows;
 use burn_peft_ops::Ops;
 use burn_peft_train::{
     HeldOut, Interrupter, JsonLines, Observer, Override, RUN_FILE, RendererChoice, RunConfig,
-    RunInputs, RunOptions, RunReport, Stage, run as run_training,
+    RunInputs, RunOptions, RunReport, run as run_training,
 };
 use serde_json::json;
 
 use super::shared::{ComputeArgs, Recompute, display};
-use crate::{backend::Job, builtin, output, progress::Progress, source::ModelSource};
+use crate::{backend::Job, builtin, output, progress::stage_bars, source::ModelSource};
 
 /// Arguments of `train`. All of them can be set in run.toml; the command line takes precedence.
 #[derive(Debug, clap::Args)]
@@ -207,7 +207,7 @@ impl Job for Train<'_> {
             renderer: RendererChoice::for_terminal(args.no_tui, args.json),
             observers,
             interrupter,
-            progress: Box::new(bars()),
+            progress: Box::new(stage_bars()),
             notes: Box::new(|note| eprintln!("{note}")),
         };
         let report = run_training::<B>(&config, &inputs, options, &device)?;
@@ -215,28 +215,6 @@ impl Job for Train<'_> {
             print_done(&report)
         } else {
             output::print(&to_text(&report, &inputs))
-        }
-    }
-}
-
-/// A progress bar for each stage, one after the other.
-fn bars() -> impl FnMut(Stage, u64, u64) {
-    let mut current: Option<(Stage, Progress)> = None;
-    move |stage, done, all| {
-        if current.as_ref().is_none_or(|(shown, _)| *shown != stage) {
-            let bar = match stage {
-                Stage::Loading => Progress::bytes("loading"),
-                Stage::Tokenising => Progress::counting("tokenising"),
-                Stage::Evaluating => Progress::counting("evaluating"),
-                Stage::Generating => Progress::counting("generating"),
-            };
-            current = Some((stage, bar));
-        }
-        if let Some((_, bar)) = &mut current {
-            bar.set(done, all);
-        }
-        if done == all {
-            current = None;
         }
     }
 }

@@ -132,7 +132,7 @@ impl RawConfig {
             },
             max_position_embeddings: positions,
             tie_word_embeddings: self.tie_word_embeddings,
-            biases: family.biases(self.attention_bias, self.mlp_bias),
+            biases: family.biases(&self.bias_keys()),
             dtype: self.stored_dtype()?,
         })
     }
@@ -154,6 +154,16 @@ impl RawConfig {
             )),
             None => Ok(family),
         }
+    }
+
+    /// The keys that ask for biases.
+    fn bias_keys(&self) -> Vec<&'static str> {
+        let keys = [
+            ("attention_bias", self.attention_bias),
+            ("mlp_bias", self.mlp_bias),
+        ];
+        let set = keys.into_iter().filter(|(_, set)| *set);
+        set.map(|(key, _)| key).collect()
     }
 
     fn stored_dtype(&self) -> Result<Option<DType>, String> {

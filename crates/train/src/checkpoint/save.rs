@@ -5,13 +5,13 @@
 //! threads only encode: [`Encoder`] turns a record into bytes and sends them, or the error, back,
 //! and the thread that trains waits for all three parts and writes the folder.
 
-use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use burn::record::{Record, Recorder};
 use burn::tensor::backend::Backend;
+use burn_peft_files::{StagedFolder, remove_folder};
 use burn_train::checkpoint::{
     AsyncCheckpointer, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy,
 };
@@ -20,7 +20,6 @@ use burn_train::{Learner, LearningCheckpointer, LearningComponentsTypes};
 
 use super::{Format, MODEL, OPTIMIZER, SCHEDULER, STATE, TrainerState, folder, steps_in};
 use crate::Error;
-use crate::files::{io_error, remove_dir, remove_if_there, sync_dir, write_synced};
 
 type Part = (&'static str, Result<Vec<u8>, String>);
 
@@ -74,37 +73,20 @@ impl<LC: LearningComponentsTypes> StepCheckpointer<LC> {
             parts.push(part);
         }
         let path = self.folder.join(format!("step-{}", state.step));
-        let staging = self.folder.join(format!(".step-{}.partial", state.step));
-        let write = || {
-            remove_if_there(&staging)
-                .and_then(|()| fs::create_dir_all(&staging))
-                .map_err(|source| io_error("cannot create", &staging, source))?;
-            for (name, bytes) in parts {
-                let file = staging.join(format!("{name}.mpk"));
-                let bytes = bytes.map_err(|message| Error::BadCheckpoint {
-                    path: file.clone(),
-                    message,
-                })?;
-                write_synced(&file, &bytes)?;
-            }
-            let state = serde_json::to_vec_pretty(state).unwrap_or_else(|error| {
-                unreachable!("the state is numbers and names, which JSON can hold: {error}")
-            });
-            write_synced(&staging.join(STATE), &state)?;
-            sync_dir(&staging)?;
-            if path.exists() {
-                remove_dir(&path)?;
-            }
-            fs::rename(&staging, &path)
-                .map_err(|source| io_error("cannot write", &path, source))?;
-            sync_dir(&self.folder)
-        };
-        let written = write();
-        if written.is_err() {
-            // The first error is the one to report.
-            remove_if_there(&staging).ok();
+        let staged = StagedFolder::replacing(&path)?;
+        for (name, bytes) in parts {
+            let file = format!("{name}.mpk");
+            let bytes = bytes.map_err(|message| Error::BadCheckpoint {
+                path: path.join(&file),
+                message,
+            })?;
+            staged.write(&file, &bytes)?;
         }
-        written?;
+        let state = serde_json::to_vec_pretty(state).unwrap_or_else(|error| {
+            unreachable!("the state is numbers and names, which JSON can hold: {error}")
+        });
+        staged.write(STATE, &state)?;
+        staged.commit()?;
         self.remove_old()?;
         Ok(path)
     }
@@ -115,10 +97,10 @@ impl<LC: LearningComponentsTypes> StepCheckpointer<LC> {
         };
         let found = steps_in(&self.folder)?;
         let excess = found.len().saturating_sub(limit);
-        found
-            .iter()
-            .take(excess)
-            .try_for_each(|(_, path)| remove_dir(path))
+        for (_, path) in found.iter().take(excess) {
+            remove_folder(path)?;
+        }
+        Ok(())
     }
 }
 

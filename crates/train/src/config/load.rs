@@ -7,7 +7,6 @@ use toml::Value;
 use super::RunConfig;
 use super::document::Document;
 use crate::Error;
-use crate::files::io_error;
 
 /// One value that goes before the file's, as from `--set section.key=value`.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,8 +64,7 @@ impl RunConfig {
         let Some(path) = path else {
             return Self::parse("", "run.toml", overrides);
         };
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| io_error("cannot read", path, source))?;
+        let text = burn_peft_files::read_to_string(path)?;
         Self::parse(&text, &path.display().to_string(), overrides)
     }
 

@@ -177,7 +177,7 @@ fn a_checkpoint_that_cannot_be_written_ends_the_run_with_an_error() {
         Ok(())
     }));
     let error = run(options).unwrap_err();
-    assert!(matches!(error, Error::Io { .. }), "{error}");
+    assert!(matches!(error, Error::File(_)), "{error}");
     assert_eq!(losses(dir.path()).len(), 3);
 }
 

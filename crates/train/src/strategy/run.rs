@@ -144,7 +144,6 @@ where
             learning_rate: self.learner.lr_current(),
             grad_norm: mean.grad_norm,
             tokens_per_second: mean.tokens_per_second().unwrap_or_default(),
-            token_accuracy: mean.token_accuracy(),
         });
         let item = self.item(mean);
         self.processor
@@ -180,7 +179,6 @@ where
             epoch: self.settings.plan.epochs_after(step),
             eval_loss: output.loss,
             eval_label_tokens: output.label_tokens,
-            eval_token_accuracy: output.token_accuracy(),
             eval_seconds: seconds,
         };
         if self

@@ -1,0 +1,311 @@
+//! Copies of the fixture models.
+
+use std::fs;
+
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde_json::{Value, json};
+use tempfile::{TempDir, tempdir};
+
+use super::super::{INDEX_FILE, file::through_f32};
+use super::*;
+
+const FIRST: &str = "model.layers.0.self_attn.q_proj.bias";
+const LAST: &str = "model.layers.1.self_attn.v_proj.bias";
+
+/// A copy of a fixture model, to be spoiled.
+fn model(name: &str) -> TempDir {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models");
+    let folder = tempdir().unwrap();
+    for entry in fs::read_dir(from.join(name)).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    folder
+}
+
+fn save(from: &Path, deltas: &[(&str, &[f32])], to: &Path) -> Result<Copied, Error> {
+    let deltas = deltas.iter().map(|(name, delta)| (place(name), *delta));
+    Checkpoint::open(from)?.save_with_biases(&deltas.collect(), to, &mut |_, _| {})
+}
+
+/// Layer and module of a bias.
+fn place(name: &str) -> (usize, LayerModule) {
+    let of_layer = |layer| LayerModule::ALL.map(|module| (layer, module));
+    let mut places = (0..2).flat_map(of_layer);
+    let found = places.find(|(layer, module)| name == bias(*layer, *module));
+    found.unwrap_or_else(|| panic!("{name} is no bias"))
+}
+
+fn bias(layer: usize, module: LayerModule) -> String {
+    format!("{}.bias", module.module_path(layer))
+}
+
+/// Type, shape and bytes of every tensor of a folder.
+fn tensors(folder: &Path) -> BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {
+    let mut all = BTreeMap::new();
+    for name in names(folder) {
+        if name.ends_with(".safetensors") {
+            let bytes = fs::read(folder.join(name)).unwrap();
+            for (name, view) in SafeTensors::deserialize(&bytes).unwrap().iter() {
+                let shape = view.shape().to_vec();
+                all.insert(name.into(), (view.dtype(), shape, view.data().to_vec()));
+            }
+        }
+    }
+    all
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn widened((dtype, _, bytes): &(Dtype, Vec<usize>, Vec<u8>)) -> Vec<f32> {
+    through_f32(bytes, *dtype, |value| value)
+}
+
+/// As many values as the tensor has, none of which a narrow type adds exactly.
+fn odd_delta(folder: &Path, name: &str) -> Vec<f32> {
+    let count = widened(&tensors(folder)[name]).len();
+    (0..count).map(|i| 1e-3 * (i as f32 + 0.7)).collect()
+}
+
+#[test]
+fn the_named_tensors_change_and_everything_else_stays() {
+    for name in ["tied_gqa", "untied_mha", "sharded"] {
+        let (from, to) = (model(name), tempdir().unwrap());
+        let to = to.path().join("new/model");
+        let deltas = [FIRST, LAST].map(|name| (name, odd_delta(from.path(), name)));
+        let given = deltas.each_ref().map(|(name, delta)| (*name, &delta[..]));
+        save(from.path(), &given, &to).unwrap();
+
+        let (before, after) = (tensors(from.path()), tensors(&to));
+        assert!(before.keys().eq(after.keys()), "{name}");
+        for (tensor, found) in &after {
+            let old = &before[tensor];
+            match deltas.iter().find(|(name, _)| name == tensor) {
+                None => assert!(found == old, "{name}: {tensor}"),
+                Some((_, delta)) => {
+                    let sum = widened(old).into_iter().zip(delta).map(|(a, b)| a + b);
+                    assert_eq!(widened(found), sum.collect::<Vec<f32>>(), "{name}");
+                    assert_eq!((found.0, &found.1), (Dtype::F32, &old.1), "{name}");
+                }
+            }
+        }
+        assert_eq!(names(from.path()), names(&to));
+        for file in names(&to) {
+            if !file.contains("safetensors") {
+                let [old, new] = [from.path(), &to].map(|dir| fs::read(dir.join(&file)));
+                assert_eq!(old.unwrap(), new.unwrap(), "{name}: {file}");
+            }
+        }
+        // And it is a checkpoint.
+        Checkpoint::open(&to).unwrap();
+        assert_eq!(names(to.parent().unwrap()), ["model"], "nothing temporary");
+    }
+}
+
+#[test]
+fn a_type_is_widened_only_where_it_cannot_hold_the_sum() {
+    let (from, to) = (model("sharded"), tempdir().unwrap());
+    let before = tensors(from.path());
+    let odd = odd_delta(from.path(), LAST);
+    // Twice a number is as exact as the number.
+    let double = widened(&before[FIRST]);
+    let copied = save(from.path(), &[(FIRST, &double), (LAST, &odd)], to.path()).unwrap();
+    assert_eq!(copied.widened, [LAST]);
+    let after = tensors(to.path());
+    assert_eq!(after[FIRST].0, Dtype::BF16);
+    let doubled: Vec<f32> = double.iter().map(|value| 2.0 * value).collect();
+    assert_eq!(widened(&after[FIRST]), doubled);
+
+    let size = |folder: &Path| {
+        let index = fs::read_to_string(folder.join(INDEX_FILE)).unwrap();
+        let index: Value = serde_json::from_str(&index).unwrap();
+        index["metadata"]["total_size"].as_u64().unwrap()
+    };
+    let growth = 2 * odd.len() as u64;
+    assert_eq!(size(to.path()), size(from.path()) + growth);
+}
+
+#[test]
+fn a_shard_that_nothing_changes_in_is_the_same_file() {
+    let (from, to) = (model("sharded"), tempdir().unwrap());
+    let index = fs::read_to_string(from.path().join(INDEX_FILE)).unwrap();
+    let index: Value = serde_json::from_str(&index).unwrap();
+    let shard = index["weight_map"][FIRST].as_str().unwrap();
+    let odd = odd_delta(from.path(), FIRST);
+    save(from.path(), &[(FIRST, &odd)], to.path()).unwrap();
+    for name in names(to.path()) {
+        if name.ends_with(".safetensors") {
+            let [old, new] = [from.path(), to.path()].map(|dir| fs::read(dir.join(&name)));
+            assert_eq!(old.unwrap() == new.unwrap(), name != shard, "{name}");
+        }
+    }
+}
+
+#[test]
+fn weights_that_were_not_changed_do_not_come_along() {
+    let (from, to) = (model("tied_gqa"), tempdir().unwrap());
+    let clean = names(from.path());
+    for name in [
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+        "consolidated.safetensors",
+        "model-q4.gguf",
+        INDEX_FILE,
+        ".gitattributes",
+    ] {
+        fs::write(from.path().join(name), "{}").unwrap();
+    }
+    fs::create_dir(from.path().join("onnx")).unwrap();
+    save(from.path(), &[], to.path()).unwrap();
+    assert_eq!(names(to.path()), clean);
+}
+
+#[test]
+fn a_folder_with_something_in_it_is_refused_and_left_as_it_is() {
+    let (from, to) = (model("tied_gqa"), tempdir().unwrap());
+    fs::write(to.path().join("mine"), "x").unwrap();
+    let message = save(from.path(), &[], to.path()).unwrap_err().to_string();
+    assert!(message.ends_with("the folder is not empty; give one that is, or a new one"));
+    assert_eq!(names(to.path()), ["mine"]);
+    let file = to.path().join("mine");
+    let message = save(from.path(), &[], &file).unwrap_err().to_string();
+    assert!(message.starts_with(file.to_str().unwrap()), "{message}");
+}
+
+#[test]
+fn a_copy_that_fails_leaves_nothing() {
+    let (from, to) = (model("sharded"), tempdir().unwrap());
+    let open = Checkpoint::open(from.path()).unwrap();
+    // Gone after the shards were opened, needed when they are written.
+    fs::remove_file(from.path().join(INDEX_FILE)).unwrap();
+    let output = to.path().join("model");
+    let saved = open.save_with_biases(&BTreeMap::new(), &output, &mut |_, _| {});
+    assert!(saved.unwrap_err().to_string().contains(INDEX_FILE));
+    assert!(names(to.path()).is_empty());
+}
+
+/// `untied_mha` as a model of another family: without biases, and without what only Qwen2 has.
+fn without_biases(model_type: &str, class: &str) -> TempDir {
+    let folder = model("untied_mha");
+    let all = tensors(folder.path());
+    let kept = all.iter().filter(|(name, _)| !name.ends_with(".bias"));
+    let views = kept.map(|(name, (dtype, shape, bytes))| {
+        (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+    });
+    let file = folder.path().join("model.safetensors");
+    fs::write(&file, safetensors::serialize(views, None).unwrap()).unwrap();
+    let path = folder.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["model_type"] = json!(model_type);
+    config["architectures"] = json!([format!("{class}ForCausalLM")]);
+    config["attention_bias"] = json!(false);
+    fs::write(&path, config.to_string()).unwrap();
+    folder
+}
+
+#[test]
+fn a_family_that_can_have_biases_gets_all_that_its_configuration_asks_for() {
+    use LayerModule::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
+    const ATTENTION: [LayerModule; 4] = [QProj, KProj, VProj, OProj];
+    const MLP: [LayerModule; 3] = [GateProj, UpProj, DownProj];
+    let (from, root) = (without_biases("llama", "Llama"), tempdir().unwrap());
+    let original = Checkpoint::open(from.path()).unwrap();
+    for (module, key, asked) in [
+        (KProj, "attention_bias", &ATTENTION[..]),
+        (DownProj, "mlp_bias", &MLP[..]),
+    ] {
+        let width = module.width(original.config());
+        let delta: Vec<f32> = (0..width).map(|i| 0.1 * (i as f32 - 3.0)).collect();
+        let to = root.path().join(key);
+        let copied = save(from.path(), &[(&bias(1, module), &delta)], &to).unwrap();
+        let mut expected: Vec<String> = (0..original.config().num_hidden_layers)
+            .flat_map(|layer| asked.iter().map(move |module| bias(layer, *module)))
+            .collect();
+        expected.sort();
+        assert_eq!(
+            (copied.added, copied.config_keys),
+            (expected.clone(), vec![key])
+        );
+
+        let merged = Checkpoint::open(&to).unwrap();
+        assert_eq!(merged.config().biases, asked);
+        let (before, after) = (tensors(from.path()), tensors(&to));
+        assert_eq!(after.len(), before.len() + expected.len());
+        for (name, found) in &after {
+            match before.get(name) {
+                Some(old) => assert!(found == old, "{name}"),
+                None if *name == bias(1, module) => assert_eq!(widened(found), delta),
+                None => assert!(widened(found).iter().all(|value| *value == 0.0), "{name}"),
+            }
+        }
+        let config = fs::read(to.join("config.json")).unwrap();
+        let config: Value = serde_json::from_slice(&config).unwrap();
+        assert_eq!(config[key], true);
+    }
+}
+
+#[test]
+fn a_new_bias_stands_in_the_index_beside_its_weight() {
+    let (from, root) = (model("sharded"), tempdir().unwrap());
+    let index_of = |folder: &Path| -> Value {
+        serde_json::from_slice(&fs::read(folder.join(INDEX_FILE)).unwrap()).unwrap()
+    };
+    // The same checkpoint as a Llama whose biases were never there.
+    let mut index = index_of(from.path());
+    let map = index["weight_map"].as_object_mut().unwrap();
+    map.retain(|name, _| !name.ends_with(".bias"));
+    fs::write(from.path().join(INDEX_FILE), index.to_string()).unwrap();
+    for name in names(from.path()) {
+        if name.ends_with(".safetensors") {
+            let path = from.path().join(name);
+            let bytes = fs::read(&path).unwrap();
+            let file = SafeTensors::deserialize(&bytes).unwrap();
+            let kept = file.iter().filter(|(name, _)| !name.ends_with(".bias"));
+            fs::write(&path, safetensors::serialize(kept, None).unwrap()).unwrap();
+        }
+    }
+    let path = from.path().join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config["model_type"] = json!("llama");
+    config["architectures"] = json!(["LlamaForCausalLM"]);
+    fs::write(&path, config.to_string()).unwrap();
+
+    let module = LayerModule::VProj;
+    let original = Checkpoint::open(from.path()).unwrap();
+    let delta = vec![0.5; module.width(original.config())];
+    let to = root.path().join("model");
+    let copied = save(from.path(), &[(LAST, &delta)], &to).unwrap();
+    // Zeros and halves are exact in any type.
+    assert!(copied.widened.is_empty());
+    let merged = index_of(&to);
+    for name in &copied.added {
+        let weight = name.replace(".bias", ".weight");
+        assert_eq!(
+            merged["weight_map"][name], merged["weight_map"][weight],
+            "{name}"
+        );
+    }
+    assert_eq!(tensors(&to)[LAST].0, Dtype::BF16);
+    Checkpoint::open(&to).unwrap();
+}
+
+#[test]
+fn only_llama_has_a_key_for_biases_of_the_feed_forward_layer() {
+    use crate::Family;
+    let key = |family: Family, module| family.bias_key(module);
+    assert_eq!(key(Family::Llama, LayerModule::UpProj), Some("mlp_bias"));
+    assert_eq!(key(Family::Qwen3, LayerModule::UpProj), None);
+    assert_eq!(
+        key(Family::Qwen3, LayerModule::OProj),
+        Some("attention_bias")
+    );
+    assert_eq!(key(Family::Qwen2, LayerModule::OProj), None);
+    assert_eq!(key(Family::Llama, LayerModule::InputLayernorm), None);
+}

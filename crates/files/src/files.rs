@@ -1,0 +1,163 @@
+//! One file, or several at once.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use crate::{Error, create_folder, parent, sync_folder};
+
+/// Puts `bytes` into a file, in place of what was there. Creates the folders above it.
+///
+/// # Errors
+/// If it cannot be written. The old file is still there then.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut files = StagedFiles::new(parent(path))?;
+    files.add_at(path.to_owned(), bytes)?;
+    files.commit()
+}
+
+/// Files of one folder, written in full and not yet in their places.
+///
+/// Dropping it removes them and changes nothing.
+#[derive(Debug)]
+pub struct StagedFiles<'a> {
+    folder: &'a Path,
+    files: Vec<(NamedTempFile, PathBuf)>,
+}
+
+impl<'a> StagedFiles<'a> {
+    /// Files for `folder`, which is created if it does not exist.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub fn new(folder: &'a Path) -> Result<Self, Error> {
+        create_folder(folder)?;
+        Ok(Self {
+            folder,
+            files: Vec::new(),
+        })
+    }
+
+    /// Writes a file through to the disk, under a temporary name in the folder.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn add(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.add_at(self.folder.join(name), bytes)
+    }
+
+    fn add_at(&mut self, path: PathBuf, bytes: &[u8]) -> Result<(), Error> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".staged-");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            // A temporary file is private by default. This one is to be as readable as any other.
+            builder.permissions(std::fs::Permissions::from_mode(0o666));
+        }
+        let mut file = builder
+            .tempfile_in(self.folder)
+            .map_err(Error::to("write to", self.folder))?;
+        file.write_all(bytes)
+            .and_then(|()| file.as_file().sync_all())
+            .map_err(Error::to("write", &path))?;
+        self.files.push((file, path));
+        Ok(())
+    }
+
+    /// Renames the files into their places, in the order in which they were added. Where the last one says that
+    /// the others are there, an interruption leaves nothing that could be taken for the whole.
+    ///
+    /// # Errors
+    /// If a file cannot be renamed. Those before it are in their places then.
+    pub fn commit(self) -> Result<(), Error> {
+        for (file, path) in self.files {
+            file.persist(&path)
+                .map_err(|error| Error::to("write", &path)(error.error))?;
+        }
+        sync_folder(self.folder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn nothing_is_visible_before_commit_and_nothing_is_left_without_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        fs::write(&path, "old").unwrap();
+        let mut staged = StagedFiles::new(folder.path()).unwrap();
+        staged.add("a", b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        drop(staged);
+        assert_eq!(names(folder.path()), ["a"]);
+        let mut staged = StagedFiles::new(folder.path()).unwrap();
+        staged.add("a", b"new").unwrap();
+        staged.commit().unwrap();
+        assert_eq!(names(folder.path()), ["a"]);
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn the_last_file_is_the_last_to_be_in_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        // In the way of the last rename.
+        fs::create_dir_all(folder.path().join("last/x")).unwrap();
+        let mut staged = StagedFiles::new(folder.path()).unwrap();
+        staged.add("first", b"1").unwrap();
+        staged.add("last", b"2").unwrap();
+        let error = staged.commit().unwrap_err();
+        assert!(error.path.ends_with("last"), "{error}");
+        assert_eq!(names(folder.path()), ["first", "last"]);
+    }
+
+    #[test]
+    fn one_file_is_replaced_and_its_folders_are_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/a");
+        for text in ["one", "two"] {
+            write(&path, text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(names(&folder.path().join("new")), ["a"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_are_as_readable_as_any_other() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("plain"), "").unwrap();
+        write(&folder.path().join("staged"), b"").unwrap();
+        let mode = |name| {
+            let data = fs::metadata(folder.path().join(name)).unwrap();
+            data.permissions().mode()
+        };
+        assert_eq!(mode("staged"), mode("plain"));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "").unwrap();
+        let sub = path.join("sub");
+        let message = StagedFiles::new(&sub).unwrap_err().to_string();
+        let expected = format!("{}: cannot create: ", sub.display());
+        assert!(message.starts_with(&expected), "{message}");
+    }
+}

@@ -1,0 +1,110 @@
+//! Biases: one tensor for each module of a layer that has one.
+
+use std::collections::BTreeSet;
+
+use burn::tensor::{TensorData, backend::Backend};
+use burn_peft::LayerModule;
+use burn_peft_decoder::{DecoderConfig, LayerBiases};
+
+use super::Shapes;
+use crate::Problem;
+use crate::beft::{TargetModules, beft_bias_name, parse_beft_bias_name};
+use crate::folder::AdapterFolder;
+use crate::tensors::{AdapterTensor, AdapterTensors};
+
+impl AdapterFolder {
+    /// The biases of a BEFT folder, as changes to the base's, by layer and module; empty for every
+    /// other method.
+    pub fn biases(&self) -> Vec<(usize, LayerModule, &[f32])> {
+        let mut biases: Vec<_> = self
+            .tensors
+            .iter()
+            .filter_map(|(name, tensor)| {
+                let (layer, module) = parse_beft_bias_name(name)?;
+                Some((layer, module, tensor.values()))
+            })
+            .collect();
+        biases.sort_by_key(|&(layer, module, _)| (layer, module));
+        biases
+    }
+}
+
+pub(super) fn insert<B: Backend>(
+    layers: Vec<LayerBiases<B>>,
+    base: &DecoderConfig,
+    tensors: &mut AdapterTensors,
+) -> TargetModules {
+    let mut found = BTreeSet::new();
+    for (layer, biases) in layers.into_iter().enumerate() {
+        for (module, delta) in biases.iter() {
+            let values: Vec<f32> = delta.to_data().iter::<f32>().collect();
+            let tensor = AdapterTensor::new([1, values.len()], values);
+            tensors.insert(beft_bias_name(layer, module), tensor);
+            found.insert((layer, module));
+        }
+    }
+    TargetModules::of(&found, base.num_hidden_layers)
+}
+
+/// The biases of a folder that was checked, `[d_out]` each.
+pub(super) fn data(
+    folder: &AdapterFolder,
+) -> impl Iterator<Item = (usize, LayerModule, TensorData)> {
+    let biases = folder.biases().into_iter();
+    biases.map(|(layer, module, values)| {
+        let data = TensorData::new(values.to_vec(), [values.len()]);
+        (layer, module, data)
+    })
+}
+
+/// One bias for every module that the targets name: by its path, or by the end of it, as PEFT matches.
+pub(super) fn expect(
+    targets: &TargetModules,
+    tensors: &AdapterTensors,
+    base: &DecoderConfig,
+    problems: &mut Vec<Problem>,
+) -> Shapes {
+    let every: Vec<_> = (0..base.num_hidden_layers)
+        .flat_map(|layer| LayerModule::ALL.map(|module| (layer, module)))
+        .collect();
+    let mut biases = BTreeSet::new();
+    let mut expect = |target: &str, is_named: &dyn Fn(&(usize, LayerModule)) -> bool| {
+        let named: Vec<_> = every.iter().copied().filter(is_named).collect();
+        if named.is_empty() {
+            problems.push(names_nothing(target, base));
+        }
+        biases.extend(named);
+    };
+    match targets {
+        TargetModules::Names(names) => {
+            for target in names {
+                let end = format!(".{target}");
+                expect(target, &|(layer, module)| {
+                    let path = module.module_path(*layer);
+                    path == *target || path.ends_with(&end)
+                });
+            }
+        }
+        // What it found is what the file holds.
+        TargetModules::Pattern(pattern) => expect(pattern, &|&(layer, module)| {
+            tensors.get(&beft_bias_name(layer, module)).is_some()
+        }),
+    }
+    let shape = |(layer, module): (usize, LayerModule)| {
+        let shape = vec![1, module.width(base)];
+        (beft_bias_name(layer, module), vec![shape])
+    };
+    biases.into_iter().map(shape).collect()
+}
+
+fn names_nothing(target: &str, base: &DecoderConfig) -> Problem {
+    Problem::Field {
+        field: "target_modules",
+        found: format!("`{target}`"),
+        expected: format!(
+            "any of {} in layers 0 to {}",
+            LayerModule::ALL.map(LayerModule::name).join(", "),
+            base.num_hidden_layers.saturating_sub(1)
+        ),
+    }
+}
