@@ -93,14 +93,15 @@ impl<E: Element, O: Element> Block<'_, E, O> {
         }
     }
 
-    /// Writes a tile to C, as far as it is inside.
+    /// Writes a tile to C, as far as it is inside. (The tile is borrowed, because one of AMX, which is in memory, would
+    /// be copied.)
     #[inline(always)]
     pub(super) fn write_tile<S: Simd, const MR: usize, const NV: usize>(
         &self,
         simd: S,
         a_panel: usize,
         columns: &Range<usize>,
-        tile: Tile<S, MR, NV>,
+        tile: &Tile<S, MR, NV>,
     ) {
         let rows = self.rows::<MR>(a_panel);
         let places = |row| self.row_of_c(a_panel * MR + row, columns);

@@ -51,7 +51,7 @@ pub(super) fn multiply_panels<S, E, O, P, const MR: usize, const NV: usize>(
         for (columns, b) in b_panels.clone() {
             block.prefetch_tile::<MR>(index, &columns);
             let sums = tile(a, b);
-            block.write_tile(simd, index, &columns, sums);
+            block.write_tile(simd, index, &columns, &sums);
         }
     }
 }

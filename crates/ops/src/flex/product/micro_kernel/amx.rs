@@ -3,7 +3,7 @@
 //! Four registers hold a tile of C, two by two. For each 32 of k, two more are loaded from the micro-panel of A and two
 //! from that of B.
 
-use std::arch::asm;
+use std::{arch::asm, mem::MaybeUninit};
 
 use pulp::{Simd, WithSimd, x86::V4};
 use raw_cpuid::CpuId;
@@ -67,7 +67,7 @@ impl MicroKernel<MR, NV> for Amx {
 
     #[inline(always)]
     fn tile(self, a: &[f32], b: &[f32]) -> Tile<V4, MR, NV> {
-        bytemuck::cast(tile(a, b))
+        tile(a, b)
     }
 
     fn run<E: Element, O: Element>(self, block: Block<'_, E, O>, packed_b: &mut PackedB) {
@@ -148,7 +148,7 @@ impl Drop for Configured {
 
 /// The product of two packed micro-panels, whose part of k is a multiple of 32.
 #[inline(always)]
-fn tile(a: &[f32], b: &[f32]) -> [[f32; NR]; MR] {
+fn tile(a: &[f32], b: &[f32]) -> Tile<V4, MR, NV> {
     let steps = a.len() / (MR * SIDE);
     assert!(
         steps > 0 && a.len() == b.len() && a.len() == steps * MR * SIDE,
@@ -156,11 +156,12 @@ fn tile(a: &[f32], b: &[f32]) -> [[f32; NR]; MR] {
         a.len(),
         b.len()
     );
-    let mut sums = [[0.0; NR]; MR];
+    // Neither cleared nor converted: a tile is 4 KiB, and a pass over it would count beside multiplying it.
+    let mut sums = MaybeUninit::<Tile<V4, MR, NV>>::uninit();
     #[expect(
         unsafe_code,
-        reason = "`run` has shaped the registers, or the first instruction faults; 2 KiB of A and of B are read for \
-                  each step, which have them, and all sums are written"
+        reason = "`run` has shaped the registers; 2 KiB of A and of B are read for each step, which have them, and the \
+                  four registers are all sums"
     )]
     // SAFETY: see the reason.
     unsafe {
@@ -195,6 +196,6 @@ fn tile(a: &[f32], b: &[f32]) -> [[f32; NR]; MR] {
             line = in(reg) 128_usize,
             options(nostack),
         );
+        sums.assume_init()
     }
-    sums
 }
