@@ -133,6 +133,9 @@ fn an_adapter_starts_from_another_ones_folder_where_the_method_is_the_same() {
         &option,
     ]);
     further.args(["--set", "train.learning_rate=1e-12"]);
+    // The folder goes before other ways to start.
+    further.args(["--set", "method.init_weights=text"]);
+    further.args(["--set", "method.prefix_init_text=sat"]);
     let further = lines(&succeed(&mut further));
     let found = further.last().unwrap()["after"]["loss"].as_f64().unwrap();
     assert!((found / after - 1.0).abs() < 1e-5, "{found} for {after}");

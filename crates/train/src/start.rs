@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::tensor::backend::Backend;
 use burn_peft::{AnyAdapter, InitTokens, MethodConfig, TokenCounts};
 use burn_peft_data::{Template, TextTokenizer};
-use burn_peft_decoder::{Decoder, DecoderConfig};
+use burn_peft_decoder::DecoderConfig;
 use burn_peft_format::{
     AdapterFolder, Landing, MethodOptions, adapter_from_folder, method_options,
 };
@@ -67,10 +67,9 @@ impl Method for MethodConfig {
             tokenizer,
             seed,
         } = start;
-        let new = self.init(base, &init_tokens(self, tokenizer)?, seed)?;
         match self.init_from() {
-            Some(dir) => init_from(self, Path::new(dir), new, base),
-            None => Ok(new),
+            Some(dir) => init_from(self, Path::new(dir), start),
+            None => Ok(self.init(base, &init_tokens(self, tokenizer)?, seed)?),
         }
     }
 
@@ -97,13 +96,21 @@ fn init_tokens(method: &MethodConfig, tokenizer: &TextTokenizer) -> Result<InitT
     })
 }
 
-/// The adapter of the folder `dir`, which must be of the kind and the length of `new`.
+/// The adapter of the folder `dir`, which must be of the kind and the length that `method` trains.
 fn init_from<B: Ops>(
     method: &MethodConfig,
     dir: &Path,
-    new: AnyAdapter<B>,
-    base: &Decoder<B>,
+    start: Start<'_, B>,
 ) -> Result<AnyAdapter<B>, Error> {
+    let Start {
+        base,
+        tokenizer,
+        seed,
+    } = start;
+    // Of a new adapter only the kind counts, so its options may be the default ones: those of `method` may
+    // name a text that is not used.
+    let default = MethodConfig::named(method.name()).expect("a method knows its own name");
+    let new = default.init(base, &init_tokens(&default, tokenizer)?, seed)?;
     let folder = AdapterFolder::load(dir)?;
     let found = adapter_from_folder(&folder, base.config(), dir, &base.device())?;
     let mismatch = |reason| Error::InitFrom {
