@@ -131,7 +131,12 @@ impl Case {
     pub(crate) fn method(&self) -> MethodConfig {
         let mut options = self.options.clone();
         options["type"] = match self.peft_type.as_str() {
-            "PROMPT_TUNING" => return MethodConfig::default(),
+            // How the table started has no say: its numbers are given.
+            "PROMPT_TUNING" => {
+                let tokens = &options["num_virtual_tokens"];
+                options = json!({ "num_virtual_tokens": tokens });
+                "prompt-tuning".into()
+            }
             "P_TUNING" => "p-tuning".into(),
             "PREFIX_TUNING" => {
                 // PEFT's default is another than ours.
