@@ -169,9 +169,8 @@ impl Checkpoint {
             .iter()
             .flat_map(|file| file.metadata.tensors())
             .collect();
-        let expected: BTreeMap<String, Vec<usize>> = weights::expected_tensors(&self.config)
-            .into_iter()
-            .collect();
+        let expected: BTreeMap<String, Vec<usize>> =
+            self.config.tensor_shapes().into_iter().collect();
         let mut differences = Vec::new();
         for (name, shape) in &expected {
             match found.get(name) {

@@ -131,20 +131,10 @@ impl DecoderConfig {
         self.num_key_value_heads * self.head_dim
     }
 
-    /// Every tensor of a checkpoint of this architecture with its shape.
+    /// Positions that are left for a row's own tokens beside `virtual_tokens`, each of which takes one.
     #[must_use]
-    pub fn tensor_shapes(&self) -> Vec<(String, Vec<usize>)> {
-        crate::weights::expected_tensors(self)
-    }
-
-    /// Parameters of the whole model, a tied head counted once (as `num_parameters()` does in
-    /// transformers).
-    #[must_use]
-    pub fn num_parameters(&self) -> usize {
-        self.tensor_shapes()
-            .iter()
-            .map(|(_, shape)| shape.iter().product::<usize>())
-            .sum()
+    pub fn positions_left(&self, virtual_tokens: usize) -> usize {
+        self.max_position_embeddings.saturating_sub(virtual_tokens)
     }
 }
 

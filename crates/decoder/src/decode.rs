@@ -1,4 +1,4 @@
-//! One forward pass: rows and what they stand behind, through all layers.
+//! One forward pass through all layers.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use burn_peft_ops::{Kernels, Ops, SharedPrompt};
@@ -9,7 +9,7 @@ use crate::{
     mask::Positions,
 };
 
-/// What the rows of a forward pass stand behind.
+/// What comes before the rows of a forward pass.
 #[derive(Debug)]
 pub enum Past<'a, B: Backend> {
     /// What a cache holds, if anything. The rows' keys and values are added to it.
@@ -92,7 +92,7 @@ impl<B: Ops> Decoder<B> {
         }
     }
 
-    /// Of rows behind a cache: the input is `[batch · seq, d_model]`.
+    /// Starts a pass of rows after a cache. The input is `[batch · seq, d_model]`.
     fn start_cached(
         &self,
         hidden: Tensor<B, 3>,
@@ -113,7 +113,7 @@ impl<B: Ops> Decoder<B> {
         (pass, hidden.reshape([batch * seq, d_model]))
     }
 
-    /// Of rows beside a prompt: the input is `[batch · seq + tokens, d_model]`, as one row.
+    /// Starts a pass of rows with a shared prompt. The input is `[batch · seq + tokens, d_model]`, as one row.
     fn start_beside(
         &self,
         prompt: Tensor<B, 2>,

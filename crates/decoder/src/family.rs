@@ -1,4 +1,4 @@
-//! The model families, and in what they differ.
+//! The model families and their differences.
 
 use crate::LayerModule;
 
@@ -39,14 +39,13 @@ impl Family {
     pub const ALL: [Self; 3] = [Self::Qwen2, Self::Llama, Self::Qwen3];
 
     fn row(self) -> Row {
-        use LayerModule::{KProj, QProj, VProj};
         match self {
             Self::Qwen2 => Row {
                 model_type: "qwen2",
                 class: "Qwen2",
                 positions: 32_768,
                 head_dim: None,
-                biases: &[QProj, KProj, VProj],
+                biases: &LayerModule::QKV,
                 bias_keys: &[],
                 qk_norm: false,
             },

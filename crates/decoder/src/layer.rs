@@ -8,7 +8,8 @@ use burn_peft_ops::{FrozenWeight, LinearLayer, Ops, ScoreMask, SharedPrompt};
 
 use crate::{
     DecoderConfig, KvCache, LayerModule,
-    weights::{self, TensorSource},
+    shapes::{QK_NORMS, qk_norm_path},
+    weights::TensorSource,
 };
 
 /// A linear layer whose weight is a constant.
@@ -94,8 +95,8 @@ impl<B: Ops> DecoderLayer<B> {
         };
         let input_layernorm = norm(LayerModule::InputLayernorm.module_path(layer));
         let post_attention_layernorm = norm(LayerModule::PostAttentionLayernorm.module_path(layer));
-        let [q_norm, k_norm] = weights::QK_NORMS.map(|name| {
-            let path = weights::qk_norm_path(layer, name);
+        let [q_norm, k_norm] = QK_NORMS.map(|name| {
+            let path = qk_norm_path(layer, name);
             config.family.has_qk_norm().then(|| norm(path))
         });
         let mut linear = |module: LayerModule| {

@@ -1,11 +1,8 @@
-//! The modules of a decoder layer: one table of their names, sizes and biases.
+//! The modules of a decoder layer: one table of their names and sizes.
 
 use std::fmt;
 
-use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
-
-use crate::DecoderConfig;
 
 /// A module of a decoder layer, under the name that it has in a checkpoint.
 ///
@@ -36,7 +33,7 @@ pub enum LayerModule {
 
 /// A size that the configuration gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Width {
+pub(crate) enum Width {
     /// `d_model`.
     Hidden,
     /// `n_heads · head_dim`.
@@ -47,24 +44,13 @@ enum Width {
     Inner,
 }
 
-impl Width {
-    fn of(self, config: &DecoderConfig) -> usize {
-        match self {
-            Self::Hidden => config.hidden_size,
-            Self::Query => config.query_width(),
-            Self::Kv => config.kv_width(),
-            Self::Inner => config.intermediate_size,
-        }
-    }
-}
-
 /// One line of the table.
-struct Row {
+pub(crate) struct Row {
     /// Path within the layer.
     path: &'static str,
-    output: Width,
+    pub(crate) output: Width,
     /// `None` for a norm, which has one weight for each output.
-    input: Option<Width>,
+    pub(crate) input: Option<Width>,
 }
 
 impl LayerModule {
@@ -82,7 +68,7 @@ impl LayerModule {
     ];
 
     #[rustfmt::skip]
-    fn row(self) -> Row {
+    pub(crate) fn row(self) -> Row {
         let linear = |path, output, input| Row { path, output, input: Some(input) };
         let norm = |path| Row { path, output: Width::Hidden, input: None };
         match self {
@@ -111,39 +97,19 @@ impl LayerModule {
         self.row().path
     }
 
+    /// The projections of attention's input, which share it.
+    pub const QKV: [Self; 3] = [Self::QProj, Self::KProj, Self::VProj];
+
     /// The module's path in a checkpoint, such as `model.layers.3.self_attn.q_proj`.
     #[must_use]
     pub fn module_path(self, layer: usize) -> String {
-        format!("model.layers.{layer}.{}", self.path())
-    }
-
-    /// Shape of the weight: `[d_out, d_in]`, or `[d_model]` for a norm.
-    #[must_use]
-    pub fn weight_shape(self, config: &DecoderConfig) -> Vec<usize> {
-        let Row { output, input, .. } = self.row();
-        [Some(output), input]
-            .into_iter()
-            .flatten()
-            .map(|width| width.of(config))
-            .collect()
-    }
-
-    /// Width of the module's output, and length of its bias.
-    #[must_use]
-    pub fn width(self, config: &DecoderConfig) -> usize {
-        self.row().output.of(config)
+        layer_path(layer, self.path())
     }
 
     /// Whether the module is a norm; the others are linear layers.
     #[must_use]
     pub fn is_norm(self) -> bool {
         self.row().input.is_none()
-    }
-
-    /// Whether a model of this configuration has a bias there, and a checkpoint a place for it.
-    #[must_use]
-    pub fn has_bias(self, config: &DecoderConfig) -> bool {
-        config.biases.contains(&self)
     }
 }
 
@@ -153,97 +119,14 @@ impl fmt::Display for LayerModule {
     }
 }
 
-/// Biases of one layer, by module: those that a model has, or what an adapter adds to them.
-#[derive(Debug, Clone)]
-pub struct LayerBiases<B: Backend>([Option<Tensor<B, 1>>; LayerModule::ALL.len()]);
-
-impl<B: Backend> LayerBiases<B> {
-    /// The bias of `module`, `[d_out]`, if there is one.
-    #[must_use]
-    pub fn get(&self, module: LayerModule) -> Option<&Tensor<B, 1>> {
-        self.0[module as usize].as_ref()
-    }
-
-    /// Sets the bias of `module`, `[d_out]`.
-    pub fn set(&mut self, module: LayerModule, bias: Tensor<B, 1>) {
-        self.0[module as usize] = Some(bias);
-    }
-
-    /// The biases that there are.
-    pub fn iter(&self) -> impl Iterator<Item = (LayerModule, &Tensor<B, 1>)> {
-        LayerModule::ALL
-            .into_iter()
-            .filter_map(|module| Some((module, self.get(module)?)))
-    }
-}
-
-impl<B: Backend> Default for LayerBiases<B> {
-    fn default() -> Self {
-        Self([const { None }; LayerModule::ALL.len()])
-    }
-}
-
-impl<B: Backend> FromIterator<(LayerModule, Tensor<B, 1>)> for LayerBiases<B> {
-    fn from_iter<I: IntoIterator<Item = (LayerModule, Tensor<B, 1>)>>(biases: I) -> Self {
-        let mut all = Self::default();
-        for (module, bias) in biases {
-            all.set(module, bias);
-        }
-        all
-    }
+/// The path of a module in a checkpoint, by its layer and its path within it.
+pub(crate) fn layer_path(layer: usize, path: &str) -> String {
+    format!("model.layers.{layer}.{path}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A small model of a family, with `more` in its configuration.
-    fn config(model_type: &str, more: &str) -> DecoderConfig {
-        let text = format!(
-            r#"{{"model_type": "{model_type}", "vocab_size": 32, "hidden_size": 16,
-                "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 4,
-                "num_key_value_heads": 2, "head_dim": 6{more}}}"#
-        );
-        DecoderConfig::parse(&text, "config.json").unwrap()
-    }
-
-    #[test]
-    fn paths_and_widths_are_those_of_a_checkpoint() {
-        for config in [
-            config("qwen2", ""),
-            config("llama", ""),
-            config("llama", r#", "attention_bias": true, "mlp_bias": true"#),
-            config("qwen3", ""),
-        ] {
-            let tensors = config.tensor_shapes();
-            let shape = |name: &str| {
-                let found = tensors.iter().find(|(known, _)| known == name);
-                found.map(|(_, shape)| shape.clone())
-            };
-            for module in LayerModule::ALL {
-                let path = module.module_path(1);
-                let weight = shape(&format!("{path}.weight"));
-                let weight = weight.unwrap_or_else(|| panic!("{path} is no module"));
-                assert_eq!(weight[0], module.width(&config), "{path}");
-                assert_eq!(weight.len() == 1, module.is_norm(), "{path}");
-                let bias = shape(&format!("{path}.bias"));
-                assert_eq!(bias.is_some(), module.has_bias(&config), "{path}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_family_has_the_biases_that_it_always_has_or_its_configuration_asks_for() {
-        use LayerModule::{DownProj, GateProj, KProj, OProj, QProj, UpProj, VProj};
-        assert_eq!(config("qwen2", "").biases, [QProj, KProj, VProj]);
-        assert_eq!(config("llama", "").biases, []);
-        let attention = [QProj, KProj, VProj, OProj];
-        let asked = r#", "attention_bias": true"#;
-        assert_eq!(config("llama", asked).biases, attention);
-        assert_eq!(config("qwen3", asked).biases, attention);
-        let asked = r#", "mlp_bias": true"#;
-        assert_eq!(config("llama", asked).biases, [GateProj, UpProj, DownProj]);
-    }
 
     #[test]
     fn settings_name_a_module_as_checkpoints_do() {

@@ -34,12 +34,14 @@ mod error;
 mod family;
 mod generation;
 mod layer;
+mod layer_biases;
 mod layer_module;
 mod mask;
 mod model;
 mod random;
 mod recompute;
 mod rope;
+mod shapes;
 mod weights;
 
 pub use cache::{KvCache, LayerKv};
@@ -51,7 +53,9 @@ pub use family::Family;
 pub use generation::{
     FinishReason, Generated, GenerationConfig, GenerationOptions, StopIds, generate,
 };
-pub use layer_module::{LayerBiases, LayerModule};
+pub use layer_biases::LayerBiases;
+pub use layer_module::LayerModule;
 pub use mask::AttentionMask;
 pub use model::Decoder;
 pub use recompute::Recording;
+pub use shapes::QK_NORMS;

@@ -5,10 +5,7 @@ use std::collections::HashMap;
 use burn::tensor::{DType, Distribution, Shape, Tensor};
 use burn_peft_ops::Ops;
 
-use crate::{
-    Decoder, DecoderConfig, Error,
-    weights::{self, TensorSource},
-};
+use crate::{Decoder, DecoderConfig, Error, weights::TensorSource};
 
 /// transformers' `initializer_range`.
 const STANDARD_DEVIATION: f64 = 0.02;
@@ -27,7 +24,7 @@ impl<B: Ops> Decoder<B> {
             });
         }
         let mut source = RandomTensors {
-            shapes: weights::expected_tensors(&config).into_iter().collect(),
+            shapes: config.tensor_shapes().into_iter().collect(),
             dtype,
             device,
         };

@@ -76,7 +76,8 @@ impl StagedFolder {
             .map_err(Error::to("write", &self.path.join(name)))
     }
 
-    /// Gives the folder its name.
+    /// Gives the folder its name. When it replaces another, that one is renamed first and removed last: a crash
+    /// between the two renames leaves the old folder as `.NAME.removed` and the new one as `.NAME.partial`.
     ///
     /// # Errors
     /// If what is in its place cannot be removed, or the folder cannot be renamed.
@@ -84,13 +85,16 @@ impl StagedFolder {
         sync_folder(&self.partial)?;
         if self.path.exists() {
             match self.replaces {
-                true => remove_folder(&self.path)?,
+                true => set_aside(&self.path).map_err(Error::to("write to", &self.path))?,
                 // Refused by the system if somebody has put a file there in the meantime.
                 false => fs::remove_dir(&self.path).map_err(Error::to("write to", &self.path))?,
             }
         }
         fs::rename(&self.partial, &self.path).map_err(Error::to("write", &self.path))?;
-        sync_folder(parent(&self.path))
+        sync_folder(parent(&self.path))?;
+        // The new folder is in its place. What is left of the old one does no harm, and the next removal takes it.
+        fs::remove_dir_all(aside(&self.path)).ok();
+        Ok(())
     }
 }
 
@@ -106,12 +110,21 @@ impl Drop for StagedFolder {
 /// # Errors
 /// If it cannot be renamed or removed.
 pub fn remove_folder(path: &Path) -> Result<(), Error> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let aside = path.with_file_name(format!(".{name}.removed"));
-    if_exists(fs::remove_dir_all(&aside))
-        .and_then(|_| fs::rename(path, &aside))
-        .and_then(|()| fs::remove_dir_all(&aside))
+    set_aside(path)
+        .and_then(|()| fs::remove_dir_all(aside(path)))
         .map_err(Error::to("remove", path))
+}
+
+/// Where a folder goes before it is removed.
+fn aside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.removed"))
+}
+
+fn set_aside(path: &Path) -> io::Result<()> {
+    let aside = aside(path);
+    if_exists(fs::remove_dir_all(&aside))?;
+    fs::rename(path, aside)
 }
 
 #[cfg(test)]

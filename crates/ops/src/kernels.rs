@@ -165,7 +165,7 @@ pub trait Kernels: Backend {
         composed::swiglu_linears_backward(gate, up, weights, above)
     }
 
-    /// Rotary position embedding (Su et al. 2021) in the half-split layout of Qwen2: dimension `i`
+    /// Rotary position embedding (Su et al. 2021) in the half-split layout of Llama and Qwen: dimension `i`
     /// turns together with dimension `i + head_dim / 2`.
     ///
     /// # Shapes
@@ -283,5 +283,8 @@ mod tests {
         let (generic, plain): (Vec<_>, Vec<_>) = functions.partition(|name| name.contains('<'));
         assert_eq!(generic, ["run_step<R: Send>"]);
         assert!(plain.len() > 10, "{plain:?}");
+        // An argument of type `impl …` makes a function generic too.
+        let arguments = trait_text.unwrap_or_default().matches(": impl ").count();
+        assert_eq!(arguments, 1, "the step of `run_step`");
     }
 }

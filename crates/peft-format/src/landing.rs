@@ -1,4 +1,4 @@
-//! Between what an adapter injects and the tensors of a folder: the only module that asks where it lands.
+//! Turns what an adapter injects into the tensors of a folder, and back.
 //!
 //! A folder holds what an adapter *injects*. So an encoder is not in it, and a folder of P-Tuning becomes
 //! bare virtual tokens, one of Prefix Tuning bare keys and values: the same function, trainable on.
@@ -62,7 +62,7 @@ impl AdapterFolder {
                 describe(Landing::Prefix(&tokens))
             }
             Injection::Biases(layers) => {
-                let targets = biases::insert(layers, base, &mut tensors);
+                let targets = biases::insert(layers, base, &mut tensors)?;
                 describe(Landing::Biases(&targets))
             }
         };

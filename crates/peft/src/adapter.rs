@@ -22,6 +22,18 @@ pub enum Injection<B: Backend> {
     Prefix(Vec<LayerKv<B>>),
 }
 
+impl<B: Backend> Injection<B> {
+    /// The virtual tokens among it, each of which takes a position of the base's.
+    #[must_use]
+    pub fn num_virtual_tokens(&self) -> usize {
+        match self {
+            Self::Nothing | Self::Biases(_) => 0,
+            Self::Prompt(prompt) => prompt.embeddings.dims()[0],
+            Self::Prefix(layers) => layers.first().map_or(0, |layer| layer.key.dims()[1]),
+        }
+    }
+}
+
 /// Embeddings that stand for no token of the vocabulary.
 ///
 /// They stand where the batch places them ([`Inputs::placement`](crate::Inputs::placement)).

@@ -61,7 +61,7 @@ impl BitFitConfig {
     /// Layer and module of every bias that is trained: layer by layer, in the order of [`LayerModule::ALL`].
     fn places(&self, base: &DecoderConfig) -> Vec<(usize, LayerModule)> {
         let of_the_base = match base.biases.as_slice() {
-            [] => &[LayerModule::QProj, LayerModule::KProj, LayerModule::VProj],
+            [] => &LayerModule::QKV,
             biases => biases,
         };
         let targets = self.target_modules.as_deref().unwrap_or(of_the_base);

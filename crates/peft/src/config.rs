@@ -62,6 +62,15 @@ macro_rules! methods {
                 OptionDoc::new("type", &["The method."], (names, choices), &default, ["", ""])
             }
 
+            /// Whether `adapter` is of the kind that this method trains.
+            #[must_use]
+            pub fn trains<B: Backend>(&self, adapter: &AnyAdapter<B>) -> bool {
+                match (self, adapter) {
+                    $( (Self::$variant(_), AnyAdapter::$adapter(_)) => true, )*
+                    _ => false,
+                }
+            }
+
             fn method(&self) -> &dyn Method {
                 match self {
                     $( Self::$variant(options) => options, )*
@@ -177,14 +186,7 @@ impl MethodConfig {
     /// # Errors
     /// An option that does not fit it, by name.
     pub fn check_base(&self, base: &DecoderConfig) -> Result<(), Error> {
-        let (tokens, positions) = (self.num_virtual_tokens(), base.max_position_embeddings);
-        // A row of two tokens is the shortest that teaches anything.
-        if tokens + 2 > positions {
-            return Err(Error::option(
-                "num_virtual_tokens",
-                format!("{tokens} leave no room for rows; the base has {positions} positions"),
-            ));
-        }
+        room_for_rows(self.num_virtual_tokens(), base)?;
         self.method().check_base(base)
     }
 
@@ -265,6 +267,23 @@ impl MethodConfig {
         self.build(base, Source::Given(value), device)
             .expect("given values start from no text")
     }
+}
+
+/// The most tokens that a row can have beside so many virtual ones.
+///
+/// # Errors
+/// Virtual tokens that leave no room for rows.
+pub fn room_for_rows(virtual_tokens: usize, base: &DecoderConfig) -> Result<usize, Error> {
+    let room = base.positions_left(virtual_tokens);
+    // A row of two tokens is the shortest that teaches anything.
+    if room < 2 {
+        let positions = base.max_position_embeddings;
+        return Err(Error::option(
+            "num_virtual_tokens",
+            format!("{virtual_tokens} leave no room for rows; the base has {positions} positions"),
+        ));
+    }
+    Ok(room)
 }
 
 /// The line that PEFT's `print_trainable_parameters` prints.

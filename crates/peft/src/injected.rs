@@ -1,55 +1,46 @@
-//! A model whose adapter has done its part.
+//! A base with an adapter's values computed.
 
 use std::{cell::OnceCell, ops::ControlFlow};
 
-use burn::tensor::{Tensor, backend::Backend};
-use burn_peft_decoder::{
-    AttentionMask, Decoder, Generated, GenerationOptions, KvCache, LayerKv, generate,
-};
+use burn::tensor::backend::Backend;
+use burn_peft_decoder::{Decoder, Generated, GenerationOptions, generate};
 use burn_peft_ops::Ops;
 
-use crate::{Adapter, Injection, Inputs, PeftModel, Placement, Prepared, VirtualTokens};
+use crate::{Injection, Inputs, Placement, Prepared, VirtualTokens, lead::Lead};
 
 /// A frozen base, and what an adapter adds to it: computed, and ready for any number of batches.
 #[derive(Debug)]
 pub struct Injected<B: Backend> {
     base: Decoder<B>,
     injection: Injection<B>,
-    /// Whether there are more batches to come than one.
+    /// Whether it is for more than one batch.
     many: bool,
-    /// A prompt's own pass, from when it was first of use.
+    /// The pass of a prompt, run when it is first needed.
     lead: OnceCell<Lead<B>>,
 }
 
-/// What a prompt in front of a row is to the tokens behind it, whatever they are.
-#[derive(Debug, Clone)]
-pub(crate) struct Lead<B: Backend> {
-    /// Keys and values of its tokens.
-    pub(crate) prefix: Vec<LayerKv<B>>,
-    /// What stands behind the last norm for its last token, `[1, d_model]`.
-    pub(crate) last: Tensor<B, 2>,
-}
-
 impl<B: Backend> Injected<B> {
-    pub(crate) fn once<A: Adapter<B>>(model: &PeftModel<B, A>) -> Self {
+    /// For one batch.
+    pub(crate) fn once(base: Decoder<B>, injection: Injection<B>) -> Self {
         Self {
-            base: model.base().clone(),
-            injection: model.adapter().inject(),
+            base,
+            injection,
             many: false,
             lead: OnceCell::new(),
         }
     }
 
-    pub(crate) fn for_many<A: Adapter<B>>(model: &PeftModel<B, A>) -> Self {
+    /// For any number of batches.
+    pub(crate) fn for_many(base: Decoder<B>, injection: Injection<B>) -> Self {
         Self {
             many: true,
-            ..Self::once(model)
+            ..Self::once(base, injection)
         }
     }
 }
 
 impl<B: Ops> Injected<B> {
-    /// What [`PeftModel::prepare`] does: the only place that asks which kind of adapter it is.
+    /// What [`PeftModel::prepare`](crate::PeftModel::prepare) does: the only place that asks which kind of adapter it is.
     ///
     /// # Panics
     /// If the placement has more virtual tokens than the adapter, or not one list a row.
@@ -73,10 +64,13 @@ impl<B: Ops> Injected<B> {
     /// A prompt in front of every row. The rows share it: for one batch it runs beside them, for many before
     /// them, and they attend to its keys and values as to a prefix.
     fn with_prompt(&self, bare: Prepared<B>, prompt: VirtualTokens<B>) -> Prepared<B> {
+        if prompt.embeddings.dims()[0] == 0 {
+            return bare;
+        }
         let batch = bare.mask.batch();
         let has_token = |row: usize| bare.mask.row(row).contains(&true);
         if !(0..batch).all(has_token) || (batch == 1 && !self.many) {
-            // A row that consists of its prompt, or nobody to share it with.
+            // A row without tokens of its own, or a single row.
             let tokens = prompt.embeddings.dims()[0];
             return bare.with_prompt_among(prompt, &vec![vec![0; tokens]; batch]);
         }
@@ -89,7 +83,7 @@ impl<B: Ops> Injected<B> {
         bare.with_lead(lead.clone())
     }
 
-    /// What [`PeftModel::generate`] does.
+    /// What [`PeftModel::generate`](crate::PeftModel::generate) does.
     #[must_use]
     pub fn generate(
         &self,
@@ -102,22 +96,6 @@ impl<B: Ops> Injected<B> {
         let base = prepared.base().clone();
         let (last, cache) = prepared.generation_start();
         generate(&base, last, cache, &prompt_ids, options, on_token)
-    }
-}
-
-impl<B: Ops> Lead<B> {
-    /// Runs a prompt, `[tokens, d_model]`.
-    pub(crate) fn of(base: &Decoder<B>, embeddings: Tensor<B, 2>) -> Self {
-        let tokens = embeddings.dims()[0];
-        let layers = base.config().num_hidden_layers;
-        let mut cache = KvCache::empty(layers, 1);
-        let hidden = embeddings.cast(base.dtype()).unsqueeze();
-        let mask = AttentionMask::full(1, tokens);
-        let last = base.decode(hidden, &mask, &mut cache, Some(&[tokens - 1]));
-        Self {
-            prefix: (0..layers).map(|layer| cache.row(layer, 0)).collect(),
-            last,
-        }
     }
 }
 

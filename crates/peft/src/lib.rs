@@ -1,4 +1,4 @@
-//! Parameter-efficient fine-tuning of a frozen Qwen2: the methods, and the model that joins one to
+//! Parameter-efficient fine-tuning of a frozen decoder: the methods, and the model that joins one to
 //! its base.
 //!
 //! An [`Adapter`] owns every trainable parameter and yields an [`Injection`]: biases, virtual
@@ -39,7 +39,9 @@ mod bitfit;
 mod config;
 mod error;
 mod injected;
+mod inputs;
 mod layers;
+mod lead;
 mod least_norm;
 mod linear;
 mod listing;
@@ -64,12 +66,13 @@ pub use adapter::{Adapter, Injection, VirtualTokens};
 pub use any::{AnyAdapter, NoAdapter};
 pub use bitfit::{BitFit, BitFitConfig};
 pub use burn_peft_decoder::LayerModule;
-pub use config::{MethodConfig, TokenCounts, parameter_line};
+pub use config::{MethodConfig, TokenCounts, parameter_line, room_for_rows};
 pub use error::Error;
 pub use injected::Injected;
+pub use inputs::{Inputs, Placement};
 pub use layers::LayerRange;
 pub use listing::ModuleListing;
-pub use model::{Inputs, PeftModel, Placement};
+pub use model::PeftModel;
 pub use options::{Choice, OptionDoc, OptionType, one_of};
 pub use p_tuning::{EncoderReparameterizationType, PTuningConfig};
 pub use p_tuning_v2::PTuningV2Config;

@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData, backend::AutodiffBackend, backend::B
 use burn_peft_decoder::{Decoder, KvCache, Past, Recording};
 use burn_peft_ops::Ops;
 
-use crate::{Prepared, injected::Lead, prepared::Front};
+use crate::{Prepared, lead::Lead, prepared::Front};
 
 /// The hidden states that predict some cells of a batch.
 #[derive(Debug, Clone)]
@@ -201,8 +201,15 @@ where
 {
     /// [`predictors`](Self::predictors) without a graph; the gradient is computed layer by layer
     /// ([`Recorded::backward`]), which takes less memory and more time.
+    ///
+    /// # Panics
+    /// If the batch was prepared by a model whose prompt has run already ([`Injected`](crate::Injected)).
     #[must_use]
     pub fn record_predictors(&self, cells: &[usize]) -> Option<(Predictors<B>, Recorded<B>)> {
+        assert!(
+            !matches!(self.front, Front::Lead { .. }),
+            "a recorded pass is of one batch: prepare it with `PeftModel::prepare`"
+        );
         let question = self.ask(cells)?;
         let mut cache = self.cache();
         let past = self.past(&mut cache);

@@ -33,7 +33,7 @@ crate::options! {
     }
 }
 
-/// What the options of either method come down to.
+/// The options that both methods share.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PrefixSpec {
     pub(crate) shape: PrefixShape,

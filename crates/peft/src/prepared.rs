@@ -4,7 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData, backend::Backend, s};
 use burn_peft_decoder::{AttentionMask, Decoder, KvCache, LayerBiases, LayerKv};
 use burn_peft_ops::Ops;
 
-use crate::{VirtualTokens, injected::Lead};
+use crate::{VirtualTokens, lead::Lead};
 
 /// A batch with the adapter's value in place, ready for the decoder.
 ///

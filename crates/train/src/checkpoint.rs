@@ -55,7 +55,7 @@ pub struct TrainerState {
     pub epoch: f64,
     /// Seed of the run.
     pub seed: u64,
-    /// Whose state `optimizer.mpk` is.
+    /// The optimizer that wrote `optimizer.mpk`.
     pub optim: OptimizerKind,
     /// The lowest evaluation loss so far.
     pub best_eval: Option<BestEval>,

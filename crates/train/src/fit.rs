@@ -53,7 +53,7 @@ pub struct FitOptions {
     pub output_dir: PathBuf,
     /// The checkpoint to go on from. The training data must begin with the step after it.
     pub resume: Option<Checkpoint>,
-    /// Who shows the run.
+    /// How progress is shown.
     pub renderer: RendererChoice,
     /// Told each record, after `metrics.jsonl`.
     pub observers: Vec<Box<dyn Observer>>,

@@ -12,7 +12,7 @@ use burn_train::renderer::{
 
 use crate::metrics::{GRAD_NORM, LOSS, TOKENS_PER_SECOND};
 
-/// Who shows the run.
+/// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RendererChoice {
     /// burn-train's dashboard, on standard output.

@@ -12,7 +12,7 @@ use burn::{
     module::{AutodiffModule, Module},
     tensor::backend::{AutodiffBackend, Backend},
 };
-use burn_peft::{NoAdapter, PeftModel, parameter_line};
+use burn_peft::{Adapter, NoAdapter, PeftModel, parameter_line, room_for_rows};
 use burn_peft_data::{Padding, Rows, Template, TokenizeOptions, Tokenized, tokenize_rows};
 use burn_peft_decoder::{Decoder, DecoderConfig};
 use burn_peft_format::{AdapterFolder, ModelCard};
@@ -29,7 +29,7 @@ use crate::{
 /// Name of the resolved configuration in a run's folder.
 pub const RUN_FILE: &str = "run.toml";
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Clone)]
 pub struct RunReport {
     /// The frozen base on the held-out rows.
@@ -157,6 +157,20 @@ where
         tokenizer: &inputs.tokenizer,
         seed: config.train.seed,
     })?;
+    let (said, injected) = (
+        method.num_virtual_tokens(),
+        adapter.inject().num_virtual_tokens(),
+    );
+    if said != injected {
+        let (name, reason) = (
+            "num_virtual_tokens",
+            format!(
+                "{} says {said}, and its adapter injects {injected}",
+                method.name()
+            ),
+        );
+        return Err(burn_peft::Error::Option { name, reason }.into());
+    }
     let trainable_params = adapter.num_params();
     let all_params = inputs.checkpoint.config().num_parameters() + trainable_params;
     notes(&parameter_line(trainable_params, all_params));
@@ -234,25 +248,17 @@ fn longest_row(
     base: &DecoderConfig,
 ) -> Result<usize, Error> {
     method.check_base(base)?;
-    let (tokens, positions) = (method.num_virtual_tokens(), base.max_position_embeddings);
+    let tokens = method.num_virtual_tokens();
     let placed = config.data.template.as_ref();
     let placed = placed.map_or(0, Template::num_virtual_tokens);
-    let refused = |reason| burn_peft::Error::Option {
-        name: "num_virtual_tokens",
-        reason,
-    };
     if placed != 0 && placed != tokens {
-        let reason = format!("it is {tokens}, and the template places {placed}");
-        return Err(refused(reason).into());
+        let (name, reason) = (
+            "num_virtual_tokens",
+            format!("it is {tokens}, and the template places {placed}"),
+        );
+        return Err(burn_peft::Error::Option { name, reason }.into());
     }
-    // A row of two tokens is the shortest that teaches anything.
-    match positions.checked_sub(tokens).filter(|rest| *rest >= 2) {
-        Some(rest) => Ok(rest),
-        None => Err(refused(format!(
-            "{tokens} leave no room for rows; the base has {positions} positions"
-        ))
-        .into()),
-    }
+    Ok(room_for_rows(tokens, base)?)
 }
 
 fn save<B: Backend, M: Method>(

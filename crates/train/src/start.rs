@@ -1,11 +1,11 @@
-//! The methods of `burn-peft` in a run: how long they are, and what they start from.
+//! The methods of `burn-peft` in a run: their number of virtual tokens and their initial values.
 
 use std::path::Path;
 
 use burn::tensor::backend::Backend;
 use burn_peft::{AnyAdapter, InitTokens, MethodConfig, TokenCounts};
 use burn_peft_data::{Template, TextTokenizer};
-use burn_peft_decoder::DecoderConfig;
+use burn_peft_decoder::{Decoder, DecoderConfig};
 use burn_peft_format::{
     AdapterFolder, Landing, MethodOptions, adapter_from_folder, method_options,
 };
@@ -68,7 +68,7 @@ impl Method for MethodConfig {
             seed,
         } = start;
         match self.init_from() {
-            Some(dir) => init_from(self, Path::new(dir), start),
+            Some(dir) => init_from(self, Path::new(dir), base),
             None => Ok(self.init(base, &init_tokens(self, tokenizer)?, seed)?),
         }
     }
@@ -100,24 +100,15 @@ fn init_tokens(method: &MethodConfig, tokenizer: &TextTokenizer) -> Result<InitT
 fn init_from<B: Ops>(
     method: &MethodConfig,
     dir: &Path,
-    start: Start<'_, B>,
+    base: &Decoder<B>,
 ) -> Result<AnyAdapter<B>, Error> {
-    let Start {
-        base,
-        tokenizer,
-        seed,
-    } = start;
-    // Of a new adapter only the kind counts, so its options may be the default ones: those of `method` may
-    // name a text that is not used.
-    let default = MethodConfig::named(method.name()).expect("a method knows its own name");
-    let new = default.init(base, &init_tokens(&default, tokenizer)?, seed)?;
     let folder = AdapterFolder::load(dir)?;
     let found = adapter_from_folder(&folder, base.config(), dir, &base.device())?;
     let mismatch = |reason| Error::InitFrom {
         path: dir.to_owned(),
         reason,
     };
-    if std::mem::discriminant(&found) != std::mem::discriminant(&new) {
+    if !method.trains(&found) {
         return Err(mismatch(format!(
             "it holds an adapter of {}, and this run trains {}",
             folder.config.method.name(),

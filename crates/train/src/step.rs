@@ -112,12 +112,12 @@ where
     }
 }
 
-/// What one micro-batch comes to.
+/// Loss and gradients of one micro-batch.
 struct Outcome<B: AutodiffBackend> {
     /// The sum over supervised tokens, `[1]`.
     loss: Tensor<B::InnerBackend, 1>,
     label_tokens: usize,
-    /// Of that sum.
+    /// Gradients of `loss`.
     gradients: B::Gradients,
 }
 

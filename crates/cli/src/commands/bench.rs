@@ -155,11 +155,11 @@ impl Args {
             Some(tokens) => (tokens, "new"),
             None => (method.num_virtual_tokens(), "virtual"),
         };
-        let positions = config.max_position_embeddings;
-        if self.seq + more > positions {
+        if self.seq > config.positions_left(more) {
             bail!(
-                "--seq {}: with {more} {what} tokens it exceeds the {positions} positions of {}",
+                "--seq {}: with {more} {what} tokens it exceeds the {} positions of {}",
                 self.seq,
+                config.max_position_embeddings,
                 self.shape
             );
         }

@@ -21,22 +21,22 @@ use crate::{
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// A JSONL file [default: the built-in task's test rows].
+    /// Rows to score, JSONL [default: the built-in task's test rows].
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Also the loss of each row.
+    /// Print each row's loss.
     #[arg(long)]
     per_example: bool,
-    /// Do not generate texts to score (BLEU, exact match, slots); they take most of the time.
+    /// Do not generate and score texts (BLEU, exact match, slots), which takes most of the time.
     #[arg(long)]
     no_generate: bool,
-    /// Rows computed at a time.
+    /// Number of rows per batch.
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch_size: usize,
-    /// Tokens a row may have; longer ones are cut and counted [default: the model's longest].
+    /// Maximum tokens per row; longer rows are cut and counted [default: the model's maximum].
     #[arg(long, value_name = "N")]
     max_length: Option<usize>,
-    /// One JSON object on stdout.
+    /// Print one JSON object to stdout.
     #[arg(long)]
     json: bool,
     #[command(flatten)]

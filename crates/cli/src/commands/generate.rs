@@ -135,7 +135,7 @@ impl Args {
         if let Some(temperature) = self.temperature {
             options.temperature = temperature;
         } else if given && options.temperature == 0.0 {
-            // Who narrows the choice wants a choice.
+            // top-p or top-k without a temperature means sampling.
             options.temperature = 1.0;
         }
         options.top_p = self.top_p.unwrap_or(options.top_p);

@@ -159,8 +159,7 @@ impl OpenModel {
             .map(|(_, folder)| &folder.config.method);
         let tokens = method.and_then(|method| method.virtual_tokens());
         let tokens = tokens.map_or(0, |tokens| tokens.num_virtual_tokens);
-        let positions = self.checkpoint.config().max_position_embeddings;
-        positions.saturating_sub(tokens)
+        self.checkpoint.config().positions_left(tokens)
     }
 
     /// Reads the weights.

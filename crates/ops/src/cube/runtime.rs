@@ -13,7 +13,7 @@ use super::blas;
 
 /// A runtime, and what it can do beyond CubeCL's kernels.
 pub trait GpuRuntime: CubeRuntime {
-    /// See [`Ops::run_step`](crate::Ops::run_step).
+    /// See [`Kernels::run_step`](crate::Kernels::run_step).
     fn run_step<T: Send>(device: &Self::Device, step: impl FnOnce() -> T + Send) -> T {
         let _ = device;
         step()

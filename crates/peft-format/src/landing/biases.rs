@@ -7,10 +7,10 @@ use burn_peft::LayerModule;
 use burn_peft_decoder::{DecoderConfig, LayerBiases};
 
 use super::Shapes;
-use crate::Problem;
 use crate::beft::{TargetModules, beft_bias_name, parse_beft_bias_name};
 use crate::folder::AdapterFolder;
 use crate::tensors::{AdapterTensor, AdapterTensors};
+use crate::{Error, Problem};
 
 impl AdapterFolder {
     /// The biases of a BEFT folder, as changes to the base's, by layer and module; empty for every
@@ -33,7 +33,7 @@ pub(super) fn insert<B: Backend>(
     layers: Vec<LayerBiases<B>>,
     base: &DecoderConfig,
     tensors: &mut AdapterTensors,
-) -> TargetModules {
+) -> Result<TargetModules, Error> {
     let mut found = BTreeSet::new();
     for (layer, biases) in layers.into_iter().enumerate() {
         for (module, delta) in biases.iter() {
@@ -43,7 +43,10 @@ pub(super) fn insert<B: Backend>(
             found.insert((layer, module));
         }
     }
-    TargetModules::of(&found, base.num_hidden_layers)
+    if found.is_empty() {
+        return Err(Error::NothingToSave);
+    }
+    Ok(TargetModules::of(&found, base.num_hidden_layers))
 }
 
 /// The biases of a folder that was checked, `[d_out]` each.

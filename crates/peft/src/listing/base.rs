@@ -1,6 +1,6 @@
 //! The listing of the base.
 
-use burn_peft_decoder::{DecoderConfig, LayerModule};
+use burn_peft_decoder::{DecoderConfig, LayerModule, QK_NORMS};
 
 use super::{ModuleListing, linear_without_parameters};
 
@@ -43,7 +43,7 @@ fn decoder_layer(config: &DecoderConfig) -> ModuleListing {
         }
     }
     if config.family.has_qk_norm() {
-        for name in ["q_norm", "k_norm"] {
+        for name in QK_NORMS {
             self_attn = self_attn.child(name, norm(config, config.head_dim));
         }
     }

@@ -1,4 +1,4 @@
-//! What a run works on, and how it goes about it.
+//! The inputs and options of a run.
 
 use burn::tensor::DType;
 use burn_peft_data::{Rows, TextTokenizer};
@@ -37,7 +37,7 @@ impl RunInputs {
     }
 }
 
-/// How a run goes about it.
+/// Options of a run that are not part of its configuration.
 pub struct RunOptions {
     /// Type of the frozen base.
     pub dtype: DType,
@@ -46,7 +46,7 @@ pub struct RunOptions {
     pub memory: Option<u64>,
     /// Go on from the newest checkpoint of the output folder.
     pub resume: bool,
-    /// Who shows the run.
+    /// How progress is shown.
     pub renderer: RendererChoice,
     /// Told each logged record.
     pub observers: Vec<Box<dyn Observer>>,

@@ -1,4 +1,4 @@
-//! What a run comes to.
+//! Running totals of a run.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use crate::LmOutput;
 use crate::checkpoint::{BestEval, Checkpoint};
 use crate::record::EvalRecord;
 
-/// What a run came to.
+/// The result of training.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct FitSummary {
