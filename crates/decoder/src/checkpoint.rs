@@ -189,8 +189,10 @@ impl Checkpoint {
             }
         }
         for name in found.keys() {
-            // Some tied checkpoints carry the head all the same; transformers ignores it too.
-            let redundant = self.config.tie_word_embeddings && name == weights::LM_HEAD;
+            // As transformers does: some tied checkpoints carry the head all the same, and older Llama checkpoints
+            // the rotary frequencies, which follow from the configuration.
+            let redundant = (self.config.tie_word_embeddings && name == weights::LM_HEAD)
+                || name.ends_with(".rotary_emb.inv_freq");
             if !expected.contains_key(name) && !redundant {
                 differences.push(format!("tensor `{name}` is unexpected"));
             }

@@ -176,7 +176,7 @@ mod tests {
             "rope_parameters".into(),
             json!({"rope_theta": 1000000.0, "rope_type": "default"}),
         );
-        map.insert("layer_types".into(), json!(["full_attention"]));
+        map.insert("layer_types".into(), json!(vec!["full_attention"; 28]));
         let v4 = parse(&v4()).expect("v4 parses");
         assert_eq!(v4, parse(&v5).expect("v5 parses"));
         assert_eq!(v4.rope_theta, 1e6);
@@ -228,6 +228,28 @@ mod tests {
             ("partial_rotary_factor", json!(0.5), "partial_rotary_factor"),
             ("use_sliding_window", json!(true), "use_sliding_window"),
             ("layer_types", json!(["sliding_attention"]), "sliding"),
+            (
+                "layer_types",
+                json!(["full_attention"]),
+                "1 layer_types for 28",
+            ),
+            (
+                "rope_parameters",
+                json!({"full_attention": {"rope_theta": 1e4}}),
+                "each type of layer",
+            ),
+            (
+                "rope_parameters",
+                json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 4.0, "high_freq_factor": 1.0}),
+                "high_freq_factor",
+            ),
+            ("rope_theta", json!(0.0), "rope_theta 0"),
+            ("rms_norm_eps", json!(-1.0), "rms_norm_eps -1"),
+            (
+                "num_hidden_layers",
+                json!(1_000_000_000_000_u64),
+                "num_hidden_layers",
+            ),
             ("hidden_act", json!("gelu"), "gelu"),
             (
                 "quantization_config",

@@ -163,10 +163,11 @@ fn a_new_configuration_is_what_peft_would_have_written() {
 #[test]
 fn an_adapter_of_another_base_is_refused() {
     let cases = cases();
-    for (folder, case, _) in &cases {
+    for (folder, _, base) in &cases {
+        // Bases of one width may hold each other's prompts.
         let (_, _, other) = cases
             .iter()
-            .find(|(_, other, _)| other["model"] != case["model"])
+            .find(|(_, _, other)| other.hidden_size != base.hidden_size)
             .unwrap();
         let dir = folder.join("adapter");
         let error = AdapterFolder::load(&dir)

@@ -57,12 +57,24 @@ struct RopeParameters {
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<usize>,
     partial_rotary_factor: Option<f64>,
+    /// transformers 5 nests the parameters for models whose layers differ.
+    full_attention: Option<serde_json::Value>,
+    sliding_attention: Option<serde_json::Value>,
 }
 
 /// transformers' default `rope_theta`.
 const DEFAULT_ROPE_THETA: f64 = 10_000.0;
+/// More than any model has. Beyond it a number is a mistake, and would only fill the memory.
+const MOST_LAYERS: usize = 4096;
 /// transformers' default `rms_norm_eps`.
 const DEFAULT_RMS_NORM_EPS: f64 = 1e-6;
+
+fn positive(key: &str, value: f64) -> Result<(), String> {
+    match value.is_finite() && value > 0.0 {
+        true => Ok(()),
+        false => Err(format!("{key} {value}: it must be above 0")),
+    }
+}
 
 pub(super) fn parse(text: &str, path: PathBuf) -> Result<DecoderConfig, Error> {
     let raw: RawConfig = match serde_json::from_str(text) {
@@ -77,23 +89,20 @@ impl RawConfig {
     /// The configuration, or what in it is not supported.
     fn check(self) -> Result<DecoderConfig, String> {
         let family = self.family()?;
-        let hidden_act = self.hidden_act.as_deref().unwrap_or("silu");
-        if hidden_act != "silu" {
-            return Err(format!("hidden_act `{hidden_act}`; supported: `silu`"));
-        }
-        let not_full = |kind: &String| kind != "full_attention";
-        if self.use_sliding_window || self.layer_types.iter().flatten().any(not_full) {
-            return Err("sliding-window attention (`use_sliding_window: true`)".into());
-        }
-        if self.quantization_config.is_some() {
-            return Err("quantised weights (`quantization_config`)".into());
-        }
+        self.refuse_what_is_not_computed()?;
         // As in transformers: the older key, where it is set, goes before the newer one.
         let rope = self.rope_scaling.as_ref().or(self.rope_parameters.as_ref());
         let partial = rope.and_then(|rope| rope.partial_rotary_factor);
         if let Some(factor) = partial.or(self.partial_rotary_factor).filter(|f| *f != 1.0) {
             return Err(format!("partial_rotary_factor {factor}; supported: 1"));
         }
+        let rope_theta = rope
+            .and_then(|rope| rope.rope_theta)
+            .or(self.rope_theta)
+            .unwrap_or(DEFAULT_ROPE_THETA);
+        positive("rope_theta", rope_theta)?;
+        let rms_norm_eps = self.rms_norm_eps.unwrap_or(DEFAULT_RMS_NORM_EPS);
+        positive("rms_norm_eps", rms_norm_eps)?;
         let positions = self
             .max_position_embeddings
             .unwrap_or(family.default_positions());
@@ -121,11 +130,8 @@ impl RawConfig {
             num_attention_heads: n_heads,
             num_key_value_heads: n_kv_heads,
             head_dim,
-            rms_norm_eps: self.rms_norm_eps.unwrap_or(DEFAULT_RMS_NORM_EPS),
-            rope_theta: rope
-                .and_then(|rope| rope.rope_theta)
-                .or(self.rope_theta)
-                .unwrap_or(DEFAULT_ROPE_THETA),
+            rms_norm_eps,
+            rope_theta,
             rope_scaling: match rope {
                 Some(rope) => rope.scaling(self.original_max_position_embeddings, positions)?,
                 None => None,
@@ -135,6 +141,33 @@ impl RawConfig {
             biases: family.biases(&self.bias_keys()),
             dtype: self.stored_dtype()?,
         })
+    }
+
+    fn refuse_what_is_not_computed(&self) -> Result<(), String> {
+        let hidden_act = self.hidden_act.as_deref().unwrap_or("silu");
+        // Two names of one function.
+        if !["silu", "swish"].contains(&hidden_act) {
+            return Err(format!("hidden_act `{hidden_act}`; supported: `silu`"));
+        }
+        let layers = self.num_hidden_layers;
+        if !(1..=MOST_LAYERS).contains(&layers) {
+            return Err(format!("num_hidden_layers {layers}"));
+        }
+        if self.use_sliding_window {
+            return Err("sliding-window attention (`use_sliding_window: true`)".into());
+        }
+        if let Some(kinds) = &self.layer_types {
+            if let Some(kind) = kinds.iter().find(|kind| *kind != "full_attention") {
+                return Err(format!("layers of type `{kind}` (`layer_types`)"));
+            }
+            if kinds.len() != layers {
+                return Err(format!("{} layer_types for {layers} layers", kinds.len()));
+            }
+        }
+        match self.quantization_config {
+            Some(_) => Err("quantised weights (`quantization_config`)".into()),
+            None => Ok(()),
+        }
     }
 
     fn family(&self) -> Result<Family, String> {
@@ -186,27 +219,37 @@ impl RopeParameters {
         original: Option<usize>,
         positions: usize,
     ) -> Result<Option<RopeScaling>, String> {
+        if self.full_attention.is_some() || self.sliding_attention.is_some() {
+            return Err("rope parameters of each type of layer".into());
+        }
         match self.rope_type.as_ref().or(self.older_type.as_ref()) {
             None => Ok(None),
             Some(kind) if kind == "default" => Ok(None),
-            Some(kind) if kind == "llama3" => {
-                let missing = |key| format!("rope scaling of kind `llama3` without `{key}`");
-                Ok(Some(RopeScaling {
-                    factor: self.factor.ok_or_else(|| missing("factor"))?,
-                    low_freq_factor: self
-                        .low_freq_factor
-                        .ok_or_else(|| missing("low_freq_factor"))?,
-                    high_freq_factor: self
-                        .high_freq_factor
-                        .ok_or_else(|| missing("high_freq_factor"))?,
-                    original_max_position_embeddings: original
-                        .or(self.original_max_position_embeddings)
-                        .unwrap_or(positions),
-                }))
-            }
+            Some(kind) if kind == "llama3" => self.llama3(original, positions).map(Some),
             Some(kind) => Err(format!(
                 "rope scaling of kind `{kind}`; supported: `default`, `llama3`"
             )),
+        }
+    }
+
+    fn llama3(&self, original: Option<usize>, positions: usize) -> Result<RopeScaling, String> {
+        let given = |key, value: Option<f64>| {
+            let value =
+                value.ok_or_else(|| format!("rope scaling of kind `llama3` without `{key}`"))?;
+            positive(key, value)?;
+            Ok::<_, String>(value)
+        };
+        let scaling = RopeScaling {
+            factor: given("factor", self.factor)?,
+            low_freq_factor: given("low_freq_factor", self.low_freq_factor)?,
+            high_freq_factor: given("high_freq_factor", self.high_freq_factor)?,
+            original_max_position_embeddings: original
+                .or(self.original_max_position_embeddings)
+                .unwrap_or(positions),
+        };
+        match scaling.high_freq_factor > scaling.low_freq_factor {
+            true => Ok(scaling),
+            false => Err("a high_freq_factor that is not above low_freq_factor".into()),
         }
     }
 }
