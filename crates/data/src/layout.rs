@@ -35,7 +35,7 @@ impl Prompt {
             .map(|text| tokenizer.encode(text))
             .collect::<Result<Vec<_>>>()?;
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
-        let (input_ids, placement) = concatenate(pieces, &ids);
+        let (input_ids, placement) = concatenate(pieces, &ids, tokenizer);
         Ok(Self {
             input_ids,
             placement: Some(placement),
@@ -104,11 +104,12 @@ impl<'a> Layout<'a> {
         &self,
         texts: &[&[u32]],
         eos: u32,
+        tokenizer: &TextTokenizer,
     ) -> (Vec<u32>, Vec<i64>, Option<Vec<usize>>) {
         let (learned, given) = texts
             .split_last()
             .expect("the learned text is one of the texts");
-        let (mut input_ids, mut placement) = concatenate(&self.given, given);
+        let (mut input_ids, mut placement) = concatenate(&self.given, given, tokenizer);
         let mut labels = vec![IGNORE_INDEX; input_ids.len()];
         let learned = learned.iter().copied().chain([eos]);
         labels.extend(learned.clone().map(i64::from));
@@ -127,13 +128,24 @@ impl Piece<'_> {
     }
 }
 
-/// Returns the ids and the placement of `pieces`. `texts` are the ids of their texts, in order.
-fn concatenate(pieces: &[Piece<'_>], texts: &[&[u32]]) -> (Vec<u32>, Vec<usize>) {
+/// Returns the ids and the placement of `pieces`. `texts` are the ids of their texts, in order. A BOS that the
+/// tokenizer adds goes in front of the first text, behind virtual tokens in front of that, as in PEFT.
+fn concatenate(
+    pieces: &[Piece<'_>],
+    texts: &[&[u32]],
+    tokenizer: &TextTokenizer,
+) -> (Vec<u32>, Vec<usize>) {
     let (mut input_ids, mut placement) = (Vec::new(), Vec::new());
-    let mut texts = texts.iter();
+    let mut texts = texts.iter().enumerate();
     for piece in pieces {
         match piece {
-            Piece::Text(_) => input_ids.extend(*texts.next().expect("every text has its ids")),
+            Piece::Text(_) => {
+                let (index, ids) = texts.next().expect("every text has its ids");
+                if index == 0 {
+                    input_ids.extend(tokenizer.start_before(ids));
+                }
+                input_ids.extend(*ids);
+            }
             Piece::Virtual(count) => placement.extend(repeat_n(input_ids.len(), *count)),
         }
     }

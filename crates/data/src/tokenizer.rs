@@ -22,6 +22,8 @@ use config::{SpecialToken, Templates, TokenizerConfig};
 pub struct TextTokenizer {
     tokenizer: Tokenizer,
     special_ids: HashSet<u32>,
+    /// The ids that the tokenizer puts in front of a text: a BOS in Llama, nothing in Qwen2.
+    start_ids: Vec<u32>,
     eos_id: Option<u32>,
     pad_id: Option<u32>,
     vocab_size: usize,
@@ -85,11 +87,12 @@ impl TextTokenizer {
             source,
         };
         let mut tokenizer = Tokenizer::from_bytes(tokenizer_json).map_err(malformed)?;
-        // A saved tokenizer may contain the truncation and padding of the run that saved it. No special
-        // tokens are added, so a post-processor would only trim offsets and thereby move the boundaries of
-        // assistant turns.
+        // A saved tokenizer may contain the truncation and padding of the run that saved it. A post-processor
+        // adds special tokens, of which those in front are kept, and trims offsets, which would move the
+        // boundaries of assistant turns.
         tokenizer.with_truncation(None).map_err(malformed)?;
         tokenizer.with_padding(None);
+        let start_ids = start_ids(&tokenizer).map_err(malformed)?;
         tokenizer.with_post_processor(None::<PostProcessorWrapper>);
 
         let path = dir.join("tokenizer_config.json");
@@ -120,6 +123,7 @@ impl TextTokenizer {
         let special_tokens = config.special_tokens();
         Ok(Self {
             special_ids: special.chain(eos_id).collect(),
+            start_ids,
             eos_id,
             pad_id,
             // The ids may have gaps, so the number of entries is not enough.
@@ -145,6 +149,24 @@ impl TextTokenizer {
             .encode_fast(text, false)
             .map_err(|source| Error::Encode { source })?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Returns the token ids of a text at the start of a row: behind the BOS, if the tokenizer adds one and the
+    /// text does not begin with it.
+    ///
+    /// # Errors
+    /// See [`encode`](Self::encode).
+    pub fn encode_start(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.encode(text)?;
+        Ok([self.start_before(&ids), &ids].concat())
+    }
+
+    /// The ids that go in front of `ids` at the start of a row.
+    pub(crate) fn start_before(&self, ids: &[u32]) -> &[u32] {
+        match ids.starts_with(&self.start_ids) {
+            true => &[],
+            false => &self.start_ids,
+        }
     }
 
     /// Encodes texts in parallel, with byte offsets.
@@ -207,6 +229,16 @@ impl fmt::Debug for TextTokenizer {
             .field("has_chat_template", &self.chat.is_some())
             .finish_non_exhaustive()
     }
+}
+
+/// The ids that the tokenizer's post-processor puts in front of a text.
+fn start_ids(tokenizer: &Tokenizer) -> std::result::Result<Vec<u32>, tokenizers::Error> {
+    let plain = tokenizer.encode_fast("a", false)?;
+    let with_specials = tokenizer.encode_fast("a", true)?;
+    let (plain, with_specials) = (plain.get_ids(), with_specials.get_ids());
+    let mut windows = with_specials.windows(plain.len().max(1));
+    let start = windows.position(|window| window == plain).unwrap_or(0);
+    Ok(with_specials[..start].to_vec())
 }
 
 fn read_if_present(path: &Path) -> Result<Option<Vec<u8>>> {

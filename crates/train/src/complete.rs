@@ -26,7 +26,7 @@ impl PromptRow<'_> {
     fn ids(&self, tokenizer: &TextTokenizer) -> Result<Prompt, Error> {
         Ok(match self.template {
             Some(template) => template.prompt_ids(self.row, tokenizer)?,
-            None => tokenizer.encode(&self.prompt)?.into(),
+            None => tokenizer.encode_start(&self.prompt)?.into(),
         })
     }
 }

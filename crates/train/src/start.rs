@@ -19,7 +19,8 @@ use crate::{Error, Method, RunConfig, Start};
 pub(crate) fn settled(config: &RunConfig, tokenizer: &TextTokenizer) -> Result<RunConfig, Error> {
     let mut config = config.clone();
     let text = match (config.method.init_text(), config.method.init_from()) {
-        (Some(text), _) => Some(tokenizer.encode(text)?.len()),
+        // PEFT's tokenizer adds the BOS, too.
+        (Some(text), _) => Some(tokenizer.encode_start(text)?.len()),
         (None, Some(dir)) => virtual_tokens_of(&AdapterFolder::load(Path::new(dir))?),
         (None, None) => None,
     };
@@ -84,7 +85,7 @@ impl Method for MethodConfig {
 
 fn init_tokens(method: &MethodConfig, tokenizer: &TextTokenizer) -> Result<InitTokens, Error> {
     let text_ids = match method.init_text() {
-        Some(text) => tokenizer.encode(text)?,
+        Some(text) => tokenizer.encode_start(text)?,
         None => Vec::new(),
     };
     let labels = method.init_labels().iter();

@@ -75,7 +75,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Some(template) => template
             .prompt_ids_of_text(&prompt, &open.tokenizer)
             .context("--prompt")?,
-        None => open.tokenizer.encode(&prompt)?.into(),
+        None => open.tokenizer.encode_start(&prompt)?.into(),
     };
     if prompt.input_ids.is_empty() {
         bail!("--prompt: there is no token in it; give the model something to continue");

@@ -78,7 +78,7 @@ impl<'a> Draft<'a> {
         let (input_ids, labels, placement) = match self {
             Self::Answer { layout, eos } => {
                 let ids: Vec<&[u32]> = encodings.iter().map(Encoding::get_ids).collect();
-                layout.assemble(&ids, *eos)
+                layout.assemble(&ids, *eos, tokenizer)
             }
             Self::Chat { text, turns } => {
                 let labels = turn_labels(tokenizer, text, turns, &encodings[0]);

@@ -6,7 +6,7 @@ use super::*;
 use crate::example::IGNORE_INDEX;
 use crate::layout::instruction_prompt;
 use crate::rows::parse_rows;
-use crate::test_support::{CONFIG, EOS, tokenizer, tokenizer_json};
+use crate::test_support::{CONFIG, EOS, IM_START, tokenizer, tokenizer_json};
 
 fn tokenize(text: &str, max_length: Option<usize>) -> Result<Tokenized> {
     tokenize_rows(
@@ -282,4 +282,60 @@ fn a_row_that_is_cut_keeps_its_virtual_tokens_and_they_do_not_count() {
         let expected = [vec![0; 9], vec![2], vec![behind; 2]].concat();
         assert_eq!(example.placement, Some(expected));
     }
+}
+
+/// A tokenizer that adds a BOS and an EOS by itself, as Llama's adds its BOS.
+fn tokenizer_with_bos() -> TextTokenizer {
+    let mut json: serde_json::Value = serde_json::from_str(&tokenizer_json()).expect("JSON");
+    let special = |text: &str| serde_json::json!({"SpecialToken": {"id": text, "type_id": 0}});
+    let token =
+        |text: &str, id: u32| serde_json::json!({"id": text, "ids": [id], "tokens": [text]});
+    let text = serde_json::json!({"Sequence": {"id": "A", "type_id": 0}});
+    json["post_processor"] = serde_json::json!({
+        "type": "TemplateProcessing",
+        "single": [special("<|im_start|>"), text, special("<|endoftext|>")],
+        "pair": [],
+        "special_tokens": {
+            "<|im_start|>": token("<|im_start|>", IM_START),
+            "<|endoftext|>": token("<|endoftext|>", EOS),
+        },
+    });
+    TextTokenizer::from_bytes(json.to_string().as_bytes(), CONFIG.as_bytes(), None)
+        .expect("the tokenizer is good")
+}
+
+#[test]
+fn a_bos_that_the_tokenizer_adds_starts_each_row_once() {
+    let tokenizer = tokenizer_with_bos();
+    let tokenize = |row: &str, template: Option<&Template>| {
+        let rows = parse_rows("train.jsonl", row).expect("a good row");
+        let options = TokenizeOptions {
+            max_length: None,
+            template,
+        };
+        let tokenized = tokenize_rows(&rows, &tokenizer, options, &mut |_, _| {});
+        tokenized.expect("a good row").examples.remove(0)
+    };
+    let row = r#"{"prompt":"say ","completion":"hello"}"#;
+    let expected = [vec![IM_START], ids("say "), ids("hello"), vec![EOS]].concat();
+    let example = tokenize(row, None);
+    assert_eq!(example.input_ids, expected);
+    assert_eq!(example.labels, hiding(5, &expected));
+    // Virtual tokens in front of the first text are in front of its BOS.
+    let template = Template::parse("{prompt:2}{prompt}{completion}").expect("a template");
+    let placed = tokenize(row, Some(&template));
+    assert_eq!(
+        (placed.input_ids, placed.placement),
+        (expected, Some(vec![0, 0]))
+    );
+    // The first token of a bare text is learned, from the BOS.
+    let expected = [vec![IM_START], ids("hello"), vec![EOS]].concat();
+    let example = tokenize(r#"{"text":"hello"}"#, None);
+    assert_eq!(example.input_ids, expected);
+    assert_eq!(example.labels, hiding(1, &expected));
+    // One that is written already is not added again.
+    let written = tokenizer
+        .encode_start("<|im_start|>hello")
+        .expect("byte-level");
+    assert_eq!(written, [vec![IM_START], ids("hello")].concat());
 }
