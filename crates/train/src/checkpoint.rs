@@ -189,10 +189,13 @@ impl Checkpoint {
     fn check_parameters<B: Backend, M: Module<B>>(&self, model: &M) -> Result<(), Error> {
         let (saved, own) = (&self.state.parameters, parameter_shapes::<B, M>(model));
         for (name, shape) in saved {
-            let found = own
-                .get(name)
-                .map_or_else(|| "absent".into(), |shape| format!("{shape:?}"));
-            self.same(&format!("the shape of {name}"), format!("{shape:?}"), found)?;
+            let what = format!("the shape of {name}");
+            let Some(found) = own.get(name) else {
+                // Older versions had other names for the parameters of some methods.
+                let what = format!("{what} (another method, or an older version, saved it)");
+                return self.same(&what, format!("{shape:?}"), "absent".into());
+            };
+            self.same(&what, format!("{shape:?}"), format!("{found:?}"))?;
         }
         match own.keys().find(|name| !saved.contains_key(*name)) {
             Some(name) => self.same(name, "absent", "a parameter"),
