@@ -1,7 +1,8 @@
-//! Writes files and folders whole or not at all.
+//! Writes files and folders whole or not at all, and reads them with errors that name them.
 //!
 //! [`write()`] replaces one file. [`StagedFiles`] replaces several, and the last of them is the commit point.
-//! [`StagedFolder`] writes a folder, and [`remove_folder`] removes one.
+//! [`StagedFolder`] writes a folder, and [`remove_folder`] removes one. [`Checksums`] tell whether files are still
+//! as they were written.
 //!
 //! The one design decision: everything is written in full under a temporary name *in the folder where it will
 //! stand* (a rename across file systems would be a copy), synced to the disk, renamed into its place, and the
@@ -26,13 +27,15 @@
 
 #![forbid(unsafe_code)]
 
+mod checksums;
 mod files;
 mod folder;
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+pub use checksums::{CHECKSUMS_FILE, Checksum, Checksums};
 pub use files::{StagedFiles, write};
 pub use folder::{StagedFolder, remove_folder};
 
@@ -49,6 +52,14 @@ pub struct Error {
 }
 
 impl Error {
+    /// A file that is not what was once written.
+    pub fn damaged(path: &Path, reason: String) -> Self {
+        Self::to("use", path)(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("it is damaged: {reason}"),
+        ))
+    }
+
     /// Makes an error of what the system says of `action` on `path`; for `map_err`.
     pub fn to(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
@@ -60,20 +71,48 @@ impl Error {
     }
 }
 
+/// Opens a file for reading.
+///
+/// # Errors
+/// If it cannot be opened, or is not a regular file: reading a pipe or a device may never end.
+pub fn open(path: &Path) -> Result<File, Error> {
+    let regular = |data: fs::Metadata| match (data.is_file(), data.is_dir()) {
+        (true, _) => Ok(()),
+        (false, true) => Err(io::ErrorKind::IsADirectory.into()),
+        (false, false) => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        )),
+    };
+    // Before it is opened: that alone would wait for a pipe's other end.
+    fs::metadata(path)
+        .and_then(regular)
+        .and_then(|()| File::open(path))
+        .map_err(Error::to("read", path))
+}
+
 /// The bytes of a file.
 ///
 /// # Errors
-/// If it cannot be read.
+/// As [`open`].
 pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(Error::to("read", path))
+    let mut bytes = Vec::new();
+    match open(path)?.read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(Error::to("read", path)(error)),
+    }
 }
 
 /// The text of a file.
 ///
 /// # Errors
-/// If it cannot be read, or is not UTF-8.
+/// As [`open`], and if it is not UTF-8.
 pub fn read_to_string(path: &Path) -> Result<String, Error> {
-    fs::read_to_string(path).map_err(Error::to("read", path))
+    let mut text = String::new();
+    match open(path)?.read_to_string(&mut text) {
+        Ok(_) => Ok(text),
+        Err(error) => Err(Error::to("read", path)(error)),
+    }
 }
 
 /// The value, or `None` where the file or folder does not exist.
@@ -135,6 +174,24 @@ mod tests {
         assert!(error.to_string().starts_with("no/such/file: cannot read: "));
         assert_eq!(error.source.kind(), io::ErrorKind::NotFound);
         assert!(if_exists(fs::read(missing)).unwrap().is_none());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_refused_instead_of_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        for error in [
+            read(&path).unwrap_err(),
+            read_to_string(&path).unwrap_err(),
+            Checksum::of_file(&path).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("not a regular file"), "{error}");
+        }
+        let error = read(folder.path()).unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::IsADirectory);
     }
 
     #[test]
