@@ -10,7 +10,7 @@ use burn_peft_ops::Ops;
 use rand::{SeedableRng, rngs::StdRng};
 use serde::Serialize;
 
-pub use self::options::{GenerationConfig, GenerationOptions, StopIds};
+pub use self::options::{GenerationConfig, GenerationOptions};
 use self::sampling::{likeliest, sample};
 use crate::{AttentionMask, Decoder, KvCache};
 
