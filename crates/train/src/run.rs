@@ -146,7 +146,7 @@ where
         version: env!("CARGO_PKG_VERSION").to_owned(),
         backend: B::InnerBackend::name(device),
         base: inputs.base_name.clone().unwrap_or_default(),
-        base_fingerprint: String::new(),
+        base_fingerprint: inputs.checkpoint.fingerprint()?.to_string(),
         train_rows: checksum_of_rows(&train),
         valid_rows: valid
             .as_ref()

@@ -84,6 +84,27 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 impl Args {
+    /// How to go on with a run that was stopped.
+    fn resume_command(&self, report: &RunReport) -> Option<String> {
+        let summary = &report.summary;
+        let config = display(&report.output_dir.join(RUN_FILE));
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=,".contains(c);
+        let config = match config.chars().all(plain) {
+            true => config,
+            false => format!("'{}'", config.replace('\'', r"'\''")),
+        };
+        let backend = match self.compute.backend.to_string().as_str() {
+            "flex" => String::new(),
+            other => format!(" --backend {other}"),
+        };
+        summary.interrupted.then(|| {
+            format!(
+                "stopped at step {}; go on with `burn-peft train --config {config} --resume{backend}`",
+                summary.steps
+            )
+        })
+    }
+
     fn load_config(&self) -> Result<RunConfig> {
         let flags = [
             ("model", "path", &self.model, "--model"),
@@ -182,13 +203,20 @@ impl Job for Train<'_> {
             notes: Box::new(output::say),
         };
         let report = run_training::<B>(&config, &inputs, options, &device)?;
+        let again = args.resume_command(&report);
         let printed = match args.json {
-            true => print_done(&report),
-            false => output::print(&to_text(&report, &inputs)),
+            true => {
+                again.iter().for_each(|line| output::say(line));
+                print_done(&report)
+            }
+            false => output::print(&to_text(&report, &inputs, again)),
         };
         match report.summary.interrupted {
             // What stopped it may have taken the terminal, too.
-            true => Ok(printed.unwrap_or_default()),
+            true => {
+                drop(printed);
+                Ok(())
+            }
             false => printed,
         }
     }
@@ -207,7 +235,7 @@ fn print_done(report: &RunReport) -> Result<()> {
     }))
 }
 
-fn to_text(report: &RunReport, inputs: &RunInputs) -> String {
+fn to_text(report: &RunReport, inputs: &RunInputs, again: Option<String>) -> String {
     let dir = display(&report.output_dir);
     let mut text = String::from("\n");
     if let Some(after) = &report.after {
@@ -222,11 +250,8 @@ fn to_text(report: &RunReport, inputs: &RunInputs) -> String {
         "trained for {} steps in {:.0} s\n",
         summary.new_steps, summary.seconds
     );
-    if summary.interrupted {
-        text += &format!(
-            "stopped at step {}; go on with `burn-peft train --config {dir}/{RUN_FILE} --resume`\n",
-            summary.steps
-        );
+    for line in again {
+        text += &format!("{line}\n");
     }
     text + &format!("adapter: {dir}\n")
 }
