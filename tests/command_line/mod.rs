@@ -15,6 +15,7 @@ mod bench;
 mod export;
 mod methods;
 mod refusals;
+mod resume;
 mod runs;
 mod templates;
 

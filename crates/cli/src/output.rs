@@ -21,6 +21,11 @@ pub(crate) fn print(text: &str) -> Result<()> {
     Ok(())
 }
 
+/// A line to stderr. Nobody is left to tell when that is closed, and it must not end a run.
+pub(crate) fn say(line: &str) {
+    writeln!(io::stderr().lock(), "{line}").ok();
+}
+
 /// An error with its causes on one line. A cause that the text before it quotes already is left
 /// out: some libraries repeat their sources, others do not.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
