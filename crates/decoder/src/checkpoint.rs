@@ -47,7 +47,7 @@ impl Checkpoint {
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
         let folder = folder.as_ref();
         if let Some(checksums) = Checksums::read(folder)? {
-            checksums.verify(folder)?;
+            checksums.verify(folder).map_err(Error::changed)?;
         }
         let path = folder.join(CONFIG_FILE);
         let text = read_text(&path)?;
@@ -70,7 +70,9 @@ impl Checkpoint {
         let path = folder.as_ref().join(CONFIG_FILE);
         let text = read_text(&path)?;
         if let Some(checksums) = Checksums::read(folder.as_ref())? {
-            checksums.check(CONFIG_FILE, Checksum::of(text.as_bytes()), &path)?;
+            let found = Checksum::of(text.as_bytes());
+            let checked = checksums.check(CONFIG_FILE, found, &path);
+            checked.map_err(Error::changed)?;
         }
         DecoderConfig::parse(&text, path)
     }
