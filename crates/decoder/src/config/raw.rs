@@ -20,6 +20,8 @@ const DEFAULT_SLIDING_WINDOW: usize = 4096;
 const DEFAULT_MAX_WINDOW_LAYERS: usize = 28;
 /// More layers than any model has. Beyond it a number is a mistake, and would only fill the memory.
 const MOST_LAYERS: usize = 4096;
+/// A larger size than any model has.
+const MOST_UNITS: usize = 1 << 31;
 /// More parameters than any model has.
 const MOST_PARAMETERS: f64 = (1_u64 << 44) as f64;
 
@@ -32,7 +34,7 @@ pub(super) fn parse(text: &str, path: PathBuf) -> Result<DecoderConfig, Error> {
 fn check(keys: Keys<'_>) -> Result<DecoderConfig, String> {
     let family = family(keys)?;
     refuse_what_is_not_computed(keys)?;
-    let hidden_size = keys.size("hidden_size")?;
+    let hidden_size = size(keys, "hidden_size")?;
     let layers = keys.size("num_hidden_layers")?;
     if layers > MOST_LAYERS {
         return Err(format!(
@@ -44,7 +46,7 @@ fn check(keys: Keys<'_>) -> Result<DecoderConfig, String> {
         None => family.default_positions(),
     };
     check_windows(keys, family, layers, positions)?;
-    let n_heads = keys.size("num_attention_heads")?;
+    let n_heads = size(keys, "num_attention_heads")?;
     // Older files leave the key/value heads out: every query head has its own.
     let n_kv_heads = keys.whole("num_key_value_heads")?.unwrap_or(n_heads);
     if n_kv_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) {
@@ -76,9 +78,9 @@ fn check(keys: Keys<'_>) -> Result<DecoderConfig, String> {
     }
     let config = DecoderConfig {
         family,
-        vocab_size: keys.size("vocab_size")?,
+        vocab_size: size(keys, "vocab_size")?,
         hidden_size,
-        intermediate_size: keys.size("intermediate_size")?,
+        intermediate_size: size(keys, "intermediate_size")?,
         num_hidden_layers: layers,
         num_attention_heads: n_heads,
         num_key_value_heads: n_kv_heads,
@@ -93,6 +95,14 @@ fn check(keys: Keys<'_>) -> Result<DecoderConfig, String> {
     };
     check_sizes(&config)?;
     Ok(config)
+}
+
+/// A size that some model may have.
+fn size(keys: Keys<'_>, key: &str) -> Result<usize, String> {
+    match keys.size(key)? {
+        size if size > MOST_UNITS => Err(format!("{key} {size}; at most {MOST_UNITS} is")),
+        size => Ok(size),
+    }
 }
 
 fn positive(key: &str, value: f64) -> Result<(), String> {

@@ -99,7 +99,8 @@ fn the_named_tensors_change_and_everything_else_stays() {
             }
         }
         let mut expected = names(from.path());
-        expected.insert(0, CHECKSUMS_FILE.into());
+        expected.push(CHECKSUMS_FILE.into());
+        expected.sort();
         assert_eq!(names(&to), expected);
         for file in names(from.path()) {
             if !file.contains("safetensors") {
@@ -168,8 +169,9 @@ fn weights_that_were_not_changed_do_not_come_along() {
     }
     fs::create_dir(from.path().join("onnx")).unwrap();
     save(from.path(), &[], to.path()).unwrap();
-    let copied = names(to.path());
-    assert_eq!((&copied[0][..], &copied[1..]), (CHECKSUMS_FILE, &clean[..]));
+    let mut copied = names(to.path());
+    copied.retain(|name| name != CHECKSUMS_FILE);
+    assert_eq!(copied, clean);
 }
 
 #[test]
