@@ -46,9 +46,7 @@ impl Checkpoint {
     /// truncated weights file, and missing, unexpected or misshapen tensors, several at once.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
         let folder = folder.as_ref();
-        if let Some(checksums) = Checksums::read(folder)? {
-            checksums.verify(folder).map_err(Error::changed)?;
-        }
+        folder::check_checksums(folder)?;
         let path = folder.join(CONFIG_FILE);
         let text = read_text(&path)?;
         let generation_path = folder.join(GENERATION_FILE);
@@ -72,7 +70,7 @@ impl Checkpoint {
         if let Some(checksums) = Checksums::read(folder.as_ref())? {
             let found = Checksum::of(text.as_bytes());
             let checked = checksums.check(CONFIG_FILE, found, &path);
-            checked.map_err(Error::changed)?;
+            checked.map_err(folder::changed(folder.as_ref()))?;
         }
         DecoderConfig::parse(&text, path)
     }

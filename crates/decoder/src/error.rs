@@ -38,6 +38,14 @@ pub enum Error {
         /// The two checksums.
         source: std::io::Error,
     },
+    /// A folder's list of checksums and its files do not go together.
+    #[error("{folder}: {CHECKSUMS_FILE} {what}; if that is on purpose, remove the list")]
+    Listed {
+        /// The folder.
+        folder: PathBuf,
+        /// What the list has or lacks.
+        what: String,
+    },
     /// The configuration asks for something this crate does not compute.
     #[error("{path}: not supported: {what}")]
     Unsupported {
@@ -140,19 +148,6 @@ impl Error {
                 Category::Syntax | Category::Io => format!("it is not JSON: {error}"),
             },
         })
-    }
-}
-
-impl Error {
-    /// What the check of a folder's checksums found.
-    pub(crate) fn changed(error: burn_peft_files::Error) -> Self {
-        match error.source.kind() {
-            ErrorKind::InvalidData => Self::Changed {
-                path: error.path,
-                source: error.source,
-            },
-            _ => error.into(),
-        }
     }
 }
 

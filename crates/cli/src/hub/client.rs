@@ -17,8 +17,8 @@ use crate::progress::Progress;
 
 /// How long a server may say nothing.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-/// How long the list of a repository's files may take, and how long it may be.
-const LONGEST_LIST: (Duration, u64) = (Duration::from_secs(60), 1 << 26);
+/// Bytes of the longest list of a repository's files.
+const LONGEST_LIST: u64 = 1 << 26;
 /// More than any hub sends.
 const MOST_REDIRECTS: usize = 8;
 
@@ -90,10 +90,9 @@ impl Client {
     pub(super) fn info(&self, model: &str, revision: &str) -> Result<RepoInfo> {
         let revision = revision.replace('/', "%2F");
         let url = format!("{}/api/models/{model}/revision/{revision}", self.endpoint);
-        let (timeout, longest) = LONGEST_LIST;
-        let response = self.get(&url, None, Some(timeout), |_| Ok(()))?;
+        let response = self.get(&url, None, |_| Ok(()))?;
         let mut text = Vec::new();
-        let mut body = response.into_reader().take(longest);
+        let mut body = response.into_reader().take(LONGEST_LIST);
         body.read_to_end(&mut text).map_err(|e| self.broken(&e))?;
         serde_json::from_slice(&text)
             .map_err(|_| anyhow!("what {url} sent is no list of a repository's files"))
@@ -189,7 +188,7 @@ impl Client {
     fn open(&self, url: &str, start: u64, info: &RepoInfo) -> Result<Sending> {
         let (mut commit, mut etag) = (Some(info.sha.clone()), None);
         let range = (start > 0).then(|| format!("bytes={start}-"));
-        let response = self.get(url, range.as_deref(), None, |response| {
+        let response = self.get(url, range.as_deref(), |response| {
             // What the hub itself says goes before what the server says that it sends us to.
             if let Some(found) = response.header("x-repo-commit") {
                 commit = Some(found.to_owned());
@@ -219,16 +218,12 @@ impl Client {
         &self,
         url: &str,
         range: Option<&str>,
-        timeout: Option<Duration>,
         mut look: impl FnMut(&Response) -> Result<()>,
     ) -> Result<Response> {
         let mut url = url.to_owned();
         for _ in 0..MOST_REDIRECTS {
             // Lengths and ranges are those of the file itself.
             let mut request = self.agent.get(&url).set("Accept-Encoding", "identity");
-            if let Some(timeout) = timeout {
-                request = request.timeout(timeout);
-            }
             if let Some(range) = range {
                 request = request.set("Range", range);
             }

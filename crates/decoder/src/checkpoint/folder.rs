@@ -2,9 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::ErrorKind,
     path::{Component, Path, PathBuf},
 };
 
+use burn_peft_files::Checksums;
 use serde::Deserialize;
 
 use crate::Error;
@@ -22,6 +24,57 @@ pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
 #[derive(Deserialize)]
 struct Index {
     weight_map: BTreeMap<String, String>,
+}
+
+/// Files of a checkpoint that results depend on, beside its weights and their index.
+const RESULT_FILES: [&str; 6] = [
+    CONFIG_FILE,
+    GENERATION_FILE,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "special_tokens_map.json",
+];
+
+/// Where the folder has a list of checksums: makes sure that its files are those of the list, and that the list is
+/// whole.
+pub(super) fn check_checksums(folder: &Path) -> Result<(), Error> {
+    let Some(checksums) = Checksums::read(folder)? else {
+        return Ok(());
+    };
+    checksums.verify(folder).map_err(changed(folder))?;
+    let weights = weights_paths(folder)?;
+    let weights = weights.iter().filter_map(|path| path.file_name()?.to_str());
+    let here = RESULT_FILES
+        .into_iter()
+        .filter(|name| folder.join(name).exists());
+    match here
+        .chain(weights)
+        .find(|name| checksums.get(name).is_none())
+    {
+        None => Ok(()),
+        Some(name) => Err(Error::Listed {
+            folder: folder.to_owned(),
+            what: format!("does not list `{name}`"),
+        }),
+    }
+}
+
+/// What the check of a folder's checksums found.
+pub(super) fn changed(folder: &Path) -> impl Fn(burn_peft_files::Error) -> Error {
+    move |error| match error.source.kind() {
+        ErrorKind::InvalidData => Error::Changed {
+            path: error.path,
+            source: error.source,
+        },
+        _ => Error::Listed {
+            folder: folder.to_owned(),
+            what: format!(
+                "lists a file that cannot be read, `{}`",
+                error.path.display()
+            ),
+        },
+    }
 }
 
 pub(super) fn read_text(path: &Path) -> Result<String, Error> {

@@ -205,6 +205,23 @@ fn a_copy_has_checksums_of_what_results_depend_on() {
         }
         fs::write(&path, whole).unwrap();
     }
+    // A list that lost its last line, and a file that is not there.
+    let list = fs::read_to_string(to.join(CHECKSUMS_FILE)).unwrap();
+    let (_, last) = list.trim_end().rsplit_once("  ").unwrap();
+    let shorter = list.trim_end().rsplit_once('\n').unwrap().0;
+    for (text, removed) in [(shorter, None), (&list, Some(last))] {
+        fs::write(to.join(CHECKSUMS_FILE), text).unwrap();
+        let kept = removed.map(|name| fs::read(to.join(name)).unwrap());
+        if let Some(name) = removed {
+            fs::remove_file(to.join(name)).unwrap();
+        }
+        let message = Checkpoint::open(&to).unwrap_err().to_string();
+        let is_named = message.contains(CHECKSUMS_FILE) && message.contains(last);
+        assert!(is_named, "{message}");
+        if let Some(bytes) = kept {
+            fs::write(to.join(last), bytes).unwrap();
+        }
+    }
     // A copy of a copy has a list of its own.
     let again = root.path().join("again");
     let delta = odd_delta(&to, FIRST);
