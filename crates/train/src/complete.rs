@@ -66,7 +66,7 @@ pub fn prompts_and_references<'a>(
 
 /// Ids that end a text: the generation config's, and the tokenizer's eos.
 pub fn stop_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Vec<u32> {
-    let mut ids = checkpoint.generation_config().stop_ids.to_vec();
+    let mut ids = checkpoint.generation_config().stop_ids.clone();
     ids.extend(tokenizer.eos_id().filter(|id| !ids.contains(id)));
     ids
 }

@@ -98,6 +98,12 @@ where
         .then(|| Checkpoint::latest(&output_dir, &mut damaged))
         .transpose()?;
     let limit = longest_row(method, config, inputs.checkpoint.config())?;
+    if let Some(memory) = memory {
+        // What the base leaves.
+        let base = inputs.checkpoint.config();
+        let weights = base.num_parameters() * dtype.size();
+        method.check_memory(base, memory.saturating_sub(weights as u64))?;
+    }
     let rate = config.train.learning_rate;
     let rate = rate.unwrap_or_else(|| method.default_learning_rate());
     for warning in method.warnings(rate) {
