@@ -22,8 +22,11 @@ pub use self::options::{RunInputs, RunOptions};
 use self::rows::{describe, longest, step_loader};
 use crate::{
     Checkpoint, Error, FitOptions, FitSummary, GradientCheckpointing, HeldOut, HeldOutRows, Method,
-    Plan, RunConfig, Stage, Start, StepSize, Texts, Trainee, evaluate::eval_loader, fit,
-    start::settled, stop_ids,
+    Plan, RunConfig, Stage, Start, StepSize, Texts, Trainee,
+    evaluate::eval_loader,
+    fit,
+    start::{check_init_from, settled},
+    stop_ids,
 };
 
 /// Name of the resolved configuration in a run's folder.
@@ -51,13 +54,16 @@ pub struct RunReport {
 pub fn run<B>(
     config: &RunConfig,
     inputs: &RunInputs,
-    options: RunOptions,
+    mut options: RunOptions,
     device: &B::Device,
 ) -> Result<RunReport, Error>
 where
     B: AutodiffBackend<InnerBackend: Ops> + Ops,
 {
     let config = settled(config, &inputs.tokenizer)?;
+    for warning in check_init_from(&config, inputs)? {
+        (options.notes)(&format!("warning: {warning}"));
+    }
     run_method::<B, _>(&config.method, &config, inputs, options, device)
 }
 
@@ -274,6 +280,8 @@ fn save<B: Backend, M: Method>(
     let dir = config.output_dir();
     folder.check(base, &dir)?;
     folder.config.template = config.data.template.as_ref().map(Template::to_string);
+    folder.config.revision = config.model.revision.clone();
+    folder.config.base_fingerprint = Some(inputs.checkpoint.fingerprint()?);
     let mut facts = Vec::new();
     if method.name() != folder.config.method.name() {
         facts.push(("trained as".to_owned(), method.name().to_owned()));
@@ -288,5 +296,12 @@ fn save<B: Backend, M: Method>(
             format!("{:.4}", eval.eval_loss),
         ));
     }
-    Ok(folder.save(&dir, &ModelCard { title: None, facts })?)
+    Ok(folder.save(
+        &dir,
+        &ModelCard {
+            facts,
+            refused_by_peft: folder.refused_by_peft(base),
+            ..ModelCard::default()
+        },
+    )?)
 }

@@ -193,7 +193,7 @@ impl Job for Train<'_> {
                 std::process::exit(130);
             }
             handle.stop(Some("Ctrl-C"));
-            eprintln!("stopping after this step; the run can be resumed");
+            output::say("stopping after this step; the run can be resumed");
         })
         .context("Ctrl-C cannot be caught")?;
         let mut observers: Vec<Box<dyn Observer>> = Vec::new();
@@ -208,7 +208,7 @@ impl Job for Train<'_> {
             observers,
             interrupter,
             progress: Box::new(stage_bars()),
-            notes: Box::new(|note| eprintln!("{note}")),
+            notes: Box::new(output::say),
         };
         let report = run_training::<B>(&config, &inputs, options, &device)?;
         if args.json {
