@@ -1,29 +1,29 @@
-//! From a Hugging Face folder to frozen tensors, through a memory map.
+//! From a Hugging Face folder to frozen tensors, a piece at a time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use burn::tensor::{DType, Tensor};
+use burn_peft_files::{Checksum, Checksums};
 use burn_peft_ops::Ops;
 use safetensors::{Dtype, tensor::TensorInfo};
-use serde::Deserialize;
 
 use crate::{Decoder, DecoderConfig, Error, GenerationConfig, weights, weights::TensorSource};
 
+mod convert;
 mod copy;
 mod file;
+mod fingerprint;
+mod folder;
+#[cfg(test)]
+mod tests;
 
 pub use copy::Copied;
-use file::{Bytes, WeightsFile};
-
-/// The configuration.
-const CONFIG_FILE: &str = "config.json";
-/// The weights of a checkpoint that is not sharded.
-const SINGLE_FILE: &str = "model.safetensors";
-/// Which shard each tensor is in.
-const INDEX_FILE: &str = "model.safetensors.index.json";
+use file::{PIECE, WeightsFile};
+use folder::{CONFIG_FILE, INDEX_FILE, SINGLE_FILE, read_text};
 
 /// A checkpoint whose configuration was read and whose tensors' names and shapes were checked; the
 /// weights themselves are read by [`load`](Self::load).
@@ -33,23 +33,22 @@ pub struct Checkpoint {
     config: DecoderConfig,
     generation: GenerationConfig,
     files: Vec<WeightsFile>,
-}
-
-/// `model.safetensors.index.json`.
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
+    fingerprint: OnceLock<Checksum>,
 }
 
 impl Checkpoint {
     /// Opens a folder in Hugging Face layout: `config.json`, `generation_config.json` where there
-    /// is one, and `model.safetensors` or the shards of `model.safetensors.index.json`.
+    /// is one, and `model.safetensors` or the shards of `model.safetensors.index.json`. Where the folder has a
+    /// list of checksums ([`burn_peft_files::CHECKSUMS_FILE`]), all files of the list are checked first.
     ///
     /// # Errors
-    /// A missing or unreadable file, an unsupported configuration, a truncated weights file, and
-    /// all missing, unexpected or misshapen tensors at once.
+    /// A missing or unreadable file, or one that is not what the list says; an unsupported configuration, a
+    /// truncated weights file, and missing, unexpected or misshapen tensors, several at once.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
         let folder = folder.as_ref();
+        if let Some(checksums) = Checksums::read(folder)? {
+            checksums.verify(folder)?;
+        }
         let config = Self::read_config(folder)?;
         let generation_path = folder.join("generation_config.json");
         let generation = if generation_path.exists() {
@@ -57,10 +56,8 @@ impl Checkpoint {
         } else {
             GenerationConfig::default()
         };
-        let files = weights_paths(folder)?
-            .into_iter()
-            .map(WeightsFile::map)
-            .collect::<Result<_, _>>()?;
+        let paths = folder::weights_paths(folder)?.into_iter();
+        let files = paths.map(WeightsFile::open).collect::<Result<_, _>>()?;
         Self::checked(folder.to_owned(), config, generation, files)
     }
 
@@ -87,7 +84,7 @@ impl Checkpoint {
     ) -> Result<Self, Error> {
         let config = DecoderConfig::parse(config, label)?;
         let generation = GenerationConfig::parse(generation_config, label)?;
-        let file = WeightsFile::new(Path::new(label), Bytes::Embedded(safetensors))?;
+        let file = WeightsFile::embedded(label, safetensors)?;
         Self::checked(label.into(), config, generation, vec![file])
     }
 
@@ -97,12 +94,16 @@ impl Checkpoint {
         generation: GenerationConfig,
         files: Vec<WeightsFile>,
     ) -> Result<Self, Error> {
-        let checkpoint = Self {
+        let mut checkpoint = Self {
             path,
             config,
             generation,
             files,
+            fingerprint: OnceLock::new(),
         };
+        if checkpoint.config.tie_word_embeddings && checkpoint.has_its_own_head()? {
+            checkpoint.config.tie_word_embeddings = false;
+        }
         let differences = checkpoint.differences();
         if differences.is_empty() {
             Ok(checkpoint)
@@ -114,7 +115,31 @@ impl Checkpoint {
         }
     }
 
-    /// The architecture.
+    /// Whether a head is stored that is not the embedding table. As in transformers 5, it is the head then,
+    /// whatever the configuration says.
+    fn has_its_own_head(&self) -> Result<bool, Error> {
+        let [head, table] = [weights::LM_HEAD, weights::EMBED_TOKENS].map(|name| self.stored(name));
+        let (Some((head_file, head)), Some((table_file, table))) = (head, table) else {
+            return Ok(false);
+        };
+        if (head.dtype, &head.shape) != (table.dtype, &table.shape) {
+            return Ok(true);
+        }
+        let (head, table) = (head_file.range(head), table_file.range(table));
+        let mut buffers = [vec![0; PIECE], vec![0; PIECE]];
+        for start in (0..head.len()).step_by(PIECE) {
+            let len = PIECE.min(head.len() - start);
+            let [a, b] = buffers.each_mut().map(|buffer| &mut buffer[..len]);
+            head_file.read_at(a, (head.start + start) as u64)?;
+            table_file.read_at(b, (table.start + start) as u64)?;
+            if a != b {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The architecture. The head is untied where the weights have one of their own.
     #[must_use]
     pub fn config(&self) -> &DecoderConfig {
         &self.config
@@ -129,17 +154,15 @@ impl Checkpoint {
     /// Size of the weights on disk, in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.files
-            .iter()
-            .map(|file| file.bytes.as_slice().len() as u64)
-            .sum()
+        self.files.iter().map(|file| file.len).sum()
     }
 
     /// Reads the weights to `device` as `dtype`, one tensor at a time: beside the model itself,
     /// only the tensor being read is in memory. `progress` is called with the bytes read and all.
     ///
     /// # Errors
-    /// A type that the backend cannot hold.
+    /// A type that the backend cannot hold, weights that cannot be read, and numbers that are not finite in this
+    /// type.
     pub fn load<B: Ops>(
         &self,
         dtype: DType,
@@ -159,21 +182,18 @@ impl Checkpoint {
             progress,
             read: 0,
         };
-        Ok(Decoder::assemble(self.config.clone(), &mut reader))
+        Decoder::assemble(self.config.clone(), &mut reader)
     }
 
     /// Every way in which the tensors differ from what the configuration asks, a sentence each.
     fn differences(&self) -> Vec<String> {
-        let found: BTreeMap<String, &TensorInfo> = self
-            .files
-            .iter()
-            .flat_map(|file| file.metadata.tensors())
-            .collect();
+        let files = self.files.iter();
+        let found: BTreeSet<String> = files.flat_map(|file| file.metadata.offset_keys()).collect();
         let expected: BTreeMap<String, Vec<usize>> =
             self.config.tensor_shapes().into_iter().collect();
         let mut differences = Vec::new();
         for (name, shape) in &expected {
-            match found.get(name) {
+            match self.held(name).map(|(_, info)| info) {
                 None => differences.push(format!("tensor `{name}` is missing")),
                 Some(info) if info.shape != *shape => differences.push(format!(
                     "tensor `{name}` has shape {:?}, expected {shape:?}",
@@ -188,9 +208,9 @@ impl Checkpoint {
                 Some(_) => {}
             }
         }
-        for name in found.keys() {
-            // As transformers does: some tied checkpoints carry the head all the same, and older Llama checkpoints
-            // the rotary frequencies, which follow from the configuration.
+        for name in &found {
+            // As transformers does: some tied checkpoints carry the same table again as the head, and older Llama
+            // checkpoints the rotary frequencies, which follow from the configuration.
             let redundant = (self.config.tie_word_embeddings && name == weights::LM_HEAD)
                 || name.ends_with(".rotary_emb.inv_freq");
             if !expected.contains_key(name) && !redundant {
@@ -200,11 +220,27 @@ impl Checkpoint {
         differences
     }
 
+    /// A tensor that [`differences`](Self::differences) did not miss.
     fn find(&self, name: &str) -> (&WeightsFile, &TensorInfo) {
+        self.held(name)
+            .unwrap_or_else(|| panic!("`{name}` was found when the checkpoint was opened"))
+    }
+
+    /// The tensor that the model has under this name: of a tied table and head, either may be stored.
+    fn held(&self, name: &str) -> Option<(&WeightsFile, &TensorInfo)> {
+        let is_tied_table = name == weights::EMBED_TOKENS && self.config.tie_word_embeddings;
+        let other = || {
+            is_tied_table
+                .then(|| self.stored(weights::LM_HEAD))
+                .flatten()
+        };
+        self.stored(name).or_else(other)
+    }
+
+    fn stored(&self, name: &str) -> Option<(&WeightsFile, &TensorInfo)> {
         self.files
             .iter()
             .find_map(|file| Some((file, file.metadata.info(name)?)))
-            .unwrap_or_else(|| panic!("`{name}` was found when the checkpoint was opened"))
     }
 }
 
@@ -222,44 +258,17 @@ impl<B: Ops> TensorSource<B> for TensorReader<'_, B> {
         &self.device
     }
 
-    fn tensor<const D: usize>(&mut self, name: &str) -> Tensor<B, D> {
+    fn tensor<const D: usize>(&mut self, name: &str) -> Result<Tensor<B, D>, Error> {
         let (file, info) = self.checkpoint.find(name);
-        let data = file.read(info, self.dtype);
+        let data = file.read(name, info, self.dtype)?;
         let options = (&self.device, self.dtype);
         // Weights live as long as the program: a page of their own size each, not a slice of a
         // pool's larger page.
         let tensor = B::memory_persistent_allocations(&self.device, data, move |data| {
             Tensor::from_data(data, options)
         });
-        self.read += (info.data_offsets.1 - info.data_offsets.0) as u64;
+        self.read += file.range(info).len() as u64;
         (self.progress)(self.read, self.checkpoint.size());
-        tensor
+        Ok(tensor)
     }
-}
-
-fn read_text(path: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(path).map_err(|source| Error::Io {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn weights_paths(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    let single = folder.join(SINGLE_FILE);
-    if single.exists() {
-        return Ok(vec![single]);
-    }
-    let index_path = folder.join(INDEX_FILE);
-    if !index_path.exists() {
-        return Err(Error::NoWeights {
-            folder: folder.to_owned(),
-        });
-    }
-    let index: Index =
-        serde_json::from_str(&read_text(&index_path)?).map_err(|source| Error::Json {
-            path: index_path,
-            source,
-        })?;
-    let shards: BTreeSet<_> = index.weight_map.into_values().collect();
-    Ok(shards.into_iter().map(|name| folder.join(name)).collect())
 }

@@ -1,8 +1,10 @@
 //! What can go wrong between a folder and a model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 
 /// An error of this crate. Each says where it was met and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -17,12 +19,12 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file is not the JSON it should be.
-    #[error("{path}: {source}")]
+    #[error("{path}: {reason}")]
     Json {
         /// The file.
         path: PathBuf,
-        /// Why, with line and column.
-        source: serde_json::Error,
+        /// Why, in words.
+        reason: String,
     },
     /// The configuration asks for something this crate does not compute.
     #[error("{path}: not supported: {what}")]
@@ -49,8 +51,26 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// The weights do not fit the configuration. All differences at once.
-    #[error("{path}: the weights do not fit config.json: {}", differences.join("; "))]
+    /// An index names a file that is not one of its folder.
+    #[error("{index}: it names `{name}`, and weights are files of its own folder")]
+    OutsideFolder {
+        /// The index.
+        index: PathBuf,
+        /// What it names.
+        name: String,
+    },
+    /// A tensor cannot be computed with.
+    #[error("{path}: tensor `{tensor}` holds NaN or infinity as {dtype:?}")]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The type that it was read as.
+        dtype: DType,
+    },
+    /// The weights do not fit the configuration. All differences; the message has the first of them.
+    #[error("{path}: the weights do not fit config.json: {}", several(differences))]
     Mismatch {
         /// The folder or file.
         path: PathBuf,
@@ -71,6 +91,43 @@ pub enum Error {
         /// The folder.
         folder: PathBuf,
     },
+}
+
+/// As many differences as fit a message.
+const SHOWN: usize = 4;
+
+/// The first few, and how many more there are.
+fn several(differences: &[String]) -> String {
+    let mut text = differences[..differences.len().min(SHOWN)].join("; ");
+    if let more @ 1.. = differences.len().saturating_sub(SHOWN) {
+        text += &format!("; … and {more} more");
+    }
+    text
+}
+
+impl Error {
+    /// Reads the text of a JSON file; `path` is named in errors, and `expected` is what it should be: a noun.
+    pub(crate) fn json<T: DeserializeOwned>(
+        path: &Path,
+        text: &str,
+        expected: &str,
+    ) -> Result<T, Self> {
+        serde_json::from_str(text).map_err(|error| Self::Json {
+            path: path.to_owned(),
+            reason: match error.classify() {
+                Category::Data => format!("it is not {expected}"),
+                Category::Eof => format!("it is not whole: it ends in line {}", error.line()),
+                Category::Syntax | Category::Io => format!("it is not JSON: {error}"),
+            },
+        })
+    }
+}
+
+/// For what is read while something else is written.
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        Self::other(error)
+    }
 }
 
 impl From<burn_peft_files::Error> for Error {

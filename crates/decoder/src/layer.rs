@@ -7,7 +7,7 @@ use burn::{
 use burn_peft_ops::{FrozenWeight, LinearLayer, Ops, ScoreMask, SharedPrompt};
 
 use crate::{
-    DecoderConfig, KvCache, LayerModule,
+    DecoderConfig, Error, KvCache, LayerModule,
     shapes::{QK_NORMS, qk_norm_path},
     weights::TensorSource,
 };
@@ -88,43 +88,46 @@ impl<B: Ops> DecoderLayer<B> {
         config: &DecoderConfig,
         layer: usize,
         source: &mut impl TensorSource<B>,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let mut norm = |path: String| {
-            let weight = source.tensor(&format!("{path}.weight"));
-            FrozenRmsNorm::new(weight, config.rms_norm_eps)
+            let weight = source.tensor(&format!("{path}.weight"))?;
+            Ok::<_, Error>(FrozenRmsNorm::new(weight, config.rms_norm_eps))
         };
-        let input_layernorm = norm(LayerModule::InputLayernorm.module_path(layer));
-        let post_attention_layernorm = norm(LayerModule::PostAttentionLayernorm.module_path(layer));
+        let input_layernorm = norm(LayerModule::InputLayernorm.module_path(layer))?;
+        let post_attention_layernorm =
+            norm(LayerModule::PostAttentionLayernorm.module_path(layer))?;
         let [q_norm, k_norm] = QK_NORMS.map(|name| {
             let path = qk_norm_path(layer, name);
-            config.family.has_qk_norm().then(|| norm(path))
+            config.family.has_qk_norm().then(|| norm(path)).transpose()
         });
+        let (q_norm, k_norm) = (q_norm?, k_norm?);
         let mut linear = |module: LayerModule| {
             let path = module.module_path(layer);
-            let biased = module.has_bias(config);
-            FrozenLinear {
-                weight: source.weight(&format!("{path}.weight")),
-                bias: biased.then(|| source.tensor(&format!("{path}.bias"))),
-            }
+            let weight = source.weight(&format!("{path}.weight"))?;
+            let bias = match module.has_bias(config) {
+                true => Some(source.tensor(&format!("{path}.bias"))?),
+                false => None,
+            };
+            Ok::<_, Error>(FrozenLinear { weight, bias })
         };
-        Self {
+        Ok(Self {
             self_attn: Attention {
-                q_proj: linear(LayerModule::QProj),
-                k_proj: linear(LayerModule::KProj),
-                v_proj: linear(LayerModule::VProj),
-                o_proj: linear(LayerModule::OProj),
+                q_proj: linear(LayerModule::QProj)?,
+                k_proj: linear(LayerModule::KProj)?,
+                v_proj: linear(LayerModule::VProj)?,
+                o_proj: linear(LayerModule::OProj)?,
                 q_norm,
                 k_norm,
                 head_dim: config.head_dim,
             },
             mlp: Mlp {
-                gate_proj: linear(LayerModule::GateProj),
-                up_proj: linear(LayerModule::UpProj),
-                down_proj: linear(LayerModule::DownProj),
+                gate_proj: linear(LayerModule::GateProj)?,
+                up_proj: linear(LayerModule::UpProj)?,
+                down_proj: linear(LayerModule::DownProj)?,
             },
             input_layernorm,
             post_attention_layernorm,
-        }
+        })
     }
 }
 

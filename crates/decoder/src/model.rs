@@ -7,7 +7,7 @@ use burn::{
 use burn_peft_ops::{FrozenWeight, Ops, accumulation_dtype};
 
 use crate::{
-    DecoderConfig, LayerBiases,
+    DecoderConfig, Error, LayerBiases,
     layer::{DecoderLayer, FrozenRmsNorm},
     rope::RotaryTable,
     weights::{self, TensorSource},
@@ -33,22 +33,33 @@ pub struct Decoder<B: Backend> {
 }
 
 impl<B: Backend> Decoder<B> {
-    pub(crate) fn assemble(config: DecoderConfig, source: &mut impl TensorSource<B>) -> Self
+    /// # Errors
+    /// If a tensor cannot be read.
+    pub(crate) fn assemble(
+        config: DecoderConfig,
+        source: &mut impl TensorSource<B>,
+    ) -> Result<Self, Error>
     where
         B: Ops,
     {
-        let embed_tokens = source.weight(weights::EMBED_TOKENS);
+        let embed_tokens = source.weight(weights::EMBED_TOKENS)?;
         let rotary = RotaryTable::init(&config, embed_tokens.dtype(), source.device());
-        Self {
+        let layers = (0..config.num_hidden_layers)
+            .map(|layer| DecoderLayer::assemble(&config, layer, source))
+            .collect::<Result<_, _>>()?;
+        let norm = FrozenRmsNorm::new(source.tensor(weights::NORM)?, config.rms_norm_eps);
+        let lm_head = match config.tie_word_embeddings {
+            true => None,
+            false => Some(source.weight(weights::LM_HEAD)?),
+        };
+        Ok(Self {
             embed_tokens,
-            layers: (0..config.num_hidden_layers)
-                .map(|layer| DecoderLayer::assemble(&config, layer, source))
-                .collect(),
-            norm: FrozenRmsNorm::new(source.tensor(weights::NORM), config.rms_norm_eps),
-            lm_head: (!config.tie_word_embeddings).then(|| source.weight(weights::LM_HEAD)),
+            layers,
+            norm,
+            lm_head,
             rotary,
             config,
-        }
+        })
     }
 
     /// The architecture.

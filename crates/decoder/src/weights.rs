@@ -3,17 +3,25 @@
 use burn::tensor::Tensor;
 use burn_peft_ops::{FrozenWeight, Ops};
 
+use crate::Error;
+
 /// Gives a model its tensors, by the names they have in a checkpoint.
 pub(crate) trait TensorSource<B: Ops> {
     /// Where they are made.
     fn device(&self) -> &B::Device;
 
     /// The tensor of this name; each is asked for once.
-    fn tensor<const D: usize>(&mut self, name: &str) -> Tensor<B, D>;
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn tensor<const D: usize>(&mut self, name: &str) -> Result<Tensor<B, D>, Error>;
 
     /// The matrix of this name, in the form that the backend holds.
-    fn weight(&mut self, name: &str) -> FrozenWeight<B> {
-        B::freeze(self.tensor(name))
+    ///
+    /// # Errors
+    /// As [`tensor`](Self::tensor).
+    fn weight(&mut self, name: &str) -> Result<FrozenWeight<B>, Error> {
+        Ok(B::freeze(self.tensor(name)?))
     }
 }
 

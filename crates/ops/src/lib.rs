@@ -12,7 +12,7 @@
 //! - [`FrozenWeight`] is a matrix of the base. What it is in memory is the backend's choice ([`HeldWeight`]).
 //!
 //! This crate knows no model, no adapter and no format. What else needs `unsafe` in this project is here as well,
-//! because the other crates forbid it: the program's allocator, and weights mapped from a file.
+//! because the other crates forbid it: the program's allocator.
 //!
 //! The one design decision: the operations are functions of the *backend*, chosen by type. There is no flag to
 //! pass that says whether gradients are wanted or which processor computes.
@@ -38,7 +38,6 @@ mod cube;
 mod dtype;
 mod flex;
 mod kernels;
-mod mapped_file;
 mod mask;
 mod memory;
 mod ops;
@@ -51,7 +50,6 @@ mod weight;
 pub use dtype::accumulation_dtype;
 pub use flex::{bf16_products, f32_lanes};
 pub use kernels::{Kernels, LinearLayer};
-pub use mapped_file::MappedFile;
 pub use mask::{NO_TOKEN, ScoreMask, Visibility};
 pub use memory::{LargePages, keep_freed_memory};
 pub use ops::Ops;

@@ -75,7 +75,7 @@ impl Checkpoint {
         // The file of each added tensor.
         let mut added = BTreeMap::new();
         for file in &self.files {
-            let stored = file.changed(&changes);
+            let stored = file.changed(&changes)?;
             for (name, tensor) in &stored {
                 growth += tensor.growth;
                 if tensor.is_widened {
@@ -153,14 +153,20 @@ impl Checkpoint {
 
 impl WeightsFile {
     /// The tensors that this file has in the copy and not in the original.
-    fn changed(&self, changes: &BTreeMap<String, Change<'_>>) -> BTreeMap<String, Stored> {
+    fn changed(
+        &self,
+        changes: &BTreeMap<String, Change<'_>>,
+    ) -> Result<BTreeMap<String, Stored>, Error> {
         let mut changed = BTreeMap::new();
         for (name, change) in changes {
             let stored = match change.is_new {
-                false => self
-                    .metadata
-                    .info(name)
-                    .map(|info| Stored::sum(self.slice(info), info.dtype, &change.delta)),
+                false => match self.metadata.info(name) {
+                    Some(info) => {
+                        let base = self.tensor(info)?;
+                        Some(Stored::sum(&base, info.dtype, &change.delta))
+                    }
+                    None => None,
+                },
                 // A new bias is stored beside its module's weight.
                 true => self
                     .metadata
@@ -171,6 +177,6 @@ impl WeightsFile {
                 changed.insert(name.clone(), stored);
             }
         }
-        changed
+        Ok(changed)
     }
 }

@@ -77,10 +77,7 @@ fn positive(key: &str, value: f64) -> Result<(), String> {
 }
 
 pub(super) fn parse(text: &str, path: PathBuf) -> Result<DecoderConfig, Error> {
-    let raw: RawConfig = match serde_json::from_str(text) {
-        Ok(raw) => raw,
-        Err(source) => return Err(Error::Json { path, source }),
-    };
+    let raw: RawConfig = Error::json(&path, text, "a model's configuration")?;
     raw.check()
         .map_err(|what| Error::Unsupported { path, what })
 }

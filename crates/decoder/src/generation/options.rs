@@ -61,10 +61,7 @@ impl GenerationConfig {
     /// # Errors
     /// Text that is not such a file.
     pub fn parse(text: &str, path: impl Into<PathBuf>) -> Result<Self, Error> {
-        serde_json::from_str(text).map_err(|source| Error::Json {
-            path: path.into(),
-            source,
-        })
+        Error::json(&path.into(), text, "a generation configuration")
     }
 }
 

@@ -71,11 +71,7 @@ fn is_side_file(path: &Path, name: &str) -> bool {
 
 /// The text of a JSON file after an edit, laid out as transformers does.
 fn edited(path: &Path, edit: impl FnOnce(&mut Value)) -> Result<String, Error> {
-    let mut value: Value =
-        serde_json::from_str(&read_text(path)?).map_err(|source| Error::Json {
-            path: path.to_owned(),
-            source,
-        })?;
+    let mut value: Value = Error::json(path, &read_text(path)?, "JSON")?;
     edit(&mut value);
     Ok(format!("{value:#}\n"))
 }

@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use safetensors::Dtype;
 
-use super::super::file::through_f32;
+use super::super::convert::through_f32;
 
 /// A vector as it is stored.
 pub(super) struct Stored {

@@ -6,7 +6,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
-use super::super::{INDEX_FILE, file::through_f32};
+use super::super::{INDEX_FILE, convert::through_f32};
 use super::*;
 
 const FIRST: &str = "model.layers.0.self_attn.q_proj.bias";

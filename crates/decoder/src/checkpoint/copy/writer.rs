@@ -21,34 +21,22 @@ impl WeightsFile {
         progress: &mut dyn FnMut(u64),
     ) -> io::Result<()> {
         let mut put = |bytes: &[u8]| -> io::Result<()> {
-            for piece in bytes.chunks(1 << 24) {
-                output.write_all(piece)?;
-                progress(piece.len() as u64);
-            }
+            output.write_all(bytes)?;
+            progress(bytes.len() as u64);
             Ok(())
         };
         if changed.is_empty() {
-            return put(self.bytes.as_slice());
+            return self.pieces(0..self.len as usize, put);
         }
         let names = self.names_with(changed);
         put(&self.header(&names, changed))?;
         for name in &names {
-            if let Some(stored) = changed.get(name) {
-                put(&stored.bytes)?;
-                continue;
+            match changed.get(name) {
+                Some(stored) => put(&stored.bytes)?,
+                None => self.pieces(self.range(self.info(name)), &mut put)?,
             }
-            let info = self.info(name);
-            put(self.slice(info))?;
-            let (start, end) = info.data_offsets;
-            self.bytes.forget(self.data_start + start, end - start);
         }
         Ok(())
-    }
-
-    /// The bytes of a tensor.
-    pub(super) fn slice(&self, info: &TensorInfo) -> &[u8] {
-        let (start, end) = info.data_offsets;
-        &self.bytes.as_slice()[self.data_start + start..self.data_start + end]
     }
 
     /// The tensors in the order in which they are written: wide types first, as the format's own writer has it, so
@@ -81,7 +69,7 @@ impl WeightsFile {
                 Some(stored) => (&stored.shape, stored.bytes.len()),
                 None => {
                     let info = self.info(name);
-                    (&info.shape, self.slice(info).len())
+                    (&info.shape, self.range(info).len())
                 }
             };
             let dtype = self.dtype_of(name, changed);
