@@ -59,7 +59,7 @@ fn an_adapter_of_another_base_names_its_own() {
         line.contains("it was trained on `Qwen/Qwen2.5-0.5B-Instruct`"),
         "{line}"
     );
-    assert!(line.ends_with("name that one with --model"), "{line}");
+    assert!(line.ends_with("name its own base with --model"), "{line}");
 }
 
 #[test]

@@ -320,13 +320,19 @@ mod tests {
                 let odd: String = keys.map(|key| format!(", \"{key}\": {value}")).concat();
                 let text =
                     format!(r#"{{"peft_type": "{peft_type}", "num_virtual_tokens": 3{odd}}}"#);
-                let config = parse(&text).unwrap();
-                let expects_notes = value != "null";
-                assert_eq!(!config.notes().is_empty(), expects_notes, "{text}");
+                let odd = parse(&text).unwrap().odd_keys;
+                assert_eq!(odd.is_empty(), value == "null", "{text}: {odd:?}");
             }
         }
         let text = r#"{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3, "prompt_tuning_init": "TEXT"}"#;
         assert!(parse(text).unwrap().notes().is_empty());
+        // Defaults are PEFT's.
+        let text =
+            r#"{"peft_type": "P_TUNING", "num_virtual_tokens": 3, "encoder_num_layers": -1}"#;
+        let MethodOptions::PTuning(options) = parse(text).unwrap().method else {
+            panic!("{text}")
+        };
+        assert_eq!(options.encoder_num_layers, 2);
     }
 
     #[test]

@@ -118,21 +118,21 @@ mod tests {
         (dir, made)
     }
 
-    /// Every bit flipped of a file in the folder: what the reader makes of it.
+    /// A bit of every byte of a file flipped: what the reader makes of it.
     fn flip(name: &str, mut judge: impl FnMut(Result<AdapterFolder, Error>)) {
         let (dir, _) = saved();
         let path = dir.path().join(name);
         let bytes = fs::read(&path).unwrap();
-        for bit in 0..8 * bytes.len() {
+        for index in 0..bytes.len() {
             let mut flipped = bytes.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
+            flipped[index] ^= 1 << (index % 8);
             fs::write(&path, flipped).unwrap();
             judge(AdapterFolder::load(dir.path()));
         }
     }
 
     #[test]
-    fn every_flipped_bit_of_the_weights_is_refused_by_name() {
+    fn flipped_bits_of_the_weights_are_refused_by_name() {
         flip(WEIGHTS_FILE, |found| {
             let message = found.unwrap_err().to_string();
             assert!(message.contains(WEIGHTS_FILE), "{message}");
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_of_the_configuration_is_refused_by_name_or_changes_nothing() {
+    fn flipped_bits_of_the_configuration_are_refused_by_name_or_change_nothing() {
         let (_dir, made) = saved();
         let mut refused = 0;
         flip(CONFIG_FILE, |found| match found {
@@ -155,7 +155,7 @@ mod tests {
                 refused += 1;
             }
         });
-        assert!(refused > 3000, "{refused}");
+        assert!(refused > 700, "{refused}");
     }
 
     #[test]

@@ -42,11 +42,11 @@ pub(crate) fn check_base(
     let other = folder.config.other_base(given);
     let mend = match (&other, &folder.config.base_model_name_or_path) {
         (None, _) => "",
-        (Some(_), Some(_)) => "; name that one with --model",
+        (Some(_), Some(_)) => "; name its own base with --model",
         (Some(_), None) if is_built_in(folder)? => {
             "; it is the built-in model's: leave out --model"
         }
-        (Some(_), None) => "; name the right one with --model",
+        (Some(_), None) => "; name its own base with --model",
     };
     match (folder.check(checkpoint.config(), dir), other) {
         (Err(error @ Error::DoesNotFit { .. }), _) => Err(anyhow!("{error}{mend}")),
