@@ -70,10 +70,10 @@ fn main() -> anyhow::Result<()> {
         let train =
             |options| run_method::<Autodiff<Flex>, _>(&method, &config, &inputs, options, &device);
         let mut options = RunOptions::default();
-        let interrupter = options.interrupter.clone();
+        let stop = options.stop.clone();
         // Stops at the first logged step, as Ctrl-C does.
         options.observers.push(Box::new(move |_: &LogRecord| {
-            interrupter.stop(None);
+            stop.request();
             Ok(())
         }));
         println!("stopped after {} steps", train(options)?.summary.steps);
@@ -91,7 +91,7 @@ fn main() -> anyhow::Result<()> {
     let saved = adapter_from_folder(&AdapterFolder::load(&dir)?, base.config(), &dir, &device)?;
     let saved = PeftModel::new(model.clone(), saved);
     let saved = complete(&saved, &tokenizer, &prompts[..1], 1, &stop, &mut |_| {})?;
-    let own = Checkpoint::latest(&dir)?.load_adapter(&method, model, &tokenizer)?;
+    let own = Checkpoint::latest(&dir, &mut |_| {})?.load_adapter(&method, model, &tokenizer)?;
     let own = complete(&own, &tokenizer, &prompts[..1], 1, &stop, &mut |_| {})?;
     println!("{}{}", own[0].prompt, own[0].text);
     anyhow::ensure!(own == saved);

@@ -17,6 +17,7 @@ mod export;
 mod methods;
 mod output;
 mod refusals;
+mod resume;
 mod runs;
 mod templates;
 

@@ -12,6 +12,7 @@ mod hub;
 mod memory;
 mod output;
 mod progress;
+mod signals;
 mod source;
 
 use std::process::ExitCode;

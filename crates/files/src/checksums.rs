@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -60,6 +61,35 @@ impl FromStr for Checksum {
             Ok(value) if is_hex => Ok(Self(value)),
             _ => Err("a checksum has 32 hexadecimal digits"),
         }
+    }
+}
+
+/// A file whose checksum is taken while it is written.
+pub(crate) struct Summed {
+    file: File,
+    hasher: Xxh3,
+}
+
+impl Summed {
+    pub(crate) fn new(file: File) -> Self {
+        let hasher = Xxh3::new();
+        Self { file, hasher }
+    }
+
+    pub(crate) fn finish(self) -> (File, Checksum) {
+        (self.file, Checksum(self.hasher.digest128()))
+    }
+}
+
+impl Write for Summed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+use crate::folder::staged;
 use crate::{Error, create_folder, parent, sync_folder};
 
 /// Puts `bytes` into a file, in place of what was there. Creates the folders above it.
@@ -48,8 +49,8 @@ impl<'a> StagedFiles<'a> {
     }
 
     fn add_at(&mut self, path: PathBuf, bytes: &[u8]) -> Result<(), Error> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".staged-");
+        let mut builder = staged();
+        builder.prefix(".");
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;

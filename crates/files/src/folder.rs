@@ -1,20 +1,28 @@
 //! A whole folder.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::{Error, create_folder, if_exists, parent, sync_folder};
+use tempfile::TempDir;
 
-/// A folder that is written under the name `.NAME.partial` beside its place.
+use crate::checksums::Summed;
+use crate::{CHECKSUMS_FILE, Checksums, Error, create_folder, if_exists, parent, sync_folder};
+
+/// Ends the names of what is not whole yet or not wanted any more. The next claim of the folder removes them.
+const PARTIAL: &str = ".partial";
+
+/// A folder that is written under a name of its own beside its place.
 ///
 /// Dropping it removes what was written and changes nothing. A crash can leave the partial folder, which the next
-/// one for the same place removes.
+/// [`ClaimedFolder`](crate::ClaimedFolder) removes.
 #[derive(Debug)]
 pub struct StagedFolder {
     path: PathBuf,
-    partial: PathBuf,
+    partial: TempDir,
     replaces: bool,
+    checksums: RefCell<Checksums>,
 }
 
 impl StagedFolder {
@@ -41,15 +49,12 @@ impl StagedFolder {
     }
 
     fn begin(path: &Path, replaces: bool) -> Result<Self, Error> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let partial = path.with_file_name(format!(".{name}.partial"));
         create_folder(parent(path))?;
-        if_exists(fs::remove_dir_all(&partial)).map_err(Error::to("remove", &partial))?;
-        create_folder(&partial)?;
         Ok(Self {
             path: path.to_owned(),
-            partial,
+            partial: beside(path).map_err(Error::to("create", path))?,
             replaces,
+            checksums: RefCell::default(),
         })
     }
 
@@ -68,40 +73,55 @@ impl StagedFolder {
     pub fn write_with(
         &self,
         name: &str,
-        write: impl FnOnce(&mut File) -> io::Result<()>,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Error> {
-        File::create(self.partial.join(name))
-            .and_then(|mut file| write(&mut file).and_then(|()| file.sync_all()))
-            // The name that the file will have.
-            .map_err(Error::to("write", &self.path.join(name)))
+        let create = || {
+            let mut file = Summed::new(File::create_new(self.partial.path().join(name))?);
+            write(&mut file)?;
+            let (file, checksum) = file.finish();
+            file.sync_all()?;
+            Ok(checksum)
+        };
+        // The name that the file will have.
+        let checksum = create().map_err(Error::to("write", &self.path.join(name)))?;
+        self.checksums.borrow_mut().insert(name, checksum);
+        Ok(())
+    }
+
+    /// Writes [`CHECKSUMS_FILE`] over all files that were written so far.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_checksums(&self) -> Result<(), Error> {
+        let text = self.checksums.borrow().to_text();
+        self.write(CHECKSUMS_FILE, text.as_bytes())
     }
 
     /// Gives the folder its name. When it replaces another, that one is renamed first and removed last: a crash
-    /// between the two renames leaves the old folder as `.NAME.removed` and the new one as `.NAME.partial`.
+    /// between the two renames leaves both under other names.
     ///
     /// # Errors
     /// If what is in its place cannot be removed, or the folder cannot be renamed.
     pub fn commit(self) -> Result<(), Error> {
-        sync_folder(&self.partial)?;
+        sync_folder(self.partial.path())?;
+        let mut old = None;
         if self.path.exists() {
             match self.replaces {
-                true => set_aside(&self.path).map_err(Error::to("write to", &self.path))?,
+                true => {
+                    old = Some(set_aside(&self.path).map_err(Error::to("write to", &self.path))?)
+                }
                 // Refused by the system if somebody has put a file there in the meantime.
                 false => fs::remove_dir(&self.path).map_err(Error::to("write to", &self.path))?,
             }
         }
-        fs::rename(&self.partial, &self.path).map_err(Error::to("write", &self.path))?;
+        let renamed = fs::rename(self.partial.path(), &self.path);
+        renamed.map_err(Error::to("write", &self.path))?;
+        // It has another name now.
+        let _ = self.partial.keep();
         sync_folder(parent(&self.path))?;
-        // The new folder is in its place. What is left of the old one does no harm, and the next removal takes it.
-        fs::remove_dir_all(aside(&self.path)).ok();
+        // The new folder is in its place. What is left of the old one does no harm.
+        drop(old);
         Ok(())
-    }
-}
-
-impl Drop for StagedFolder {
-    fn drop(&mut self) {
-        // After a commit there is nothing under this name. The first error is the one to report, not this.
-        fs::remove_dir_all(&self.partial).ok();
     }
 }
 
@@ -111,20 +131,56 @@ impl Drop for StagedFolder {
 /// If it cannot be renamed or removed.
 pub fn remove_folder(path: &Path) -> Result<(), Error> {
     set_aside(path)
-        .and_then(|()| fs::remove_dir_all(aside(path)))
+        .and_then(TempDir::close)
         .map_err(Error::to("remove", path))
 }
 
-/// Where a folder goes before it is removed.
-fn aside(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.removed"))
+/// Removes what a crash left half-written in a folder and in the folders in it. For whoever alone writes to it.
+pub(crate) fn remove_leftovers(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let path = entry.path();
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if name.starts_with('.') && name.ends_with(PARTIAL) {
+            // What cannot be removed does no harm.
+            match is_folder {
+                true => fs::remove_dir_all(path).ok(),
+                false => fs::remove_file(path).ok(),
+            };
+        } else if is_folder {
+            remove_leftovers(&path);
+        }
+    }
 }
 
-fn set_aside(path: &Path) -> io::Result<()> {
-    let aside = aside(path);
-    if_exists(fs::remove_dir_all(&aside))?;
-    fs::rename(path, aside)
+/// A new folder beside `path`, with a name of its own.
+fn beside(path: &Path) -> io::Result<TempDir> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut builder = staged();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // A temporary folder is private by default. This one is to be as open as any other.
+        builder.permissions(fs::Permissions::from_mode(0o777));
+    }
+    builder
+        .prefix(&format!(".{name}."))
+        .tempdir_in(parent(path))
+}
+
+/// The names of what is not whole yet.
+pub(crate) fn staged<'a, 'b>() -> tempfile::Builder<'a, 'b> {
+    let mut builder = tempfile::Builder::new();
+    builder.suffix(PARTIAL);
+    builder
+}
+
+/// Puts a folder into a temporary one, with which it goes.
+fn set_aside(path: &Path) -> io::Result<TempDir> {
+    let aside = beside(path)?;
+    fs::rename(path, aside.path().join("old"))?;
+    Ok(aside)
 }
 
 #[cfg(test)]
@@ -176,17 +232,52 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_is_removed() {
+    fn two_of_the_same_name_do_not_meet() {
         let root = tempfile::tempdir().unwrap();
-        for left in [".folder.partial", ".folder.removed"] {
-            fs::create_dir(root.path().join(left)).unwrap();
-            fs::write(root.path().join(left).join("half"), "").unwrap();
-        }
         let path = root.path().join("folder");
-        StagedFolder::new(&path).unwrap().commit().unwrap();
-        assert!(names(&path).is_empty());
+        let one = StagedFolder::new(&path).unwrap();
+        let two = StagedFolder::new(&path).unwrap();
+        one.write("a", b"1").unwrap();
+        two.write("b", b"2").unwrap();
+        two.commit().unwrap();
+        let error = one.commit().unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::DirectoryNotEmpty);
+        assert_eq!(names(&path), ["b"]);
         remove_folder(&path).unwrap();
         assert!(names(root.path()).is_empty());
+    }
+
+    #[test]
+    fn its_checksums_are_those_of_its_files() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("folder");
+        let staged = StagedFolder::new(&path).unwrap();
+        staged.write("a", b"1").unwrap();
+        let pieces =
+            |file: &mut dyn Write| file.write_all(b"2").and_then(|()| file.write_all(b"3"));
+        staged.write_with("b", pieces).unwrap();
+        staged.write_checksums().unwrap();
+        staged.commit().unwrap();
+        Checksums::read(&path)
+            .unwrap()
+            .unwrap()
+            .verify(&path)
+            .unwrap();
+        fs::write(path.join("b"), "24").unwrap();
+        let found = Checksums::read(&path).unwrap().unwrap().verify(&path);
+        assert!(found.unwrap_err().path.ends_with("b"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_is_as_open_as_any_other() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().unwrap();
+        let (plain, path) = (root.path().join("plain"), root.path().join("staged"));
+        fs::create_dir(&plain).unwrap();
+        StagedFolder::new(&path).unwrap().commit().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&plain));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! [`write()`] replaces one file. [`StagedFiles`] replaces several, and the last of them is the commit point.
 //! [`StagedFolder`] writes a folder, and [`remove_folder`] removes one. [`Checksums`] tell whether files are still
-//! as they were written.
+//! as they were written, and a [`ClaimedFolder`] keeps other processes out.
 //!
 //! The one design decision: everything is written in full under a temporary name *in the folder where it will
 //! stand* (a rename across file systems would be a copy), synced to the disk, renamed into its place, and the
@@ -28,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 mod checksums;
+mod claim;
 mod files;
 mod folder;
 
@@ -36,6 +37,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub use checksums::{CHECKSUMS_FILE, Checksum, Checksums};
+pub use claim::{ClaimedFolder, LOCK_FILE};
 pub use files::{StagedFiles, write};
 pub use folder::{StagedFolder, remove_folder};
 

@@ -52,19 +52,30 @@ impl Method for BitFitConfig {
         ModuleListing::biases(places.map(|(layer, kind)| (layer, kind, kind.width(base))))
     }
 
+    fn fill_in(&mut self, base: &DecoderConfig) {
+        if self.init_from.is_none() {
+            self.target_modules = Some(self.targets(base).to_vec());
+            self.layers.get_or_insert(LayerRange::all(base));
+        }
+    }
+
     fn starts_from(&self) -> StartsFrom<'_> {
         StartsFrom::Nothing.or_folder(self.init_from.as_deref())
     }
 }
 
 impl BitFitConfig {
-    /// Layer and module of every bias that is trained: layer by layer, in the order of [`LayerModule::ALL`].
-    fn places(&self, base: &DecoderConfig) -> Vec<(usize, LayerModule)> {
+    fn targets<'a>(&'a self, base: &'a DecoderConfig) -> &'a [LayerModule] {
         let of_the_base = match base.biases.as_slice() {
             [] => &LayerModule::QKV,
             biases => biases,
         };
-        let targets = self.target_modules.as_deref().unwrap_or(of_the_base);
+        self.target_modules.as_deref().unwrap_or(of_the_base)
+    }
+
+    /// Layer and module of every bias that is trained: layer by layer, in the order of [`LayerModule::ALL`].
+    fn places(&self, base: &DecoderConfig) -> Vec<(usize, LayerModule)> {
+        let targets = self.targets(base);
         let modules = LayerModule::ALL.into_iter();
         let modules = modules.filter(|module| targets.contains(module));
         let layers = self.layers.unwrap_or(LayerRange::all(base));

@@ -221,6 +221,18 @@ impl MethodConfig {
         }
     }
 
+    /// The same options with the values that they have on `base` where they were left out.
+    #[must_use]
+    pub fn filled_in(&self, base: &DecoderConfig) -> Self {
+        let (mut filled, tokens) = (self.clone(), self.num_virtual_tokens());
+        let method = filled.method_mut();
+        if let Some(own) = method.num_virtual_tokens_mut() {
+            own.get_or_insert(tokens);
+        }
+        method.fill_in(base);
+        filled
+    }
+
     /// The modules of an adapter of this kind for a base of this size, under PEFT's names.
     #[must_use]
     pub fn modules(&self, base: &DecoderConfig) -> ModuleListing {

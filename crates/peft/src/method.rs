@@ -31,6 +31,9 @@ pub(crate) trait Method {
         None
     }
 
+    /// Puts in the values that options have on `base` where they were left out.
+    fn fill_in(&mut self, _base: &DecoderConfig) {}
+
     /// What a new adapter starts from, besides random numbers and the base.
     fn starts_from(&self) -> StartsFrom<'_> {
         StartsFrom::Nothing

@@ -83,6 +83,10 @@ impl Method for PTuningConfig {
         Some(&mut self.num_virtual_tokens)
     }
 
+    fn fill_in(&mut self, base: &DecoderConfig) {
+        self.encoder_hidden_size.get_or_insert(base.hidden_size);
+    }
+
     fn warnings(&self, learning_rate: f64) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.encoder_reparameterization_type == EncoderReparameterizationType::Mlp {

@@ -75,6 +75,12 @@ impl Method for PTuningV2Config {
         Some(&mut self.num_virtual_tokens)
     }
 
+    fn fill_in(&mut self, base: &DecoderConfig) {
+        if self.init_from.is_none() {
+            self.layers.get_or_insert(LayerRange::all(base));
+        }
+    }
+
     fn starts_from(&self) -> StartsFrom<'_> {
         let uses_text = self.init_weights == PrefixInit::Text;
         StartsFrom::text_if(uses_text, self.prefix_init_text.as_deref())

@@ -67,6 +67,13 @@ impl Method for PrefixTuningConfig {
         Some(&mut self.num_virtual_tokens)
     }
 
+    fn fill_in(&mut self, base: &DecoderConfig) {
+        if self.prefix_projection {
+            let width = self.without_projection().spec(base).shape.token_dim();
+            self.encoder_hidden_size.get_or_insert(width);
+        }
+    }
+
     fn starts_from(&self) -> StartsFrom<'_> {
         let uses_text = self.init_weights == PrefixInit::Text;
         StartsFrom::text_if(uses_text, self.prefix_init_text.as_deref())

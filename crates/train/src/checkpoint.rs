@@ -5,14 +5,19 @@
 //! step-20/optimizer.mpk        moments of the gradients
 //! step-20/scheduler.mpk        updates done
 //! step-20/trainer_state.json   TrainerState
+//! step-20/checksums.xxh128     of the four files
 //! ```
 //!
 //! Records are full precision (Burn's compact recorder would store moments as f16). A folder gets
-//! its name only when all of it is on the disk: `step-N` is complete or is not there.
+//! its name only when all of it is on the disk: `step-N` is complete or is not there. Damage that comes later is
+//! noticed by the checksums.
 
 mod save;
+mod state;
 
 pub(crate) use save::StepCheckpointer;
+pub use state::{BestEval, TrainerState};
+pub(crate) use state::{Totals, exact};
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,15 +30,15 @@ use burn::tensor::{Device, Tensor};
 use burn_peft::PeftModel;
 use burn_peft_data::TextTokenizer;
 use burn_peft_decoder::Decoder;
-use burn_peft_files::{Error as FileError, if_exists};
+use burn_peft_files::{CHECKSUMS_FILE, Checksums, Error as FileError, if_exists};
 use burn_peft_ops::Ops;
 use burn_train::{
     Learner, LearnerModelRecord, LearnerOptimizerRecord, LearnerSchedulerRecord,
     LearningComponentsTypes, TrainingBackend,
 };
-use serde::{Deserialize, Serialize};
 
-use crate::{Error, Method, OptimizerKind, Plan, Start, TrainConfig, Trainee};
+use crate::identity::{Difference, RunIdentity};
+use crate::{Error, Method, Plan, Start, Trainee};
 
 pub(crate) const MODEL: &str = "model";
 pub(crate) const OPTIMIZER: &str = "optimizer";
@@ -41,36 +46,6 @@ pub(crate) const SCHEDULER: &str = "scheduler";
 pub(crate) const STATE: &str = "trainer_state.json";
 
 type Format = NamedMpkBytesRecorder<FullPrecisionSettings>;
-
-/// What a run knows besides its tensors.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct TrainerState {
-    /// Steps done; with `steps_per_epoch` and `seed` also the position in the data.
-    pub step: usize,
-    /// Steps of the run as it was planned then.
-    pub total_steps: usize,
-    /// Steps of one pass over the rows.
-    pub steps_per_epoch: usize,
-    /// Epochs done.
-    pub epoch: f64,
-    /// Seed of the run.
-    pub seed: u64,
-    /// The optimizer that wrote `optimizer.mpk`.
-    pub optim: OptimizerKind,
-    /// The lowest evaluation loss so far.
-    pub best_eval: Option<BestEval>,
-    /// Shape of each parameter in `model.mpk`, by its path in the module.
-    pub parameters: BTreeMap<String, Vec<usize>>,
-}
-
-/// The lowest evaluation loss of a run, and after which step it was measured.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct BestEval {
-    /// Steps done.
-    pub step: usize,
-    /// Mean over supervised tokens, in nats.
-    pub eval_loss: f64,
-}
 
 /// A complete checkpoint on the disk.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,18 +57,24 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The newest complete checkpoint of the run in `output_dir`.
+    /// The newest whole checkpoint of the run in `output_dir`. `damaged` is told what is wrong with newer ones.
     ///
     /// # Errors
-    /// [`Error::NoCheckpoint`] where there is none; [`Error::BadCheckpoint`] where its state cannot
-    /// be read.
-    pub fn latest(output_dir: &Path) -> Result<Self, Error> {
-        match steps_in(&folder(output_dir))?.pop() {
-            Some((_, path)) => Self::open(&path),
-            None => Err(Error::NoCheckpoint {
-                dir: folder(output_dir),
-            }),
+    /// [`Error::NoCheckpoint`] where there is none, and what is wrong with the newest where none is whole.
+    pub fn latest(output_dir: &Path, damaged: &mut dyn FnMut(&Error)) -> Result<Self, Error> {
+        let mut newest = None;
+        for (_, path) in steps_in(&folder(output_dir))?.into_iter().rev() {
+            match Self::open(&path) {
+                Ok(checkpoint) => {
+                    newest.iter().for_each(damaged);
+                    return Ok(checkpoint);
+                }
+                Err(error) => newest = newest.or(Some(error)),
+            }
         }
+        Err(newest.unwrap_or_else(|| Error::NoCheckpoint {
+            dir: folder(output_dir),
+        }))
     }
 
     /// Makes sure that `output_dir` holds no checkpoint that a new run would mix with its own.
@@ -111,18 +92,42 @@ impl Checkpoint {
     /// The checkpoint in a `step-N` folder.
     ///
     /// # Errors
-    /// [`Error::File`] or [`Error::BadCheckpoint`] where its state cannot be read.
+    /// [`Error::File`] or [`Error::BadCheckpoint`] where a part of it is missing or damaged, or where it is of another
+    /// step than its name says.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        let bad = |path: PathBuf, message: String| Error::BadCheckpoint { path, message };
+        let list = path.join(CHECKSUMS_FILE);
+        let checksums = Checksums::read(path)?.ok_or_else(|| {
+            let message =
+                "it is missing; an older version saved this checkpoint, or it is not whole";
+            bad(list.clone(), message.into())
+        })?;
+        let parts = [MODEL, OPTIMIZER, SCHEDULER].map(|part| format!("{part}.mpk"));
+        for name in parts.iter().map(String::as_str).chain([STATE]) {
+            if checksums.get(name).is_none() {
+                return Err(bad(list, format!("it does not have {name}")));
+            }
+        }
+        checksums.verify(path)?;
         let file = path.join(STATE);
         let text = burn_peft_files::read_to_string(&file)?;
-        let state = serde_json::from_str(&text).map_err(|error| Error::BadCheckpoint {
-            path: file,
-            message: error.to_string(),
-        })?;
-        Ok(Self {
-            path: path.into(),
-            state,
-        })
+        let state: TrainerState = match serde_json::from_str(&text) {
+            Ok(state) => state,
+            Err(error) => return Err(bad(file, error.to_string())),
+        };
+        match step_of(path) {
+            Some(step) if step != state.step => Err(bad(
+                file,
+                format!(
+                    "it is of step {}, and its folder of step {step}",
+                    state.step
+                ),
+            )),
+            _ => Ok(Self {
+                path: path.into(),
+                state,
+            }),
+        }
     }
 
     /// Puts the saved parameters into `model`, as for evaluating a checkpoint.
@@ -173,20 +178,35 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Refuses to go on with other data, where a step number would mean another position, and with
-    /// another optimizer, which could not read the state of this one.
-    pub(crate) fn check_run(&self, plan: &Plan, config: &TrainConfig) -> Result<(), Error> {
-        let state = &self.state;
-        self.same("train.seed", state.seed, config.seed)?;
-        self.same("train.optim", state.optim, config.optim)?;
+    /// Refuses to go on as another run. Returns a sentence for each change that is none.
+    pub(crate) fn check_run(&self, run: &RunIdentity, plan: &Plan) -> Result<Vec<String>, Error> {
+        let found = self.state.run.differences(run)?;
+        if !found.refused.is_empty() {
+            return Err(Error::ResumeMismatch {
+                path: self.path.clone(),
+                differences: found.refused,
+            });
+        }
+        // The rows are the same, but a caller of `fit` brings its own loader.
         self.same(
             "the number of steps of an epoch",
-            state.steps_per_epoch,
+            self.state.steps_per_epoch,
             plan.steps_per_epoch,
-        )
+        )?;
+        let changed = found
+            .changed
+            .iter()
+            .map(|difference| format!("changed: {difference}"));
+        let risky = found.risky.iter().map(|difference| {
+            format!("warning: {difference}; the run may end in slightly other numbers than without a stop")
+        });
+        Ok(changed.chain(risky).collect())
     }
 
-    fn check_parameters<B: Backend, M: Module<B>>(&self, model: &M) -> Result<(), Error> {
+    pub(crate) fn check_parameters<B: Backend, M: Module<B>>(
+        &self,
+        model: &M,
+    ) -> Result<(), Error> {
         let (saved, own) = (&self.state.parameters, parameter_shapes::<B, M>(model));
         for (name, shape) in saved {
             let what = format!("the shape of {name}");
@@ -209,9 +229,11 @@ impl Checkpoint {
         }
         Err(Error::ResumeMismatch {
             path: self.path.clone(),
-            what: what.into(),
-            saved: saved.to_string(),
-            found: found.to_string(),
+            differences: vec![Difference {
+                what: what.into(),
+                saved: saved.to_string(),
+                found: found.to_string(),
+            }],
         })
     }
 
@@ -238,19 +260,20 @@ pub(crate) fn steps_in(folder: &Path) -> Result<Vec<(usize, PathBuf)>, Error> {
     let mut found = Vec::new();
     for entry in entries.into_iter().flatten() {
         let path = entry.map_err(FileError::to("read", folder))?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        let step = name
-            .strip_prefix("step-")
-            .and_then(|step| step.parse().ok());
-        if let Some(step) = step.filter(|_| path.join(STATE).is_file()) {
+        if let Some(step) = step_of(&path).filter(|_| path.is_dir()) {
             found.push((step, path));
         }
     }
     found.sort();
     Ok(found)
+}
+
+/// The step that the name of a checkpoint's folder says.
+fn step_of(path: &Path) -> Option<usize> {
+    let digits = path.file_name()?.to_str()?.strip_prefix("step-")?;
+    // As it is written: no sign, no zeros in front.
+    let step: usize = digits.parse().ok()?;
+    (step.to_string() == digits).then_some(step)
 }
 
 /// The shape of each trainable parameter, by its path in the module.

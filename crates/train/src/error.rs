@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use crate::identity::Difference;
+
 /// What can go wrong in a run. Messages are one line: where, what, and what to do.
 ///
 /// `place` is `run.toml:7: ` or `--set: `, or empty where a value came from neither.
@@ -112,16 +114,16 @@ pub enum Error {
     },
 
     /// A checkpoint of another run.
-    #[error("{}: {what} was {saved} when it was saved, and is {found} in this run", path.display())]
+    #[error(
+        "{}: this would be another run: {}; give it what it had, or choose another output folder",
+        path.display(),
+        sentences(differences)
+    )]
     ResumeMismatch {
         /// The checkpoint.
         path: PathBuf,
-        /// What differs.
-        what: String,
-        /// Its value in the checkpoint.
-        saved: String,
-        /// Its value now.
-        found: String,
+        /// All that differs.
+        differences: Vec<Difference>,
     },
 
     /// A part of a checkpoint that cannot be encoded or decoded.
@@ -136,7 +138,7 @@ pub enum Error {
     /// The run diverged. The step's update was not applied.
     #[error(
         "the {what} of step {step} is {value} at learning rate {learning_rate:e}: \
-         lower train.learning_rate or raise train.warmup_steps; {checkpoint}"
+         {advice}; {checkpoint}"
     )]
     NotFinite {
         /// Loss or gradient norm.
@@ -147,6 +149,8 @@ pub enum Error {
         step: usize,
         /// Its learning rate.
         learning_rate: f64,
+        /// What to do about it.
+        advice: &'static str,
         /// What can be resumed.
         checkpoint: String,
     },
@@ -179,4 +183,9 @@ pub enum Error {
     /// The adapter's folder.
     #[error(transparent)]
     Format(#[from] burn_peft_format::Error),
+}
+
+fn sentences(differences: &[Difference]) -> String {
+    let sentences: Vec<_> = differences.iter().map(ToString::to_string).collect();
+    sentences.join("; ")
 }

@@ -14,7 +14,6 @@ use burn::tensor::backend::AutodiffBackend;
 use burn_train::logger::MetricLogger;
 use burn_train::metric::store::{EpochSummary, MetricsUpdate, Split};
 use burn_train::metric::{LearningRateMetric, MetricDefinition, NumericEntry};
-use burn_train::renderer::tui::TuiMetricsRendererWrapper;
 use burn_train::{
     InferenceStep, Interrupter, Learner, LearningComponentsMarker, SupervisedTraining, TrainStep,
     TrainingStrategy,
@@ -22,9 +21,10 @@ use burn_train::{
 
 use self::no_data::NoData;
 use crate::checkpoint::{Checkpoint, StepCheckpointer};
+use crate::identity::RunIdentity;
 use crate::metrics::ScalarMetric;
 use crate::record::{Observer, open_metrics};
-use crate::render::{PlainRenderer, RendererChoice};
+use crate::render::{PlainRenderer, RendererChoice, dashboard};
 use crate::strategy::{FitSummary, Session, Settings, StepStrategy};
 use crate::{
     Error, LmOutput, Plan, RunConfig, RunOptimizer, Schedule, TrainConfig, init_optimizer,
@@ -51,6 +51,8 @@ pub struct FitOptions {
     pub plan: Plan,
     /// Where `checkpoints/` and `metrics.jsonl` go. Made if it is not there.
     pub output_dir: PathBuf,
+    /// Which run this is. Its checkpoints remember it, and going on as another is refused.
+    pub run: RunIdentity,
     /// The checkpoint to go on from. The training data must begin with the step after it.
     pub resume: Option<Checkpoint>,
     /// How progress is shown.
@@ -68,6 +70,10 @@ impl FitOptions {
             train: config.train.clone(),
             learning_rate: config.learning_rate(),
             plan,
+            run: RunIdentity {
+                config: config.to_toml().unwrap_or_default(),
+                ..RunIdentity::default()
+            },
             output_dir: config.output_dir(),
             resume: None,
             renderer: RendererChoice::Plain,
@@ -130,6 +136,7 @@ where
         train: config,
         learning_rate,
         plan,
+        run,
         output_dir,
         resume,
         ..
@@ -147,10 +154,13 @@ where
     );
     let mut learner = Learner::<Components<B, M>>::new(model, init_optimizer(&config), schedule);
     if let Some(checkpoint) = &resume {
-        checkpoint.check_run(&plan, &config)?;
+        checkpoint.check_run(&run, &plan)?;
         checkpoint.restore(&mut learner, device)?;
     }
-    let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(open_metrics(&output_dir, start)?)];
+    let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(open_metrics(
+        &output_dir,
+        resume.as_ref().map(|saved| &saved.state),
+    )?)];
     observers.extend(options.observers);
 
     let outcome = Arc::new(Mutex::new(None));
@@ -164,6 +174,7 @@ where
         settings: Settings {
             train: config,
             plan,
+            run,
             resumed: resume,
             evaluates: valid.is_some(),
         },
@@ -184,9 +195,7 @@ where
         .with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)));
     let total = plan.total_steps;
     let training = match options.renderer {
-        RendererChoice::Tui => {
-            training.renderer(TuiMetricsRendererWrapper::new(options.interrupter, None))
-        }
+        RendererChoice::Tui => training.renderer(dashboard(options.interrupter)),
         RendererChoice::Plain => {
             training.renderer(PlainRenderer::new(std::io::stderr(), start, total))
         }

@@ -72,8 +72,9 @@ pub trait Method {
         MethodOptions::of(landing)
     }
 
-    /// `[method]` of the `run.toml` that the run writes; by default its name alone.
-    fn settings(&self) -> impl Serialize {
+    /// `[method]` of the `run.toml` that the run writes, with the values that were used on `base`; by default the
+    /// method's name alone.
+    fn settings(&self, _base: &DecoderConfig) -> impl Serialize {
         Name { name: self.name() }
     }
 }
@@ -95,6 +96,10 @@ mod tests {
 
     struct Own;
 
+    fn base() -> DecoderConfig {
+        DecoderConfig::named("qwen2.5-0.5b").unwrap()
+    }
+
     impl Method for Own {
         type Adapter<B: Backend> = NoAdapter<B>;
 
@@ -109,7 +114,9 @@ mod tests {
 
     #[test]
     fn run_toml_names_a_method_of_ones_own() {
-        let text = RunConfig::default().to_toml_of(&Own.settings()).unwrap();
+        let text = RunConfig::default()
+            .to_toml_of(&Own.settings(&base()))
+            .unwrap();
         assert!(text.contains("[method]\ntype = \"own\"\n\n"), "{text}");
         let error = RunConfig::parse(&text, "run.toml", &[]).unwrap_err();
         assert!(matches!(error, Error::UnknownMethod { .. }), "{error}");
@@ -118,14 +125,15 @@ mod tests {
     #[test]
     fn run_toml_has_every_option_of_a_method_of_burn_peft() {
         let config = RunConfig::default();
-        let text = config.to_toml_of(&config.method.settings()).unwrap();
-        assert_eq!(RunConfig::parse(&text, "run.toml", &[]).unwrap(), config);
+        let text = config.to_toml_of(&config.method.settings(&base())).unwrap();
+        let read = RunConfig::parse(&text, "run.toml", &[]).unwrap();
+        assert_eq!(read.method, config.method.filled_in(&base()));
+        assert!(text.contains("num_virtual_tokens = 20"), "{text}");
     }
 
     #[test]
     fn what_a_method_does_not_say_follows_from_where_it_lands() {
-        let base = DecoderConfig::named("qwen2.5-0.5b").unwrap();
-        let tokens = VirtualTokenOptions::prompt(3, &base);
+        let tokens = VirtualTokenOptions::prompt(3, &base());
         let found = Own.describe(Landing::Prompt(&tokens), None);
         assert_eq!(found.peft_type(), "PROMPT_TUNING");
         let found = Own.describe(Landing::Prefix(&tokens), None);

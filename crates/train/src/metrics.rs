@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use burn_train::ItemLazy;
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::exact;
 use burn_train::metric::state::{FormatOptions, NumericMetricState};
 use burn_train::metric::{
     Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes,
@@ -65,12 +68,15 @@ impl Adaptor<LmOutput> for LmOutput {
 ///
 /// The loss is the mean of the steps' losses, as transformers' `Trainer` logs it: each step counts
 /// once, however many tokens it had. So is the norm.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Window {
     steps: usize,
+    #[serde(with = "exact")]
     loss: f64,
+    #[serde(with = "exact")]
     norm: f64,
     norms: usize,
+    #[serde(with = "exact")]
     seconds: f64,
     label_tokens: usize,
     tokens: usize,

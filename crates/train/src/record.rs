@@ -8,7 +8,7 @@ use burn_peft_files::{Error as FileError, if_exists};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::Error;
+use crate::{Error, TrainerState};
 
 /// A logged step: means over the steps since the last one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -99,27 +99,30 @@ impl<W: Write + Send> Observer for JsonLines<W> {
     }
 }
 
-/// Opens `DIR/metrics.jsonl` to go on after `step`.
+/// Opens `DIR/metrics.jsonl`, anew or to go on after a checkpoint.
 ///
-/// Records beyond `step` are dropped, since the resumed run makes them again, and so is a last line
-/// that a crash cut short.
-pub(crate) fn open_metrics(dir: &Path, step: usize) -> Result<JsonLines<File>, Error> {
+/// Records that the checkpoint does not know of are dropped, since the resumed run makes them again, and so is a last
+/// line that a crash cut short.
+pub(crate) fn open_metrics(
+    dir: &Path,
+    resumed: Option<&TrainerState>,
+) -> Result<JsonLines<File>, Error> {
     let path = dir.join("metrics.jsonl");
-    let found = if_exists(fs::read_to_string(&path)).map_err(FileError::to("read", &path))?;
-    let is_new = found.is_none();
-    let found = found.unwrap_or_default();
-    let kept: String = found
-        .lines()
-        .filter(|line| {
-            serde_json::from_str::<Value>(line)
-                .ok()
-                .and_then(|record| record.get("step")?.as_u64())
-                .is_some_and(|found| found <= step as u64 && step > 0)
-        })
-        .flat_map(|line| [line, "\n"])
+    let found = match fs::symlink_metadata(&path) {
+        // A link is replaced, and what it points to left alone.
+        Ok(data) if data.is_file() => Some(burn_peft_files::read(&path)?),
+        other => if_exists(other.map(|_| Vec::new())).map_err(FileError::to("read", &path))?,
+    };
+    let lines = found
+        .as_deref()
+        .unwrap_or_default()
+        .split(|byte| *byte == b'\n');
+    let kept: Vec<u8> = lines
+        .filter(|line| resumed.is_some_and(|state| is_known(line, state)))
+        .flat_map(|line| [line, b"\n"].concat())
         .collect();
-    if kept != found || is_new {
-        burn_peft_files::write(&path, kept.as_bytes())?;
+    if found.as_ref() != Some(&kept) || !path.is_file() || path.is_symlink() {
+        burn_peft_files::write(&path, &kept)?;
     }
     let file = OpenOptions::new()
         .append(true)
@@ -128,9 +131,50 @@ pub(crate) fn open_metrics(dir: &Path, step: usize) -> Result<JsonLines<File>, E
     Ok(JsonLines::new(file, &path.display().to_string()))
 }
 
+/// Whether a line is a record of a step that is done, and not of an evaluation that was repeated after it.
+fn is_known(line: &[u8], state: &TrainerState) -> bool {
+    let Ok(record) = serde_json::from_slice::<Value>(line) else {
+        return false;
+    };
+    let Some(step) = record.get("step").and_then(Value::as_u64) else {
+        return false;
+    };
+    let done = state.step as u64;
+    let evaluated = state.eval.as_ref().map(|eval| eval.step as u64);
+    step < done || (step == done && (record.get("eval_loss").is_none() || evaluated == Some(step)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::RunIdentity;
+    use crate::metrics::Window;
+
+    fn state(step: usize, eval: Option<EvalRecord>) -> TrainerState {
+        TrainerState {
+            step,
+            total_steps: 40,
+            steps_per_epoch: 40,
+            epoch: 0.0,
+            seed: 0,
+            best_eval: None,
+            eval,
+            window: Window::default(),
+            totals: Default::default(),
+            parameters: Default::default(),
+            run: RunIdentity::default(),
+        }
+    }
+
+    fn eval(step: usize) -> EvalRecord {
+        EvalRecord {
+            step,
+            epoch: 0.5,
+            eval_loss: 2.0,
+            eval_label_tokens: 7,
+            eval_seconds: 0.25,
+        }
+    }
 
     fn record(step: usize) -> LogRecord {
         LogRecord::Train(TrainRecord {
@@ -158,15 +202,7 @@ mod tests {
     fn a_record_is_one_line_with_the_documented_keys() {
         let mut lines = JsonLines::new(Vec::new(), "memory");
         lines.record(&record(10)).unwrap();
-        lines
-            .record(&LogRecord::Eval(EvalRecord {
-                step: 10,
-                epoch: 0.5,
-                eval_loss: 2.0,
-                eval_label_tokens: 7,
-                eval_seconds: 0.25,
-            }))
-            .unwrap();
+        lines.record(&LogRecord::Eval(eval(10))).unwrap();
         let text = String::from_utf8(lines.writer).unwrap();
         let expected = "{\"step\":10,\"epoch\":0.5,\"loss\":2.25,\"learning_rate\":0.001,\"grad_norm\":0.5,\
                         \"tokens_per_second\":100.0}\n{\"step\":10,\"epoch\":0.5,\"eval_loss\":2.0,\
@@ -181,29 +217,55 @@ mod tests {
     #[test]
     fn resuming_drops_later_records_and_a_torn_line() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = open_metrics(dir.path(), 0).unwrap();
+        let mut log = open_metrics(dir.path(), None).unwrap();
         for step in [10, 20, 30] {
             log.record(&record(step)).unwrap();
         }
         drop(log);
         let path = dir.path().join("metrics.jsonl");
-        let torn = fs::read_to_string(&path).unwrap() + "{\"step\":4";
+        let mut torn = fs::read(&path).unwrap();
+        torn.extend(b"{\"step\":4\xff");
         fs::write(&path, torn).unwrap();
 
-        let mut log = open_metrics(dir.path(), 20).unwrap();
+        let mut log = open_metrics(dir.path(), Some(&state(20, None))).unwrap();
         assert_eq!(steps(dir.path()), [10, 20]);
         log.record(&record(25)).unwrap();
         assert_eq!(steps(dir.path()), [10, 20, 25]);
     }
 
     #[test]
+    fn an_evaluation_that_the_checkpoint_does_not_know_of_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = open_metrics(dir.path(), None).unwrap();
+        log.record(&record(20)).unwrap();
+        log.record(&LogRecord::Eval(eval(20))).unwrap();
+        open_metrics(dir.path(), Some(&state(20, Some(eval(20))))).unwrap();
+        assert_eq!(steps(dir.path()), [20, 20]);
+        open_metrics(dir.path(), Some(&state(20, Some(eval(10))))).unwrap();
+        assert_eq!(steps(dir.path()), [20]);
+    }
+
+    #[test]
     fn a_fresh_run_starts_an_empty_file() {
         let dir = tempfile::tempdir().unwrap();
-        open_metrics(dir.path(), 0)
-            .unwrap()
-            .record(&record(10))
-            .unwrap();
-        open_metrics(dir.path(), 0).unwrap();
+        let mut log = open_metrics(dir.path(), None).unwrap();
+        log.record(&record(10)).unwrap();
+        open_metrics(dir.path(), None).unwrap();
         assert!(steps(dir.path()).is_empty());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_in_its_place_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let outside = dir.path().join("outside");
+        fs::write(&outside, "precious").unwrap();
+        let run = dir.path().join("run");
+        fs::create_dir(&run).unwrap();
+        std::os::unix::fs::symlink(&outside, run.join("metrics.jsonl")).unwrap();
+        let mut log = open_metrics(&run, None).unwrap();
+        log.record(&record(10)).unwrap();
+        assert_eq!(fs::read_to_string(&outside).unwrap(), "precious");
+        assert_eq!(steps(&run), [10]);
     }
 }

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use burn_train::Interrupter;
 use burn_train::metric::{MetricDefinition, MetricId};
+use burn_train::renderer::tui::TuiMetricsRendererWrapper;
 use burn_train::renderer::{
     EvaluationName, EvaluationProgress, MetricState, MetricsRenderer, MetricsRendererEvaluation,
     MetricsRendererTraining, ProgressType, TrainingProgress,
@@ -29,6 +31,34 @@ impl RendererChoice {
     pub fn for_terminal(no_tui: bool, json: bool) -> Self {
         let tui = !no_tui && !json && std::io::stdout().is_terminal();
         if tui { Self::Tui } else { Self::Plain }
+    }
+}
+
+/// burn-train's dashboard, at which Ctrl-C is the signal that it is everywhere else.
+pub(crate) fn dashboard(interrupter: Interrupter) -> TuiMetricsRendererWrapper {
+    let dashboard = TuiMetricsRendererWrapper::new(interrupter, None);
+    #[cfg(unix)]
+    keep_ctrl_c();
+    dashboard
+}
+
+/// The dashboard puts the terminal into raw mode, in which Ctrl-C is a key like any other, and ignores that key. This
+/// waits until its thread has done so, and has the terminal make a signal of the key again.
+#[cfg(unix)]
+fn keep_ctrl_c() {
+    use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+
+    let terminal = std::io::stdin();
+    for _ in 0..200 {
+        let Ok(mut settings) = tcgetattr(&terminal) else {
+            return;
+        };
+        if !settings.local_flags.contains(LocalFlags::ICANON) {
+            settings.local_flags.insert(LocalFlags::ISIG);
+            tcsetattr(&terminal, SetArg::TCSANOW, &settings).ok();
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

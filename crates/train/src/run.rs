@@ -1,12 +1,10 @@
 //! A whole run: from a checkpoint and rows to an adapter folder, with scores before and after.
 
+mod folder;
 mod options;
 mod rows;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use burn::{
     module::{AutodiffModule, Module},
@@ -19,12 +17,13 @@ use burn_peft_format::{AdapterFolder, ModelCard};
 use burn_peft_ops::Ops;
 
 pub use self::options::{RunInputs, RunOptions};
-use self::rows::{describe, longest, step_loader};
+use self::rows::{describe, longest, same_tokens, step_loader};
 use crate::{
-    Checkpoint, Error, FitOptions, FitSummary, GradientCheckpointing, HeldOut, HeldOutRows, Method,
-    Plan, RunConfig, Stage, Start, StepSize, Texts, Trainee,
+    BaseDtype, Checkpoint, Error, FitOptions, FitSummary, GradientCheckpointing, HeldOut,
+    HeldOutRows, Method, Plan, RunConfig, RunIdentity, Stage, Start, StepSize, Texts, Trainee,
     evaluate::eval_loader,
     fit,
+    identity::checksum_of_rows,
     start::{check_init_from, settled},
     stop_ids,
 };
@@ -50,7 +49,7 @@ pub struct RunReport {
 /// Trains an adapter of the method that `config` names, and writes its folder.
 ///
 /// # Errors
-/// See [`Error`]. The output folder is made and written to before anything is computed.
+/// See [`Error`]. A run that is refused leaves its folder as it was.
 pub fn run<B>(
     config: &RunConfig,
     inputs: &RunInputs,
@@ -73,7 +72,7 @@ where
 /// itself is in the checkpoints: [`Checkpoint::load_adapter`].
 ///
 /// # Errors
-/// See [`Error`]. The output folder is made and written to before anything is computed.
+/// See [`Error`]. A run that is refused leaves its folder as it was.
 pub fn run_method<B, M>(
     method: &M,
     config: &RunConfig,
@@ -92,27 +91,25 @@ where
         resume,
         renderer,
         observers,
-        interrupter,
+        stop,
         mut progress,
         mut notes,
     } = options;
-    let config = &with_defaults_of(method, config);
-    let output_dir = config.output_dir();
+    let folder = folder::claim(config.output.dir.as_deref(), method.name(), resume)?;
+    stop.claimed(&folder);
+    let output_dir = folder.path().to_owned();
+    let mut damaged = |error: &Error| {
+        notes(&format!("warning: {error}; an older checkpoint is taken"));
+    };
     let resume = resume
-        .then(|| Checkpoint::latest(&output_dir))
+        .then(|| Checkpoint::latest(&output_dir, &mut damaged))
         .transpose()?;
-    if resume.is_none() {
-        Checkpoint::none_in(&output_dir)?;
-    }
     let limit = longest_row(method, config, inputs.checkpoint.config())?;
-    for warning in method.warnings(config.learning_rate()) {
+    let rate = config.train.learning_rate;
+    let rate = rate.unwrap_or_else(|| method.default_learning_rate());
+    for warning in method.warnings(rate) {
         notes(&format!("warning: {warning}"));
     }
-    burn_peft_files::write(
-        &output_dir.join(RUN_FILE),
-        config.to_toml_of(&method.settings())?.as_bytes(),
-    )?;
-
     let mut tokenise = |rows: &Rows| -> Result<Tokenized, Error> {
         let tokenize = TokenizeOptions {
             max_length: Some(config.data.max_length.min(limit)),
@@ -128,7 +125,52 @@ where
     let valid = inputs.valid.as_ref().map(&mut tokenise).transpose()?;
     let test = inputs.test.as_ref().map(&mut tokenise).transpose()?;
     let held_out_rows = inputs.test.as_ref().or(inputs.valid.as_ref());
-    let held_out = test.as_ref().or(valid.as_ref()).map(|t| t.examples.clone());
+    let held_out = test
+        .as_ref()
+        .or(valid.as_ref())
+        .map(|t| same_tokens(&t.examples));
+
+    let plan = Plan::new(&config.train, train.len());
+    let size = StepSize {
+        dtype,
+        batch: config.train.per_device_train_batch_size,
+        seq: longest(&train) + method.num_virtual_tokens(),
+    };
+    let checkpointing = config.train.gradient_checkpointing;
+    let recompute = checkpointing.decide(size, inputs.checkpoint.config(), memory);
+    let mut config = config.clone();
+    config.output.dir = Some(output_dir.clone());
+    config.model.dtype = BaseDtype::of(dtype);
+    config.train.gradient_checkpointing = GradientCheckpointing::from(recompute);
+    let rate = &mut config.train.learning_rate;
+    rate.get_or_insert_with(|| method.default_learning_rate());
+    if valid.is_some() {
+        config.train.eval_steps.get_or_insert(plan.steps_per_epoch);
+    }
+    let config = &config;
+    let run_file = config.to_toml_of(&method.settings(inputs.checkpoint.config()))?;
+    let identity = RunIdentity {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        backend: B::InnerBackend::name(device),
+        base: inputs.base_name.clone().unwrap_or_default(),
+        base_fingerprint: inputs.checkpoint.fingerprint()?.to_string(),
+        train_rows: checksum_of_rows(&train),
+        valid_rows: valid
+            .as_ref()
+            .map_or_else(String::new, |t| checksum_of_rows(&t.examples)),
+        config: run_file.clone(),
+    };
+    if let Some(saved) = &resume {
+        notes(&format!(
+            "resuming at step {} of {}",
+            saved.state.step,
+            saved.path.display()
+        ));
+        saved
+            .check_run(&identity, &plan)?
+            .iter()
+            .for_each(|note| notes(note));
+    }
 
     let base = inputs
         .checkpoint
@@ -185,17 +227,9 @@ where
         multiple_of: config.data.pad_to_multiple_of,
         ..Padding::of(&inputs.tokenizer)
     };
-    let size = StepSize {
-        dtype,
-        batch: config.train.per_device_train_batch_size,
-        seq: longest(&train) + method.num_virtual_tokens(),
-    };
-    let checkpointing = config.train.gradient_checkpointing;
-    let recompute = checkpointing.decide(size, base.config(), memory);
     if recompute && checkpointing == GradientCheckpointing::Auto {
         notes("layers are computed again in the backward pass: a step would not fit the memory");
     }
-    let plan = Plan::new(&config.train, train.len());
     let start = resume
         .as_ref()
         .map_or(0, |checkpoint| checkpoint.state.step);
@@ -209,8 +243,14 @@ where
         )?),
         None => None,
     };
+    let trainee = Trainee::new(PeftModel::new(base, adapter)).recomputing(recompute);
+    if let Some(saved) = &resume {
+        saved.check_parameters::<B, _>(&trainee)?;
+    }
+    stop.training_begins();
+    burn_peft_files::write(&output_dir.join(RUN_FILE), run_file.as_bytes())?;
     let (trained, summary) = fit(
-        Trainee::new(PeftModel::new(base, adapter)).recomputing(recompute),
+        trainee,
         Arc::new(loader),
         valid.map(|loader| Arc::new(loader) as _),
         device,
@@ -218,12 +258,14 @@ where
             resume,
             renderer,
             observers,
-            interrupter,
+            run: identity,
+            interrupter: stop.interrupter(),
             ..FitOptions::new(config, plan)
         },
     )?;
     let model = trained.into_model();
     save(method, config, inputs, model.adapter(), &summary)?;
+    stop.saved();
     let after = match &held_out {
         Some(rows) if !summary.interrupted => Some(rows.score(&model, texts, &mut progress)?),
         _ => None,
@@ -235,16 +277,6 @@ where
         output_dir,
         trainable_params,
     })
-}
-
-/// The configuration with what the method decides where it leaves that open.
-fn with_defaults_of(method: &impl Method, config: &RunConfig) -> RunConfig {
-    let mut config = config.clone();
-    let rate = &mut config.train.learning_rate;
-    rate.get_or_insert_with(|| method.default_learning_rate());
-    let dir = &mut config.output.dir;
-    dir.get_or_insert_with(|| Path::new("runs").join(method.name()));
-    config
 }
 
 /// The most tokens that a row can have: virtual tokens take positions too.

@@ -104,8 +104,8 @@ impl Method for MethodConfig {
         method_options(self, landing, base_name)
     }
 
-    fn settings(&self) -> impl Serialize {
-        self
+    fn settings(&self, base: &DecoderConfig) -> impl Serialize {
+        self.filled_in(base)
     }
 }
 

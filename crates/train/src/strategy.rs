@@ -22,6 +22,7 @@ use burn_train::{
 use self::run::Run;
 use self::tally::Tally;
 use crate::checkpoint::{Checkpoint, StepCheckpointer};
+use crate::identity::RunIdentity;
 use crate::metrics::Window;
 use crate::record::Observer;
 use crate::{Error, LmOutput, Plan, TrainConfig};
@@ -30,6 +31,7 @@ use crate::{Error, LmOutput, Plan, TrainConfig};
 pub(crate) struct Settings {
     pub(crate) train: TrainConfig,
     pub(crate) plan: Plan,
+    pub(crate) run: RunIdentity,
     /// The checkpoint that this process goes on from.
     pub(crate) resumed: Option<Checkpoint>,
     /// Whether there are validation rows.
@@ -42,6 +44,14 @@ impl Settings {
         self.resumed
             .as_ref()
             .map_or(0, |checkpoint| checkpoint.state.step)
+    }
+
+    /// The steps since the last log.
+    fn window(&self) -> Window {
+        let resumed = self.resumed.as_ref();
+        resumed.map_or_else(Window::default, |checkpoint| {
+            checkpoint.state.window.clone()
+        })
     }
 }
 
@@ -86,7 +96,7 @@ where
             processor: &mut processor,
             store: &components.event_store,
             interrupter: &components.interrupter,
-            window: Window::default(),
+            window: self.settings.window(),
             tally: Tally::new(self.settings.resumed.as_ref()),
         };
         let outcome = run.run(&train);

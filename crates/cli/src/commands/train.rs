@@ -2,18 +2,18 @@
 
 use std::{io, path::PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use burn::tensor::{DType, backend::AutodiffBackend};
 use burn_peft_data::read_rows;
 use burn_peft_ops::Ops;
 use burn_peft_train::{
-    HeldOut, Interrupter, JsonLines, Observer, Override, RUN_FILE, RendererChoice, RunConfig,
-    RunInputs, RunOptions, RunReport, run as run_training,
+    HeldOut, JsonLines, Observer, Override, RUN_FILE, RendererChoice, RunConfig, RunInputs,
+    RunOptions, RunReport, Stop, run as run_training,
 };
 use serde_json::json;
 
 use super::shared::{ComputeArgs, Recompute, display};
-use crate::{backend::Job, builtin, output, progress::stage_bars, source::ModelSource};
+use crate::{backend::Job, builtin, output, progress::stage_bars, signals, source::ModelSource};
 
 /// Arguments of `train`. All of them can be set in run.toml; the command line takes precedence.
 #[derive(Debug, clap::Args)]
@@ -68,8 +68,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<()> {
     args.compute.start_threads()?;
-    let mut config = args.load_config()?;
-    config.output.dir = Some(output_dir(&config, args.resume)?);
+    let config = args.load_config()?;
     let source = ModelSource::resolve(
         config.model.path.as_deref(),
         config.model.revision.as_deref(),
@@ -85,6 +84,27 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 impl Args {
+    /// How to go on with a run that was stopped.
+    fn resume_command(&self, report: &RunReport) -> Option<String> {
+        let summary = &report.summary;
+        let config = display(&report.output_dir.join(RUN_FILE));
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=,".contains(c);
+        let config = match config.chars().all(plain) {
+            true => config,
+            false => format!("'{}'", config.replace('\'', r"'\''")),
+        };
+        let backend = match self.compute.backend.to_string().as_str() {
+            "flex" => String::new(),
+            other => format!(" --backend {other}"),
+        };
+        summary.interrupted.then(|| {
+            format!(
+                "stopped at step {}; go on with `burn-peft train --config {config} --resume{backend}`",
+                summary.steps
+            )
+        })
+    }
+
     fn load_config(&self) -> Result<RunConfig> {
         let flags = [
             ("model", "path", &self.model, "--model"),
@@ -128,25 +148,6 @@ impl Args {
     }
 }
 
-/// Where the run goes: as asked, or the first folder of the method's name that is free. To resume
-/// without naming a folder is to resume the newest of those.
-fn output_dir(config: &RunConfig, resume: bool) -> Result<PathBuf> {
-    if let Some(dir) = &config.output.dir {
-        return Ok(dir.clone());
-    }
-    let name = config.method.name();
-    let folder = |number: usize| match number {
-        1 => PathBuf::from(format!("runs/{name}")),
-        _ => PathBuf::from(format!("runs/{name}-{number}")),
-    };
-    let taken = (1..).take_while(|number| folder(*number).exists()).count();
-    match (resume, taken) {
-        (false, _) => Ok(folder(taken + 1)),
-        (true, 0) => bail!("--resume: there is no run in {}", display(&folder(1))),
-        (true, _) => Ok(folder(taken)),
-    }
-}
-
 fn open(config: &RunConfig, source: &ModelSource) -> Result<RunInputs> {
     let built_in = config.data.train.is_none();
     let rows = |path: &Option<PathBuf>, split| match path {
@@ -185,17 +186,8 @@ impl Job for Train<'_> {
             inputs,
             dtype,
         } = self;
-        let interrupter = Interrupter::new();
-        let handle = interrupter.clone();
-        ctrlc::set_handler(move || {
-            // A second Ctrl-C does not wait for the step under way.
-            if handle.should_stop() {
-                std::process::exit(130);
-            }
-            handle.stop(Some("Ctrl-C"));
-            output::say("stopping after this step; the run can be resumed");
-        })
-        .context("Ctrl-C cannot be caught")?;
+        let stop = Stop::new();
+        signals::stop_run(stop.clone())?;
         let mut observers: Vec<Box<dyn Observer>> = Vec::new();
         if args.json {
             observers.push(Box::new(JsonLines::new(io::stdout(), "standard output")));
@@ -206,15 +198,26 @@ impl Job for Train<'_> {
             resume: args.resume,
             renderer: RendererChoice::for_terminal(args.no_tui, args.json),
             observers,
-            interrupter,
+            stop,
             progress: Box::new(stage_bars()),
             notes: Box::new(output::say),
         };
         let report = run_training::<B>(&config, &inputs, options, &device)?;
-        if args.json {
-            print_done(&report)
-        } else {
-            output::print(&to_text(&report, &inputs))
+        let again = args.resume_command(&report);
+        let printed = match args.json {
+            true => {
+                again.iter().for_each(|line| output::say(line));
+                print_done(&report)
+            }
+            false => output::print(&to_text(&report, &inputs, again)),
+        };
+        match report.summary.interrupted {
+            // What stopped it may have taken the terminal, too.
+            true => {
+                drop(printed);
+                Ok(())
+            }
+            false => printed,
         }
     }
 }
@@ -232,7 +235,7 @@ fn print_done(report: &RunReport) -> Result<()> {
     }))
 }
 
-fn to_text(report: &RunReport, inputs: &RunInputs) -> String {
+fn to_text(report: &RunReport, inputs: &RunInputs, again: Option<String>) -> String {
     let dir = display(&report.output_dir);
     let mut text = String::from("\n");
     if let Some(after) = &report.after {
@@ -247,11 +250,8 @@ fn to_text(report: &RunReport, inputs: &RunInputs) -> String {
         "trained for {} steps in {:.0} s\n",
         summary.new_steps, summary.seconds
     );
-    if summary.interrupted {
-        text += &format!(
-            "stopped at step {}; go on with `burn-peft train --config {dir}/{RUN_FILE} --resume`\n",
-            summary.steps
-        );
+    for line in again {
+        text += &format!("{line}\n");
     }
     text + &format!("adapter: {dir}\n")
 }

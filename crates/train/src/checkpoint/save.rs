@@ -86,6 +86,7 @@ impl<LC: LearningComponentsTypes> StepCheckpointer<LC> {
             unreachable!("the state is numbers and names, which JSON can hold: {error}")
         });
         staged.write(STATE, &state)?;
+        staged.write_checksums()?;
         staged.commit()?;
         self.remove_old()?;
         Ok(path)

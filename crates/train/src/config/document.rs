@@ -43,7 +43,15 @@ impl Document {
             let (DeValue::Table(keys), Some(Value::Table(table))) =
                 (value.get_ref(), values.get(name))
             else {
-                return Err(unknown_section(place, name));
+                return Err(match SECTIONS.contains(&name) {
+                    true => Error::ConfigSyntax {
+                        place,
+                        message: format!(
+                            "{name} is a section, [{name}] with keys below it, and not a value"
+                        ),
+                    },
+                    false => unknown_section(place, name),
+                });
             };
             for key in keys.keys() {
                 let place = format!("{origin}:{}: ", line(key.span().start));
@@ -141,6 +149,7 @@ fn in_words(message: &str) -> String {
         ("expected f64", "expected a number"),
         ("expected path string", "expected a path"),
         ("floating point", "number"),
+        ("unknown variant", "unknown value"),
     ];
     let message = message.trim().replace('\n', " ");
     words

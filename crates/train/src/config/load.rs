@@ -128,6 +128,15 @@ mod tests {
     }
 
     #[test]
+    fn a_section_that_is_a_value_is_refused_as_that() {
+        let found = message("method = 3");
+        assert!(
+            found.contains("[method]") && !found.contains("no section"),
+            "{found}"
+        );
+    }
+
+    #[test]
     fn an_unknown_section_is_refused_with_the_nearest_known_one() {
         let found = message("\n[trian]\nseed = 1");
         assert!(

@@ -55,6 +55,15 @@ options! {
     }
 }
 
+impl BaseDtype {
+    /// The type that is this one; `None` for types that a base is not loaded in by configuration.
+    pub(crate) fn of(dtype: DType) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|known| DType::from(*known) == dtype)
+    }
+}
+
 impl From<BaseDtype> for DType {
     fn from(dtype: BaseDtype) -> Self {
         match dtype {
@@ -210,6 +219,15 @@ enum BoolOrAuto {
 #[serde(rename_all = "lowercase")]
 enum Auto {
     Auto,
+}
+
+impl From<bool> for GradientCheckpointing {
+    fn from(always: bool) -> Self {
+        match always {
+            true => Self::Always,
+            false => Self::Never,
+        }
+    }
 }
 
 impl From<BoolOrAuto> for GradientCheckpointing {

@@ -4,7 +4,7 @@ use burn::tensor::DType;
 use burn_peft_data::{Rows, TextTokenizer};
 use burn_peft_decoder::Checkpoint;
 
-use crate::{Interrupter, Observer, RendererChoice, Stage};
+use crate::{Observer, RendererChoice, Stage, Stop};
 
 /// What a run works on.
 #[derive(Debug)]
@@ -50,8 +50,8 @@ pub struct RunOptions {
     pub renderer: RendererChoice,
     /// Told each logged record.
     pub observers: Vec<Box<dyn Observer>>,
-    /// Stops the run at the next step.
-    pub interrupter: Interrupter,
+    /// Stops the run after the step under way.
+    pub stop: Stop,
     /// Told of everything that takes a while: what, how much is done, and of how much.
     pub progress: Box<dyn FnMut(Stage, u64, u64)>,
     /// Told in plain words what the run is about to do.
@@ -67,7 +67,7 @@ impl Default for RunOptions {
             resume: false,
             renderer: RendererChoice::Plain,
             observers: Vec::new(),
-            interrupter: Interrupter::new(),
+            stop: Stop::new(),
             progress: Box::new(|_, _, _| {}),
             notes: Box::new(|_| {}),
         }

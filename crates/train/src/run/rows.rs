@@ -1,13 +1,25 @@
 //! From rows to batches.
 
 use burn::{data::dataset::InMemDataset, tensor::backend::AutodiffBackend};
-use burn_peft_data::{BatchOrder, Example, Padding, Rows, StepLoader, Tokenized};
+use burn_peft_data::{BatchOrder, Example, IGNORE_INDEX, Padding, Rows, StepLoader, Tokenized};
 
 use crate::{Error, Plan, RunConfig};
 
 /// Tokens of the longest row.
 pub(super) fn longest(examples: &[Example]) -> usize {
     examples.iter().map(Example::len).max().unwrap_or(0)
+}
+
+/// The rows without a label on their first token. Behind virtual tokens it can be predicted, by the base alone it
+/// cannot, and scores before and after training are to be of the same tokens.
+pub(super) fn same_tokens(examples: &[Example]) -> Vec<Example> {
+    let mut examples = examples.to_vec();
+    for example in &mut examples {
+        if let Some(first) = example.labels.first_mut() {
+            *first = IGNORE_INDEX;
+        }
+    }
+    examples
 }
 
 /// What became of a file's rows.

@@ -46,6 +46,12 @@ where
         let (config, plan) = (&self.settings.train, self.settings.plan);
         let eval_steps = config.eval_steps.unwrap_or(plan.steps_per_epoch);
         let started = Instant::now();
+        let done = self.settings.start();
+        if done > 0 && (done.is_multiple_of(eval_steps) || done == plan.total_steps) {
+            // The stop came before this evaluation was at its end.
+            self.evaluate()?;
+            self.save()?;
+        }
         let mut items = train.iter();
         for step in self.settings.start() + 1..=plan.total_steps {
             if self.interrupter.should_stop() {
@@ -69,12 +75,13 @@ where
             }
             self.end_epoch(step);
         }
-        if self.tally.summary.new_steps > 0 {
-            // The steps since the last log, so that no step's loss is lost.
+        if !self.tally.summary.interrupted {
+            // The steps since the last log, so that no step's loss is lost. An interrupted run has them in its
+            // checkpoint, and logs them with those that follow.
             self.log()?;
-            if !self.tally.summary.interrupted {
-                self.evaluate()?;
-            }
+            self.evaluate()?;
+        }
+        if self.tally.summary.steps > 0 {
             self.save()?;
         }
         Ok(self.tally.finish(started.elapsed().as_secs_f64()))
@@ -127,6 +134,14 @@ where
             value,
             step,
             learning_rate: self.learner.lr_current(),
+            advice: match step {
+                // Nothing was learned yet, so nothing diverged.
+                1 => {
+                    "the base, or the adapter that it starts from, gives no finite numbers in this type; \
+                     try --dtype f32, or other weights"
+                }
+                _ => "lower train.learning_rate or raise train.warmup_steps",
+            },
             checkpoint,
         }
     }
@@ -164,11 +179,14 @@ where
         for item in self.valid.iter() {
             if self.interrupter.should_stop() {
                 // Part of the rows would give another number than all of them.
+                self.tally.summary.interrupted = true;
                 return Ok(());
             }
             mean.push(&model.step(item));
         }
         self.tally.evaluated_at = Some(step);
+        // What the checkpoint of this step knows is now out of date.
+        self.tally.saved_at = None;
         let seconds = began.elapsed().as_secs_f64();
         let output = mean.output(seconds).ok_or(Error::NothingToEvaluate)?;
         if !output.loss.is_finite() {
@@ -214,9 +232,12 @@ where
             steps_per_epoch: plan.steps_per_epoch,
             epoch: plan.epochs_after(step),
             seed: self.settings.train.seed,
-            optim: self.settings.train.optim,
             best_eval: self.tally.summary.best_eval,
+            eval: self.tally.summary.eval.clone(),
+            window: self.window.clone(),
+            totals: self.tally.totals,
             parameters: parameter_shapes::<TrainingBackend<LC>, _>(&self.learner.model()),
+            run: self.settings.run.clone(),
         };
         let path = self
             .session

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::LmOutput;
-use crate::checkpoint::{BestEval, Checkpoint};
+use crate::checkpoint::{BestEval, Checkpoint, Totals};
 use crate::record::EvalRecord;
 
 /// The result of training.
@@ -14,9 +14,9 @@ pub struct FitSummary {
     pub steps: usize,
     /// Steps that this process did.
     pub new_steps: usize,
-    /// Mean loss over the steps that this process did; `None` where it did none.
+    /// Mean loss over all steps, those before a resume included; `None` where there is none.
     pub train_loss: Option<f64>,
-    /// The last evaluation of this process.
+    /// The last evaluation.
     pub eval: Option<EvalRecord>,
     /// The lowest evaluation loss of the run.
     pub best_eval: Option<BestEval>,
@@ -34,9 +34,10 @@ pub struct FitSummary {
 }
 
 /// What the loop has come to so far.
+#[derive(Default)]
 pub(super) struct Tally {
     pub(super) summary: FitSummary,
-    loss_sum: f64,
+    pub(super) totals: Totals,
     pub(super) saved_at: Option<usize>,
     pub(super) evaluated_at: Option<usize>,
 }
@@ -44,17 +45,20 @@ pub(super) struct Tally {
 impl Tally {
     /// The beginning of a run, or of what is left of it.
     pub(super) fn new(resumed: Option<&Checkpoint>) -> Self {
-        let summary = resumed.map(|checkpoint| FitSummary {
-            steps: checkpoint.state.step,
-            best_eval: checkpoint.state.best_eval,
-            checkpoint: Some(checkpoint.path.clone()),
-            ..FitSummary::default()
-        });
+        let Some(Checkpoint { path, state }) = resumed else {
+            return Self::default();
+        };
         Self {
-            summary: summary.unwrap_or_default(),
-            loss_sum: 0.0,
-            saved_at: None,
-            evaluated_at: None,
+            summary: FitSummary {
+                steps: state.step,
+                eval: state.eval.clone(),
+                best_eval: state.best_eval,
+                checkpoint: Some(path.clone()),
+                ..FitSummary::default()
+            },
+            totals: state.totals,
+            saved_at: Some(state.step),
+            evaluated_at: state.eval.as_ref().map(|eval| eval.step),
         }
     }
 
@@ -66,14 +70,15 @@ impl Tally {
         if output.label_tokens == 0 {
             self.summary.empty_steps += 1;
         } else {
-            self.loss_sum += output.loss;
+            self.totals.loss += output.loss;
+            self.totals.steps += 1;
         }
     }
 
     /// The summary, with what only the end knows.
     pub(super) fn finish(mut self, seconds: f64) -> FitSummary {
-        let steps = self.summary.new_steps - self.summary.empty_steps;
-        self.summary.train_loss = (steps > 0).then(|| self.loss_sum / steps as f64);
+        let Totals { loss, steps } = self.totals;
+        self.summary.train_loss = (steps > 0).then(|| loss / steps as f64);
         self.summary.seconds = seconds;
         self.summary
     }

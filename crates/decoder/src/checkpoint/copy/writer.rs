@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::{self, Write},
 };
 
@@ -16,7 +15,7 @@ impl WeightsFile {
     /// bytes written since the last time.
     pub(super) fn write(
         &self,
-        output: &mut File,
+        output: &mut dyn Write,
         changed: &BTreeMap<String, Stored>,
         progress: &mut dyn FnMut(u64),
     ) -> io::Result<()> {

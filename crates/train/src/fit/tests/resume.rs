@@ -18,7 +18,7 @@ fn a_resumed_run_equals_an_uninterrupted_one(settings: &str) {
         Some(dir.join("run/checkpoints/step-10"))
     );
     let mut rest = options(dir, settings);
-    rest.resume = Some(Checkpoint::latest(&rest.output_dir).unwrap());
+    rest.resume = Some(latest(&rest.output_dir).unwrap());
     assert_eq!(rest.start_step(), TOTAL / 2);
     let (resumed, summary) = run(rest).unwrap();
 
@@ -61,7 +61,7 @@ fn a_finished_run_resumes_to_itself() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, _) = run(options(dir.path(), "")).unwrap();
     let mut again = options(dir.path(), "");
-    again.resume = Some(Checkpoint::latest(&again.output_dir).unwrap());
+    again.resume = Some(latest(&again.output_dir).unwrap());
     let (resumed, summary) = run(again).unwrap();
     assert_eq!(bits(&resumed), bits(&whole));
     assert_eq!(
@@ -89,10 +89,7 @@ fn nothing_to_resume_and_a_used_folder_are_refused() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("run");
-    assert!(matches!(
-        Checkpoint::latest(&output),
-        Err(Error::NoCheckpoint { .. })
-    ));
+    assert!(matches!(latest(&output), Err(Error::NoCheckpoint { .. })));
     run(options(dir.path(), "")).unwrap();
     assert!(matches!(
         run(options(dir.path(), "")),
@@ -108,7 +105,7 @@ fn half_written_checkpoints_are_not_taken_for_whole_ones() {
     let output = dir.path().join("run");
     fs::create_dir(output.join("checkpoints/.step-30.partial")).unwrap();
     fs::create_dir(output.join("checkpoints/step-40")).unwrap();
-    assert_eq!(Checkpoint::latest(&output).unwrap().state.step, TOTAL);
+    assert_eq!(latest(&output).unwrap().state.step, TOTAL);
 }
 
 #[test]
@@ -116,7 +113,7 @@ fn a_checkpoint_of_another_run_is_refused_by_what_differs() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     run(options(dir.path(), "")).unwrap();
-    let saved = Checkpoint::latest(&dir.path().join("run")).unwrap();
+    let saved = latest(&dir.path().join("run")).unwrap();
 
     let mut other = options(dir.path(), "train.seed = 7");
     other.resume = Some(saved.clone());

@@ -184,3 +184,8 @@ impl FitOptions {
         self
     }
 }
+
+/// The newest checkpoint, with no newer one that is damaged.
+pub(super) fn latest(dir: &Path) -> Result<Checkpoint, Error> {
+    Checkpoint::latest(dir, &mut |error| panic!("{error}"))
+}

@@ -1,0 +1,250 @@
+//! A folder that one process at a time writes to.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use crate::{Error, folder::remove_leftovers, parent};
+
+/// Name of the file that is locked while a process writes to the folder, and that names the process.
+pub const LOCK_FILE: &str = "run.lock";
+
+/// A folder that this process alone writes to, as long as this value lives.
+///
+/// The lock is the system's: it ends with the process, however that ends. Dropping it removes the lock's file, and
+/// the folder where it was made for this claim and nothing was put into it.
+#[derive(Debug)]
+pub struct ClaimedFolder {
+    path: PathBuf,
+    /// Locked. `None` where the file system has no locks.
+    lock: Option<File>,
+    /// The folders that were made for it, the outermost first.
+    made: Vec<PathBuf>,
+}
+
+impl ClaimedFolder {
+    /// Claims a folder, which is made if it does not exist. What a crashed process left half-written in it is removed.
+    ///
+    /// # Errors
+    /// If another process has claimed it (the source's kind is then [`ResourceBusy`](io::ErrorKind::ResourceBusy)),
+    /// or if it cannot be made or written to.
+    pub fn claim(path: &Path) -> Result<Self, Error> {
+        let mut made = Vec::new();
+        make_folders(path, &mut made)?;
+        Self::lock(path, made)
+    }
+
+    /// Claims a folder that does not exist yet; `None` where it does.
+    ///
+    /// # Errors
+    /// As [`claim`](Self::claim).
+    pub fn claim_new(path: &Path) -> Result<Option<Self>, Error> {
+        let mut made = Vec::new();
+        make_folders(parent(path), &mut made)?;
+        match fs::create_dir(path) {
+            Ok(()) => made.push(path.to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+            Err(error) => return Err(Error::to("create", path)(error)),
+        }
+        Self::lock(path, made).map(Some)
+    }
+
+    fn lock(path: &Path, made: Vec<PathBuf>) -> Result<Self, Error> {
+        let lock = lock_file(path)?;
+        let claimed = Self {
+            path: path.to_owned(),
+            lock,
+            made,
+        };
+        remove_leftovers(path);
+        Ok(claimed)
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the folder up from another thread than the one that holds it, before the process ends: as dropping it.
+    pub fn abandon(path: &Path, made: &[PathBuf]) {
+        fs::remove_file(path.join(LOCK_FILE)).ok();
+        for folder in made.iter().rev() {
+            // Fails where something is in it, which is then to stay.
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
+    }
+
+    /// The folders that were made for this claim, the outermost first.
+    #[must_use]
+    pub fn made(&self) -> &[PathBuf] {
+        &self.made
+    }
+}
+
+impl Drop for ClaimedFolder {
+    fn drop(&mut self) {
+        // While it is still locked, so that nobody else's file is removed.
+        if self.lock.is_some() {
+            Self::abandon(&self.path, &self.made);
+        }
+    }
+}
+
+fn make_folders(path: &Path, made: &mut Vec<PathBuf>) -> Result<(), Error> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if parent(path) != path {
+        make_folders(parent(path), made)?;
+    }
+    match fs::create_dir(path) {
+        Ok(()) => made.push(path.to_owned()),
+        // By another process in the meantime.
+        Err(_) if path.is_dir() => {}
+        Err(error) => return Err(Error::to("create", path)(error)),
+    }
+    Ok(())
+}
+
+/// The locked file of a folder.
+fn lock_file(folder: &Path) -> Result<Option<File>, Error> {
+    let path = folder.join(LOCK_FILE);
+    let refused = |error| Error::to("write to", folder)(error);
+    loop {
+        if path.is_symlink() {
+            // Whatever it points to is not ours to write to.
+            fs::remove_file(&path).map_err(refused)?;
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(&path).map_err(refused)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                file.read_to_string(&mut holder).ok();
+                let holder = match holder.trim() {
+                    "" => "another process",
+                    named => named,
+                };
+                let reason = format!("{holder} is writing to it");
+                return Err(refused(io::Error::new(io::ErrorKind::ResourceBusy, reason)));
+            }
+            // Some network file systems have no locks.
+            Err(TryLockError::Error(_)) => return Ok(None),
+        }
+        // The process that had it may have removed the name between the two calls.
+        if is_at(&file, &path) {
+            let text = format!("process {}{}\n", std::process::id(), on_host());
+            file.set_len(0)
+                .and_then(|()| file.rewind())
+                .and_then(|()| file.write_all(text.as_bytes()))
+                .map_err(refused)?;
+            return Ok(Some(file));
+        }
+    }
+}
+
+/// Whether the open file still has this name.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let id = |data: fs::Metadata| (data.dev(), data.ino());
+    let found = fs::symlink_metadata(path).map(id).ok();
+    found.is_some() && file.metadata().map(id).ok() == found
+}
+
+/// Elsewhere a file cannot be removed while it is open.
+#[cfg(not(unix))]
+fn is_at(_file: &File, _path: &Path) -> bool {
+    true
+}
+
+/// Folders are shared between machines, and a number is one machine's.
+fn on_host() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => String::new(),
+        name => format!(" on {name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_claimed_once_and_the_holder_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("runs/a");
+        let claimed = ClaimedFolder::claim(&path).unwrap();
+        let error = ClaimedFolder::claim(&path).unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::ResourceBusy);
+        let holder = format!("process {}", std::process::id());
+        assert!(error.to_string().contains(&holder), "{error}");
+        drop(claimed);
+        ClaimedFolder::claim(&path).unwrap();
+    }
+
+    #[test]
+    fn an_unused_claim_leaves_nothing_and_a_used_one_leaves_the_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("runs/a");
+        drop(ClaimedFolder::claim(&path).unwrap());
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+        let claimed = ClaimedFolder::claim(&path).unwrap();
+        fs::write(path.join("mine"), "").unwrap();
+        drop(claimed);
+        let names: Vec<_> = fs::read_dir(&path).unwrap().collect();
+        assert_eq!(names.len(), 1);
+        assert_eq!(names[0].as_ref().unwrap().file_name(), "mine");
+    }
+
+    #[test]
+    fn a_folder_that_was_there_stays() {
+        let root = tempfile::tempdir().unwrap();
+        drop(ClaimedFolder::claim(root.path()).unwrap());
+        assert!(root.path().is_dir());
+        assert!(ClaimedFolder::claim_new(root.path()).unwrap().is_none());
+        let new = root.path().join("new");
+        assert!(ClaimedFolder::claim_new(&new).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_a_crash_left_is_removed_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let staged = crate::StagedFolder::new(&root.path().join("step-1")).unwrap();
+        std::mem::forget(staged);
+        let mut files = crate::StagedFiles::new(root.path()).unwrap();
+        files.add("a", b"1").unwrap();
+        std::mem::forget(files);
+        for mine in [".gitignore", "step-2"] {
+            fs::write(root.path().join(mine), "").unwrap();
+        }
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 4);
+        let claimed = ClaimedFolder::claim(root.path()).unwrap();
+        drop(claimed);
+        let mut names: Vec<_> = fs::read_dir(root.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, [".gitignore", "step-2"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_in_the_locks_place_is_not_followed() {
+        let root = tempfile::tempdir().unwrap();
+        let outside = root.path().join("outside");
+        fs::write(&outside, "precious").unwrap();
+        let folder = root.path().join("run");
+        fs::create_dir(&folder).unwrap();
+        std::os::unix::fs::symlink(&outside, folder.join(LOCK_FILE)).unwrap();
+        drop(ClaimedFolder::claim(&folder).unwrap());
+        assert_eq!(fs::read_to_string(&outside).unwrap(), "precious");
+    }
+}
