@@ -4,7 +4,7 @@
 //! so that temporary files are removed. A panic on any other thread ends the process at once: whoever waits for that
 //! thread might wait for ever. The thread that draws the dashboard is an exception: training goes on without it.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -79,7 +79,6 @@ fn leave(status: u8, fault: Option<Fault>) -> ! {
             env!("CARGO_PKG_VERSION")
         ));
     }
-    std::io::stdout().flush().ok();
     std::process::exit(status.into())
 }
 
