@@ -123,12 +123,14 @@ pub fn complete<B: Ops, A: Adapter<B>>(
     Ok(scored)
 }
 
-/// Prompts of different lengths as one batch whose rows end together.
+/// Prompts of different lengths as one batch whose rows end together. It has a cell at least, so that a row may
+/// be virtual tokens alone.
 ///
 /// # Panics
 /// Only some of the prompts say where the virtual tokens stand.
 pub fn left_padded<B: Ops>(prompts: &[Prompt], device: &B::Device) -> Inputs<B> {
-    let seq = prompts.iter().map(|p| p.input_ids.len()).max().unwrap_or(0);
+    let lengths = prompts.iter().map(|prompt| prompt.input_ids.len());
+    let seq = lengths.max().unwrap_or(0).max(1);
     let mut ids: Vec<i64> = Vec::with_capacity(prompts.len() * seq);
     let mut mask = Vec::with_capacity(prompts.len() * seq);
     let mut placement = Vec::with_capacity(prompts.len());

@@ -21,7 +21,11 @@ use self::rows::{describe, longest, same_tokens, step_loader};
 use crate::{
     BaseDtype, Checkpoint, Error, FitOptions, FitSummary, GradientCheckpointing, HeldOut,
     HeldOutRows, Method, Plan, RunConfig, RunIdentity, Stage, Start, StepSize, Texts, Trainee,
-    evaluate::eval_loader, fit, identity::checksum_of_rows, start::settled, stop_ids,
+    evaluate::eval_loader,
+    fit,
+    identity::checksum_of_rows,
+    start::{check_init_from, settled},
+    stop_ids,
 };
 
 /// Name of the resolved configuration in a run's folder.
@@ -49,13 +53,16 @@ pub struct RunReport {
 pub fn run<B>(
     config: &RunConfig,
     inputs: &RunInputs,
-    options: RunOptions,
+    mut options: RunOptions,
     device: &B::Device,
 ) -> Result<RunReport, Error>
 where
     B: AutodiffBackend<InnerBackend: Ops> + Ops,
 {
     let config = settled(config, &inputs.tokenizer)?;
+    for warning in check_init_from(&config, inputs)? {
+        (options.notes)(&format!("warning: {warning}"));
+    }
     run_method::<B, _>(&config.method, &config, inputs, options, device)
 }
 
@@ -311,6 +318,8 @@ fn save<B: Backend, M: Method>(
     let dir = config.output_dir();
     folder.check(base, &dir)?;
     folder.config.template = config.data.template.as_ref().map(Template::to_string);
+    folder.config.revision = config.model.revision.clone();
+    folder.config.base_fingerprint = Some(inputs.checkpoint.fingerprint()?);
     let mut facts = Vec::new();
     if method.name() != folder.config.method.name() {
         facts.push(("trained as".to_owned(), method.name().to_owned()));
@@ -325,5 +334,12 @@ fn save<B: Backend, M: Method>(
             format!("{:.4}", eval.eval_loss),
         ));
     }
-    Ok(folder.save(&dir, &ModelCard { title: None, facts })?)
+    Ok(folder.save(
+        &dir,
+        &ModelCard {
+            facts,
+            refused_by_peft: folder.refused_by_peft(base),
+            ..ModelCard::default()
+        },
+    )?)
 }
