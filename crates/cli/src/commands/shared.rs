@@ -123,7 +123,9 @@ impl ModelArgs {
             folder.check(checkpoint.config(), dir)?;
         }
         Ok(OpenModel {
-            tokenizer: source.tokenizer()?,
+            tokenizer: source
+                .tokenizer()?
+                .for_table(checkpoint.config().vocab_size),
             template: adapter.as_ref().map(template_of).transpose()?.flatten(),
             checkpoint,
             adapter,
