@@ -105,6 +105,8 @@ where
         .then(|| Checkpoint::latest(&output_dir, &mut damaged))
         .transpose()?;
     let limit = longest_row(method, config, inputs.checkpoint.config())?;
+    let table = inputs.checkpoint.config().vocab_size;
+    let tokenizer = &inputs.tokenizer.clone().for_table(table);
     if let Some(memory) = memory {
         // What the base leaves.
         let base = inputs.checkpoint.config();
@@ -121,15 +123,24 @@ where
             max_length: Some(config.data.max_length.min(limit)),
             template: config.data.template.as_ref(),
         };
-        let tokenized = tokenize_rows(rows, &inputs.tokenizer, tokenize, &mut |done, all| {
+        let tokenized = tokenize_rows(rows, tokenizer, tokenize, &mut |done, all| {
             progress(Stage::Tokenising, done as u64, all as u64);
         })?;
         notes(&describe(rows, &tokenized));
+        for note in &tokenized.notes {
+            notes(&format!("warning: {note}"));
+        }
         Ok(tokenized)
     };
     let train = tokenise(&inputs.train)?.examples;
     let valid = inputs.valid.as_ref().map(&mut tokenise).transpose()?;
     let test = inputs.test.as_ref().map(&mut tokenise).transpose()?;
+    let padding = Padding {
+        multiple_of: config.data.pad_to_multiple_of,
+        ..Padding::of(tokenizer)
+    };
+    let valid_rows = valid.as_ref().map_or(&[][..], |valid| &valid.examples);
+    padding.check(longest(&train).max(longest(valid_rows)), limit)?;
     let held_out_rows = inputs.test.as_ref().or(inputs.valid.as_ref());
     let held_out = test
         .as_ref()
@@ -139,7 +150,7 @@ where
     let plan = Plan::new(&config.train, train.len());
     let size = StepSize {
         dtype,
-        batch: config.train.per_device_train_batch_size,
+        batch: config.train.per_device_train_batch_size.min(train.len()),
         seq: longest(&train) + method.num_virtual_tokens(),
     };
     let checkpointing = config.train.gradient_checkpointing;
@@ -188,8 +199,8 @@ where
         rows,
         examples,
         template: config.data.template.as_ref(),
-        tokenizer: &inputs.tokenizer,
-        stop_ids: stop_ids(&inputs.checkpoint, &inputs.tokenizer),
+        tokenizer,
+        stop_ids: stop_ids(&inputs.checkpoint, tokenizer),
         batch_size: config.train.per_device_eval_batch_size,
     });
     let texts = match config.train.predict_with_generate {
@@ -208,7 +219,7 @@ where
     B::seed(device, config.train.seed);
     let adapter = method.init(Start {
         base: &base,
-        tokenizer: &inputs.tokenizer,
+        tokenizer,
         seed: config.train.seed,
     })?;
     let (said, injected) = (
@@ -229,10 +240,6 @@ where
     let all_params = inputs.checkpoint.config().num_parameters() + trainable_params;
     notes(&parameter_line(trainable_params, all_params));
 
-    let padding = Padding {
-        multiple_of: config.data.pad_to_multiple_of,
-        ..Padding::of(&inputs.tokenizer)
-    };
     if recompute && checkpointing == GradientCheckpointing::Auto {
         notes("layers are computed again in the backward pass: a step would not fit the memory");
     }
