@@ -18,8 +18,23 @@ pub(crate) fn peak_resident() -> Option<u64> {
     None
 }
 
-/// All that the process may have, in bytes: the machine's, or less where a control group limits it.
+/// All that the process may have, in bytes: the machine's, or less where a control group or `ulimit -v` limits it.
 pub(crate) fn total() -> u64 {
+    machine().min(address_space())
+}
+
+/// What the process may map, in bytes.
+fn address_space() -> u64 {
+    #[cfg(unix)]
+    {
+        use nix::sys::resource::{Resource, getrlimit};
+        getrlimit(Resource::RLIMIT_AS).map_or(u64::MAX, |(soft, _)| soft)
+    }
+    #[cfg(not(unix))]
+    u64::MAX
+}
+
+fn machine() -> u64 {
     let memory = sysinfo::MemoryRefreshKind::nothing().with_ram();
     let system =
         sysinfo::System::new_with_specifics(sysinfo::RefreshKind::nothing().with_memory(memory));

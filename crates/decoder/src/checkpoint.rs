@@ -23,7 +23,7 @@ mod tests;
 
 pub use copy::Copied;
 use file::{PIECE, WeightsFile};
-use folder::{CONFIG_FILE, INDEX_FILE, SINGLE_FILE, read_text};
+use folder::{CONFIG_FILE, GENERATION_FILE, INDEX_FILE, SINGLE_FILE, read_text};
 
 /// A checkpoint whose configuration was read and whose tensors' names and shapes were checked; the
 /// weights themselves are read by [`load`](Self::load).
@@ -47,15 +47,16 @@ impl Checkpoint {
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
         let folder = folder.as_ref();
         if let Some(checksums) = Checksums::read(folder)? {
-            checksums.verify(folder)?;
+            checksums.verify(folder).map_err(Error::changed)?;
         }
-        let config = Self::read_config(folder)?;
-        let generation_path = folder.join("generation_config.json");
-        let generation = if generation_path.exists() {
-            GenerationConfig::parse(&read_text(&generation_path)?, generation_path)?
-        } else {
-            GenerationConfig::default()
+        let path = folder.join(CONFIG_FILE);
+        let text = read_text(&path)?;
+        let generation_path = folder.join(GENERATION_FILE);
+        let generation = match generation_path.exists() {
+            true => GenerationConfig::parse(&read_text(&generation_path)?, generation_path)?,
+            false => GenerationConfig::of_model_config(&text, &path)?,
         };
+        let config = DecoderConfig::parse(&text, path)?;
         let paths = folder::weights_paths(folder)?.into_iter();
         let files = paths.map(WeightsFile::open).collect::<Result<_, _>>()?;
         Self::checked(folder.to_owned(), config, generation, files)
@@ -67,7 +68,13 @@ impl Checkpoint {
     /// A missing or unreadable `config.json`, or an unsupported architecture.
     pub fn read_config(folder: impl AsRef<Path>) -> Result<DecoderConfig, Error> {
         let path = folder.as_ref().join(CONFIG_FILE);
-        DecoderConfig::parse(&read_text(&path)?, path)
+        let text = read_text(&path)?;
+        if let Some(checksums) = Checksums::read(folder.as_ref())? {
+            let found = Checksum::of(text.as_bytes());
+            let checked = checksums.check(CONFIG_FILE, found, &path);
+            checked.map_err(Error::changed)?;
+        }
+        DecoderConfig::parse(&text, path)
     }
 
     /// Opens a checkpoint that is part of the program: the texts of `config.json` and

@@ -206,11 +206,6 @@ mod tests {
         for (key, value, named) in [
             ("model_type", json!("mistral"), "mistral"),
             (
-                "architectures",
-                json!(["Qwen2ForSequenceClassification"]),
-                "SequenceClassification",
-            ),
-            (
                 "rope_scaling",
                 json!({"type": "yarn", "factor": 4.0}),
                 "yarn",
@@ -226,7 +221,6 @@ mod tests {
                 "low_freq_factor",
             ),
             ("partial_rotary_factor", json!(0.5), "partial_rotary_factor"),
-            ("use_sliding_window", json!(true), "use_sliding_window"),
             ("layer_types", json!(["sliding_attention"]), "sliding"),
             (
                 "layer_types",
@@ -257,10 +251,122 @@ mod tests {
                 "quantization_config",
             ),
             ("num_key_value_heads", json!(5), "5 key/value heads"),
-            ("torch_dtype", json!("int8"), "int8"),
         ] {
             let error = parse(&with(v4(), key, value)).expect_err(key).to_string();
             assert!(error.contains(named), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn absurd_values_are_refused_in_plain_words() {
+        let large = [10_u64.pow(12), 1 << 62, u64::MAX];
+        for key in [
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "head_dim",
+        ] {
+            let values = large.map(|value| json!(value));
+            for value in values.into_iter().chain([json!(0), json!(-1)]) {
+                let error = parse(&with(v4(), key, value)).expect_err(key).to_string();
+                assert!(error.contains(key) || error.contains("heads"), "{error}");
+            }
+        }
+        let unexpected = json!([0.5, 1e300, "x", [], {}, true]);
+        for value in unexpected.as_array().expect("a list") {
+            for key in [
+                "hidden_size",
+                "max_position_embeddings",
+                "tie_word_embeddings",
+            ] {
+                if (key, value) == ("tie_word_embeddings", &json!(true)) {
+                    continue;
+                }
+                let error = parse(&with(v4(), key, value.clone()))
+                    .expect_err(key)
+                    .to_string();
+                let expected = ["expected a whole number", "expected true or false"];
+                assert!(expected.iter().any(|part| error.contains(part)), "{error}");
+                assert!(error.contains(&format!("`{key}` is ")), "{error}");
+            }
+        }
+    }
+
+    /// What transformers 5.23 does with each.
+    #[test]
+    fn what_transformers_takes_is_taken() {
+        let plain = parse(&v4()).expect("parses");
+        for (key, value) in [
+            ("architectures", json!(null)),
+            ("architectures", json!([])),
+            ("architectures", json!("x")),
+            ("architectures", json!(["Qwen2Model"])),
+            ("dtype", json!("torch.bfloat16")),
+            ("dtype", json!(null)),
+            ("rope_scaling", json!(null)),
+            ("rope_scaling", json!({})),
+            ("rope_scaling", json!([])),
+            (
+                "rope_scaling",
+                json!({"type": "default", "rope_type": "default"}),
+            ),
+            ("rope_scaling", json!({"mrope_section": [1, 2]})),
+            ("rope_parameters", json!({"rope_theta": 1_000_000})),
+            ("hidden_act", json!("swish")),
+            ("quantization_config", json!(null)),
+            ("partial_rotary_factor", json!(1)),
+            ("layer_types", json!(null)),
+            ("attention_bias", json!(1)),
+            ("original_max_position_embeddings", json!(64)),
+        ] {
+            let found = parse(&with(v4(), key, value)).expect(key);
+            assert_eq!(found, plain, "{key}");
+        }
+        for name in [json!("int8"), json!("fp32"), json!(1)] {
+            let found = parse(&with(v4(), "torch_dtype", name)).expect("any type");
+            assert_eq!(found.dtype, None);
+        }
+        let both = with(
+            with(v4(), "torch_dtype", json!("int8")),
+            "dtype",
+            json!("float16"),
+        );
+        assert_eq!(parse(&both).expect("parses").dtype, Some(DType::F16));
+    }
+
+    #[test]
+    fn a_window_is_refused_only_where_a_layer_slides() {
+        // 28 layers, 131,072 positions.
+        let windowed = |keys: Value| {
+            let mut config = with(v4(), "use_sliding_window", json!(true));
+            let map = config.as_object_mut().expect("an object");
+            map.remove("sliding_window");
+            map.remove("max_window_layers");
+            for (key, value) in keys.as_object().expect("an object") {
+                map.insert(key.clone(), value.clone());
+            }
+            parse(&config)
+        };
+        let all = json!(vec!["full_attention"; 28]);
+        for keys in [
+            json!({"sliding_window": null, "max_window_layers": 0}),
+            json!({"sliding_window": 4, "max_window_layers": 28}),
+            json!({"sliding_window": 4}),
+            json!({"sliding_window": 131_072, "max_window_layers": 0}),
+            json!({"sliding_window": 4, "max_window_layers": 0, "layer_types": all}),
+            json!({"sliding_window": 4, "max_window_layers": 0, "model_type": "llama"}),
+        ] {
+            let found = windowed(keys.clone());
+            assert!(found.is_ok(), "{keys}: {found:?}");
+        }
+        for keys in [
+            json!({"sliding_window": 4, "max_window_layers": 27}),
+            json!({"max_window_layers": 0}),
+        ] {
+            let error = windowed(keys).expect_err("a layer slides").to_string();
+            assert!(error.contains("use_sliding_window"), "{error}");
         }
     }
 

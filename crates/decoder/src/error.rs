@@ -1,8 +1,12 @@
 //! What can go wrong between a folder and a model.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::DType;
+use burn_peft_files::CHECKSUMS_FILE;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
@@ -25,6 +29,14 @@ pub enum Error {
         path: PathBuf,
         /// Why, in words.
         reason: String,
+    },
+    /// A file is not the one that the folder's list of checksums has.
+    #[error("{path}: {source}; if it was changed on purpose, remove {CHECKSUMS_FILE} beside it")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// The two checksums.
+        source: std::io::Error,
     },
     /// The configuration asks for something this crate does not compute.
     #[error("{path}: not supported: {what}")]
@@ -68,6 +80,14 @@ pub enum Error {
         tensor: String,
         /// The type that it was read as.
         dtype: DType,
+    },
+    /// The machine has not the memory for a tensor.
+    #[error("{path}: there is not enough memory for tensor `{tensor}`")]
+    Memory {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
     },
     /// The weights do not fit the configuration. All differences; the message has the first of them.
     #[error("{path}: the weights do not fit config.json: {}", several(differences))]
@@ -123,6 +143,19 @@ impl Error {
     }
 }
 
+impl Error {
+    /// What the check of a folder's checksums found.
+    pub(crate) fn changed(error: burn_peft_files::Error) -> Self {
+        match error.source.kind() {
+            ErrorKind::InvalidData => Self::Changed {
+                path: error.path,
+                source: error.source,
+            },
+            _ => error.into(),
+        }
+    }
+}
+
 /// For what is read while something else is written.
 impl From<Error> for std::io::Error {
     fn from(error: Error) -> Self {
@@ -133,7 +166,7 @@ impl From<Error> for std::io::Error {
 impl From<burn_peft_files::Error> for Error {
     fn from(error: burn_peft_files::Error) -> Self {
         match error.source.kind() {
-            std::io::ErrorKind::DirectoryNotEmpty => Self::NotEmpty { folder: error.path },
+            ErrorKind::DirectoryNotEmpty => Self::NotEmpty { folder: error.path },
             _ => Self::Io {
                 path: error.path,
                 source: error.source,

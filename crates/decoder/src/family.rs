@@ -29,6 +29,8 @@ struct Row {
     bias_keys: &'static [(&'static str, &'static str)],
     /// Whether each head's queries and keys are normalised before they are rotated.
     qk_norm: bool,
+    /// Whether the configuration can ask for layers that see a window only.
+    sliding_windows: bool,
 }
 
 const ATTENTION_BIAS: (&str, &str) = ("attention_bias", "self_attn");
@@ -48,6 +50,7 @@ impl Family {
                 biases: &LayerModule::QKV,
                 bias_keys: &[],
                 qk_norm: false,
+                sliding_windows: true,
             },
             Self::Llama => Row {
                 model_type: "llama",
@@ -57,6 +60,7 @@ impl Family {
                 biases: &[],
                 bias_keys: &[ATTENTION_BIAS, MLP_BIAS],
                 qk_norm: false,
+                sliding_windows: false,
             },
             Self::Qwen3 => Row {
                 model_type: "qwen3",
@@ -66,6 +70,7 @@ impl Family {
                 biases: &[],
                 bias_keys: &[ATTENTION_BIAS],
                 qk_norm: true,
+                sliding_windows: true,
             },
         }
     }
@@ -119,6 +124,16 @@ impl Family {
         let keys = self.row().bias_keys.iter();
         let mut of_part = keys.filter(|(_, its_part)| *its_part == part);
         of_part.next().map(|(key, _)| *key)
+    }
+
+    /// The keys of `config.json` that ask for biases.
+    pub(crate) fn bias_keys(self) -> impl Iterator<Item = &'static str> {
+        self.row().bias_keys.iter().map(|(key, _)| *key)
+    }
+
+    /// Whether `use_sliding_window` in a `config.json` means anything.
+    pub(crate) fn has_sliding_windows(self) -> bool {
+        self.row().sliding_windows
     }
 
     /// The modules that have a bias in a model whose `config.json` sets these keys.

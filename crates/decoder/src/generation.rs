@@ -10,9 +10,13 @@ use burn_peft_ops::Ops;
 use rand::{SeedableRng, rngs::StdRng};
 use serde::Serialize;
 
-pub use self::options::{GenerationConfig, GenerationOptions, StopIds};
+pub use self::options::{GenerationConfig, GenerationOptions};
 use self::sampling::{likeliest, sample};
 use crate::{AttentionMask, Decoder, KvCache};
+
+/// Tokens for which there is made room in the cache at once: the model's longest sequence may be more than there is
+/// memory for.
+const ROOM: usize = 4096;
 
 /// Why a row ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -57,9 +61,11 @@ pub fn generate<B: Ops>(
         .max_position_embeddings
         .saturating_sub(cache.longest_row());
     let limit = options.max_new_tokens.min(room);
-    // The last token is not run.
-    cache.reserve(limit.saturating_sub(1));
     for step in 0..limit {
+        if step % ROOM == 0 {
+            // The last token is not run.
+            cache.reserve(ROOM.min(limit - step - 1));
+        }
         let logits = model.logits(last).into_data();
         let logits: Vec<f32> = logits.iter::<f32>().collect();
         let vocab = logits.len() / batch;

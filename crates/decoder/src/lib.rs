@@ -33,6 +33,7 @@ mod decode;
 mod error;
 mod family;
 mod generation;
+mod keys;
 mod layer;
 mod layer_biases;
 mod layer_module;
@@ -50,9 +51,7 @@ pub use config::{DecoderConfig, RopeScaling};
 pub use decode::Past;
 pub use error::Error;
 pub use family::Family;
-pub use generation::{
-    FinishReason, Generated, GenerationConfig, GenerationOptions, StopIds, generate,
-};
+pub use generation::{FinishReason, Generated, GenerationConfig, GenerationOptions, generate};
 pub use layer_biases::LayerBiases;
 pub use layer_module::LayerModule;
 pub use mask::AttentionMask;

@@ -184,10 +184,41 @@ impl MethodConfig {
     /// Checks what depends on the base.
     ///
     /// # Errors
-    /// An option that does not fit it, by name.
+    /// An option that does not fit it, by name, or asks for an adapter that no machine could train.
     pub fn check_base(&self, base: &DecoderConfig) -> Result<(), Error> {
         room_for_rows(self.num_virtual_tokens(), base)?;
-        self.method().check_base(base)
+        self.method().check_base(base)?;
+        self.check_memory(base, MOST_BYTES)
+    }
+
+    /// Makes sure that the adapter can be trained in so many bytes of memory. Nothing is allocated for that.
+    ///
+    /// # Errors
+    /// The option that makes it too large, by name.
+    pub fn check_memory(&self, base: &DecoderConfig, memory: u64) -> Result<(), Error> {
+        let sizes = self.method().sizes();
+        let largest = sizes.iter().max_by_key(|(_, size)| *size);
+        let (name, size) = largest.copied().unwrap_or(("type", 0));
+        if size > MOST_UNITS {
+            return Err(Error::option(
+                name,
+                format!("{size} is more than can be trained"),
+            ));
+        }
+        let parameters = self.num_trainable(base);
+        let bytes = parameters.saturating_mul(BYTES_A_PARAMETER);
+        match bytes as u64 <= memory {
+            true => Ok(()),
+            false => Err(Error::option(
+                name,
+                format!(
+                    "with {size}, there would be {} trainable parameters, which take {} GiB of memory; there are {}",
+                    with_commas(parameters),
+                    gib(bytes as u64),
+                    gib(memory)
+                ),
+            )),
+        }
     }
 
     /// Virtual tokens of an adapter of this kind, each of which takes a position of the base's; 0 for a
@@ -281,6 +312,18 @@ impl MethodConfig {
     }
 }
 
+/// Parameter, gradient, two moments, and a copy that is on its way somewhere: five numbers of f32.
+const BYTES_A_PARAMETER: usize = 20;
+/// More than one machine has for an adapter.
+const MOST_BYTES: u64 = 1 << 40;
+/// The largest size of an option: products of three of them with sizes of a base are still numbers.
+const MOST_UNITS: usize = 1 << 31;
+
+/// Bytes in units of 2³⁰.
+fn gib(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / f64::from(1 << 30))
+}
+
 /// The most tokens that a row can have beside so many virtual ones.
 ///
 /// # Errors
@@ -325,6 +368,7 @@ fn with_commas(number: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::EncoderReparameterizationType;
 
     #[test]
     fn the_parameter_line_is_pefts() {
@@ -360,6 +404,69 @@ mod tests {
             error.to_string(),
             "method.num_virtual_tokens: it is 7, and the template places 6"
         );
+    }
+
+    #[test]
+    fn sizes_out_of_reach_are_refused_by_name_before_anything_is_made() {
+        let base = DecoderConfig::named("qwen2.5-0.5b").expect("a known name");
+        let lstm = PTuningConfig {
+            encoder_reparameterization_type: EncoderReparameterizationType::Lstm,
+            ..PTuningConfig::default()
+        };
+        for size in [1 << 28, 1_000_000_000, 1 << 62, usize::MAX] {
+            let p_tuning = |lstm: PTuningConfig| MethodConfig::PTuning(lstm);
+            let prefix = PrefixTuningConfig {
+                encoder_hidden_size: Some(size),
+                ..PrefixTuningConfig::default()
+            };
+            let prompt = PromptTuningConfig {
+                num_virtual_tokens: Some(size),
+                ..PromptTuningConfig::default()
+            };
+            for (method, name) in [
+                (
+                    p_tuning(PTuningConfig {
+                        encoder_hidden_size: Some(size),
+                        ..PTuningConfig::default()
+                    }),
+                    "encoder_hidden_size",
+                ),
+                (
+                    p_tuning(PTuningConfig {
+                        encoder_hidden_size: Some(size),
+                        ..lstm.clone()
+                    }),
+                    "encoder_hidden_size",
+                ),
+                (
+                    p_tuning(PTuningConfig {
+                        encoder_num_layers: size,
+                        ..lstm.clone()
+                    }),
+                    "encoder_num_layers",
+                ),
+                (MethodConfig::PrefixTuning(prefix), "encoder_hidden_size"),
+                (MethodConfig::PromptTuning(prompt), "num_virtual_tokens"),
+            ] {
+                let checked = method.validate().and_then(|()| method.check_base(&base));
+                let error = checked.expect_err(name).to_string();
+                assert!(error.starts_with(&format!("method.{name}: ")), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_adapter_that_fits_no_memory_is_refused_with_both_sizes() {
+        let base = DecoderConfig::named("qwen2.5-0.5b").expect("a known name");
+        let method = MethodConfig::default();
+        let needed = 20 * method.num_trainable(&base) as u64;
+        method.check_memory(&base, needed).expect("it fits exactly");
+        let error = method
+            .check_memory(&base, needed - 1)
+            .expect_err("one byte less");
+        let expected =
+            "method.num_virtual_tokens: with 20, there would be 17,920 trainable parameters";
+        assert!(error.to_string().starts_with(expected), "{error}");
     }
 
     #[test]

@@ -122,18 +122,16 @@ impl ModuleListing {
         self
     }
 
-    /// Numbers in all its parameters.
+    /// Numbers in all its parameters; sizes out of reach give the largest number.
     #[must_use]
     pub fn num_parameters(&self) -> usize {
-        let own = self
-            .parameters
-            .iter()
-            .map(|(_, shape)| shape.iter().product::<usize>());
-        let children = self
-            .children
-            .iter()
-            .map(|(_, child)| child.num_parameters());
-        own.chain(children).sum()
+        let own = self.parameters.iter().map(|(_, shape)| {
+            let sizes = shape.iter().copied();
+            sizes.fold(1, usize::saturating_mul)
+        });
+        let children = self.children.iter();
+        let children = children.map(|(_, child)| child.num_parameters());
+        own.chain(children).fold(0, usize::saturating_add)
     }
 
     fn write(&self, f: &mut fmt::Formatter<'_>, head: &str, depth: usize) -> fmt::Result {

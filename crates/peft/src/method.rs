@@ -26,6 +26,11 @@ pub(crate) trait Method {
         0
     }
 
+    /// The options on which the number of parameters depends, with their values.
+    fn sizes(&self) -> Vec<(&'static str, usize)> {
+        vec![("num_virtual_tokens", self.num_virtual_tokens())]
+    }
+
     /// The option `num_virtual_tokens`, where the method has it: to be filled in where it was left out.
     fn num_virtual_tokens_mut(&mut self) -> Option<&mut Option<usize>> {
         None

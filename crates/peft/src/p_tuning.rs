@@ -52,6 +52,9 @@ crate::options! {
 /// PEFT's `encoder_num_layers`.
 const DEFAULT_LAYERS: usize = 2;
 
+/// More layers than any encoder has.
+const MOST_LAYERS: usize = 1024;
+
 impl Method for PTuningConfig {
     fn default_learning_rate(&self) -> f64 {
         // Ten times Liu et al. 2021's 1e-4, which is for many thousands of steps; the built-in task
@@ -64,6 +67,10 @@ impl Method for PTuningConfig {
         check_dropout("encoder_dropout", self.encoder_dropout)?;
         check_at_least_1("encoder_hidden_size", self.encoder_hidden_size)?;
         check_at_least_1("encoder_num_layers", Some(self.encoder_num_layers))?;
+        if self.encoder_num_layers > MOST_LAYERS {
+            let reason = format!("it is {}; at most {MOST_LAYERS}", self.encoder_num_layers);
+            return Err(Error::option("encoder_num_layers", reason));
+        }
         if self.lstm_half_width && self.encoder_hidden_size.is_some_and(|h| h % 2 == 1) {
             let reason = "`lstm_half_width` needs an even number";
             return Err(Error::option("encoder_hidden_size", reason));
@@ -77,6 +84,14 @@ impl Method for PTuningConfig {
 
     fn num_virtual_tokens(&self) -> usize {
         self.num_virtual_tokens.unwrap_or(DEFAULT_TOKENS)
+    }
+
+    fn sizes(&self) -> Vec<(&'static str, usize)> {
+        vec![
+            ("num_virtual_tokens", self.num_virtual_tokens()),
+            ("encoder_hidden_size", self.encoder_hidden_size.unwrap_or(0)),
+            ("encoder_num_layers", self.encoder_num_layers),
+        ]
     }
 
     fn num_virtual_tokens_mut(&mut self) -> Option<&mut Option<usize>> {

@@ -63,6 +63,13 @@ impl Method for PrefixTuningConfig {
         self.without_projection().num_virtual_tokens()
     }
 
+    fn sizes(&self) -> Vec<(&'static str, usize)> {
+        vec![
+            ("num_virtual_tokens", self.num_virtual_tokens()),
+            ("encoder_hidden_size", self.encoder_hidden_size.unwrap_or(0)),
+        ]
+    }
+
     fn num_virtual_tokens_mut(&mut self) -> Option<&mut Option<usize>> {
         Some(&mut self.num_virtual_tokens)
     }

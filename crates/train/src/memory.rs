@@ -36,7 +36,9 @@ impl StepSize {
             // Beside the inputs, one layer with its gradients.
             true => layers * input + 3 * layer,
         };
-        weights + self.batch * self.seq * kept * width + FIXED
+        let states = [self.batch, self.seq, kept, width];
+        let states = states.into_iter().fold(1, usize::saturating_mul);
+        states.saturating_add(weights + FIXED)
     }
 }
 

@@ -61,6 +61,14 @@ pub trait Method {
         Ok(())
     }
 
+    /// Checks that the adapter can be trained in so many bytes of memory, before anything is made.
+    ///
+    /// # Errors
+    /// What makes it too large.
+    fn check_memory(&self, _base: &DecoderConfig, _memory: u64) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// What is known to train badly at this learning rate, a line each.
     fn warnings(&self, _learning_rate: f64) -> Vec<String> {
         Vec::new()

@@ -83,6 +83,10 @@ impl Method for MethodConfig {
         Ok(self.check_base(base)?)
     }
 
+    fn check_memory(&self, base: &DecoderConfig, memory: u64) -> Result<(), Error> {
+        Ok(self.check_memory(base, memory)?)
+    }
+
     fn warnings(&self, learning_rate: f64) -> Vec<String> {
         self.warnings(learning_rate)
     }

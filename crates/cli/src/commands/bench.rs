@@ -163,6 +163,26 @@ impl Args {
                 self.shape
             );
         }
+        let Some(memory) = self.compute.backend.memory() else {
+            return Ok(());
+        };
+        let size = StepSize {
+            dtype: self.compute.dtype(None).into(),
+            batch: self.batch,
+            seq: self.seq,
+        };
+        // The least that either kind of run takes.
+        let needed = size.bytes(config, true) as u64;
+        if needed > memory {
+            let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+            bail!(
+                "--shape {}: it takes {:.1} GiB of memory, and there are {:.1}",
+                self.shape,
+                gib(needed),
+                gib(memory)
+            );
+        }
+        method.check_memory(config, memory - needed)?;
         Ok(())
     }
 }

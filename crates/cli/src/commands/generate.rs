@@ -127,9 +127,9 @@ impl Args {
         })
     }
 
-    fn options(&self, open: &OpenModel) -> GenerationOptions {
+    fn options(&self, open: &OpenModel) -> Result<GenerationOptions> {
         let config = open.checkpoint.generation_config();
-        let mut options = GenerationOptions::from_config(config, self.max_new_tokens);
+        let mut options = GenerationOptions::from_config(config, self.max_new_tokens)?;
         options.stop_ids = open.stop_ids();
         options.seed = self.seed;
         let given = self.top_p.is_some() || self.top_k.is_some();
@@ -143,7 +143,7 @@ impl Args {
         options.top_k = self.top_k.unwrap_or(options.top_k);
         let penalty = self.repetition_penalty;
         options.repetition_penalty = penalty.unwrap_or(options.repetition_penalty);
-        options
+        Ok(options)
     }
 }
 
@@ -159,9 +159,9 @@ impl Job for Generate<'_> {
         B: AutodiffBackend<InnerBackend: Ops> + Ops,
     {
         let Self { args, open, prompt } = self;
+        let options = args.options(&open)?;
         let model = open.load::<B::InnerBackend>(args.compute.dtype(None).into(), &device)?;
         let inputs = left_padded(std::slice::from_ref(&prompt), &device);
-        let options = args.options(&open);
         let mut stream = StreamDecoder::new(&open.tokenizer);
         let mut text = String::new();
         let mut shown = Ok(());

@@ -126,7 +126,9 @@ impl ModelArgs {
             adapter::check_base(folder, dir, &source, revision, &checkpoint)?;
         }
         Ok(OpenModel {
-            tokenizer: source.tokenizer()?,
+            tokenizer: source
+                .tokenizer()?
+                .for_table(checkpoint.config().vocab_size),
             template: adapter.as_ref().map(template_of).transpose()?.flatten(),
             checkpoint,
             adapter,

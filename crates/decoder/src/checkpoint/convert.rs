@@ -12,6 +12,8 @@ enum Failed {
     Reading(Error),
     /// NaN, or an infinity.
     NotFinite,
+    /// There is no memory for it.
+    TooLarge,
 }
 
 impl From<Error> for Failed {
@@ -62,6 +64,7 @@ impl WeightsFile {
         data.map_err(|failed| match failed {
             Failed::Reading(error) => error,
             Failed::NotFinite => self.not_finite(name, to),
+            Failed::TooLarge => self.too_large(name),
         })
     }
 
@@ -84,7 +87,9 @@ impl WeightsFile {
         value: impl Fn([u8; N]) -> T,
     ) -> Result<Vec<T>, Failed> {
         let range = self.range(info);
-        let mut values = Vec::with_capacity(range.len() / N);
+        let mut values = Vec::new();
+        let reserved = values.try_reserve_exact(range.len() / N);
+        reserved.map_err(|_| Failed::TooLarge)?;
         self.pieces(range, |piece| {
             let done = values.len();
             decode(piece, &value, &mut values);

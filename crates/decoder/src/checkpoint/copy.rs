@@ -49,7 +49,8 @@ impl Checkpoint {
     /// the sums that f32 arithmetic gives. Loaded in a narrower type, they are rounded to it.
     ///
     /// All other tensors keep their bytes, and shards stay the files they are. The other files of the folder are
-    /// copied, except for weights in other formats, hidden files and subfolders. `output` is written whole or not
+    /// copied, except for weights in other formats, hidden files and subfolders. The copy has a list of checksums of
+    /// all files that results depend on, which [`open`](Self::open) checks. `output` is written whole or not
     /// at all ([`StagedFolder`]). `progress` is called with the bytes of weights written and all.
     ///
     /// # Errors
@@ -93,6 +94,8 @@ impl Checkpoint {
             })?;
         }
         self.copy_side_files(&staged, growth, &added, &copied.config_keys)?;
+        staged.write_checksums()?;
+        self.copy_descriptions(&staged)?;
         staged.commit()?;
         copied.added = added.into_keys().collect();
         Ok(copied)

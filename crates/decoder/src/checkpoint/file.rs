@@ -106,6 +106,14 @@ impl WeightsFile {
         }
     }
 
+    /// A tensor of the file that there is no memory for.
+    pub(super) fn too_large(&self, tensor: &str) -> Error {
+        Error::Memory {
+            path: self.path.clone(),
+            tensor: tensor.to_owned(),
+        }
+    }
+
     /// Where a tensor's bytes are in the file.
     pub(super) fn range(&self, info: &TensorInfo) -> Range<usize> {
         let (start, end) = info.data_offsets;

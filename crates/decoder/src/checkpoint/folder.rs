@@ -11,6 +11,8 @@ use crate::Error;
 
 /// The configuration.
 pub(super) const CONFIG_FILE: &str = "config.json";
+/// How it wants to be sampled.
+pub(super) const GENERATION_FILE: &str = "generation_config.json";
 /// The weights of a checkpoint that is not sharded.
 pub(super) const SINGLE_FILE: &str = "model.safetensors";
 /// Which shard each tensor is in.

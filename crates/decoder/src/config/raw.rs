@@ -1,73 +1,109 @@
 //! The file as it stands, before anything in it is believed.
+//!
+//! transformers 5 is followed in what it takes; what it refuses may be taken all the same.
 
 use std::path::PathBuf;
 
 use burn::tensor::DType;
-use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::{DecoderConfig, RopeScaling};
-use crate::{Error, Family};
-
-#[derive(Deserialize)]
-struct RawConfig {
-    model_type: Option<String>,
-    #[serde(default)]
-    architectures: Option<Vec<String>>,
-    vocab_size: usize,
-    hidden_size: usize,
-    intermediate_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    num_key_value_heads: Option<usize>,
-    head_dim: Option<usize>,
-    rms_norm_eps: Option<f64>,
-    max_position_embeddings: Option<usize>,
-    #[serde(default)]
-    tie_word_embeddings: bool,
-    hidden_act: Option<String>,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    rope_theta: Option<f64>,
-    rope_scaling: Option<RopeParameters>,
-    rope_parameters: Option<RopeParameters>,
-    partial_rotary_factor: Option<f64>,
-    original_max_position_embeddings: Option<usize>,
-    #[serde(default)]
-    use_sliding_window: bool,
-    #[serde(default)]
-    layer_types: Option<Vec<String>>,
-    torch_dtype: Option<String>,
-    dtype: Option<String>,
-    #[serde(default)]
-    quantization_config: Option<serde_json::Value>,
-}
-
-/// transformers 5's `rope_parameters`, and transformers 4's `rope_scaling`. Files may have both `type` and
-/// `rope_type`: transformers reads the latter.
-#[derive(Deserialize)]
-struct RopeParameters {
-    rope_theta: Option<f64>,
-    rope_type: Option<String>,
-    #[serde(rename = "type")]
-    older_type: Option<String>,
-    factor: Option<f64>,
-    low_freq_factor: Option<f64>,
-    high_freq_factor: Option<f64>,
-    original_max_position_embeddings: Option<usize>,
-    partial_rotary_factor: Option<f64>,
-    /// transformers 5 nests the parameters for models whose layers differ.
-    full_attention: Option<serde_json::Value>,
-    sliding_attention: Option<serde_json::Value>,
-}
+use crate::{Error, Family, keys::Keys};
 
 /// transformers' default `rope_theta`.
 const DEFAULT_ROPE_THETA: f64 = 10_000.0;
-/// More than any model has. Beyond it a number is a mistake, and would only fill the memory.
-const MOST_LAYERS: usize = 4096;
 /// transformers' default `rms_norm_eps`.
 const DEFAULT_RMS_NORM_EPS: f64 = 1e-6;
+/// transformers' default `sliding_window`.
+const DEFAULT_SLIDING_WINDOW: usize = 4096;
+/// transformers' default `max_window_layers`.
+const DEFAULT_MAX_WINDOW_LAYERS: usize = 28;
+/// More layers than any model has. Beyond it a number is a mistake, and would only fill the memory.
+const MOST_LAYERS: usize = 4096;
+/// A larger size than any model has.
+const MOST_UNITS: usize = 1 << 31;
+/// More parameters than any model has.
+const MOST_PARAMETERS: f64 = (1_u64 << 44) as f64;
+
+pub(super) fn parse(text: &str, path: PathBuf) -> Result<DecoderConfig, Error> {
+    let map: Map<String, Value> = Error::json(&path, text, "a model's configuration")?;
+    check(Keys(&map)).map_err(|what| Error::Unsupported { path, what })
+}
+
+/// The configuration, or what in it is not supported.
+fn check(keys: Keys<'_>) -> Result<DecoderConfig, String> {
+    let family = family(keys)?;
+    refuse_what_is_not_computed(keys)?;
+    let hidden_size = size(keys, "hidden_size")?;
+    let layers = keys.size("num_hidden_layers")?;
+    if layers > MOST_LAYERS {
+        return Err(format!(
+            "num_hidden_layers {layers}; at most {MOST_LAYERS} are"
+        ));
+    }
+    let positions = match keys.get("max_position_embeddings") {
+        Some(_) => keys.size("max_position_embeddings")?,
+        None => family.default_positions(),
+    };
+    check_windows(keys, family, layers, positions)?;
+    let n_heads = size(keys, "num_attention_heads")?;
+    // Older files leave the key/value heads out: every query head has its own.
+    let n_kv_heads = keys.whole("num_key_value_heads")?.unwrap_or(n_heads);
+    if n_kv_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) {
+        return Err(format!(
+            "{n_heads} attention heads cannot share {n_kv_heads} key/value heads"
+        ));
+    }
+    let head_dim = keys.whole("head_dim")?.or(family.default_head_dim());
+    if head_dim.is_none() && n_heads > hidden_size {
+        return Err(format!(
+            "num_attention_heads {n_heads} for hidden_size {hidden_size}"
+        ));
+    }
+    let head_dim = head_dim.unwrap_or(hidden_size / n_heads);
+    if head_dim == 0 || !head_dim.is_multiple_of(2) {
+        return Err(format!(
+            "head_dim {head_dim}: rotary embedding needs an even one"
+        ));
+    }
+    let rms_norm_eps = keys.number("rms_norm_eps")?;
+    let rms_norm_eps = rms_norm_eps.unwrap_or(DEFAULT_RMS_NORM_EPS);
+    positive("rms_norm_eps", rms_norm_eps)?;
+    let (rope_theta, rope_scaling) = rope(keys, positions)?;
+    let mut asked = Vec::new();
+    for key in family.bias_keys() {
+        if keys.flag(key)? {
+            asked.push(key);
+        }
+    }
+    let config = DecoderConfig {
+        family,
+        vocab_size: size(keys, "vocab_size")?,
+        hidden_size,
+        intermediate_size: size(keys, "intermediate_size")?,
+        num_hidden_layers: layers,
+        num_attention_heads: n_heads,
+        num_key_value_heads: n_kv_heads,
+        head_dim,
+        rms_norm_eps,
+        rope_theta,
+        rope_scaling,
+        max_position_embeddings: positions,
+        tie_word_embeddings: keys.flag("tie_word_embeddings")?,
+        biases: family.biases(&asked),
+        dtype: stored_dtype(keys),
+    };
+    check_sizes(&config)?;
+    Ok(config)
+}
+
+/// A size that some model may have.
+fn size(keys: Keys<'_>, key: &str) -> Result<usize, String> {
+    match keys.size(key)? {
+        size if size > MOST_UNITS => Err(format!("{key} {size}; at most {MOST_UNITS} is")),
+        size => Ok(size),
+    }
+}
 
 fn positive(key: &str, value: f64) -> Result<(), String> {
     match value.is_finite() && value > 0.0 {
@@ -76,177 +112,162 @@ fn positive(key: &str, value: f64) -> Result<(), String> {
     }
 }
 
-pub(super) fn parse(text: &str, path: PathBuf) -> Result<DecoderConfig, Error> {
-    let raw: RawConfig = Error::json(&path, text, "a model's configuration")?;
-    raw.check()
-        .map_err(|what| Error::Unsupported { path, what })
+/// Sizes that no model has would overflow the sizes of tensors.
+fn check_sizes(config: &DecoderConfig) -> Result<(), String> {
+    // In floating point nothing overflows.
+    let sizes = [
+        ("vocab_size", config.vocab_size),
+        ("hidden_size", config.hidden_size),
+        ("intermediate_size", config.intermediate_size),
+        ("num_attention_heads", config.num_attention_heads),
+        ("head_dim", config.head_dim),
+    ];
+    let [vocab, hidden, inner, heads, head_dim] = sizes.map(|(_, size)| size as f64);
+    let kv_heads = config.num_key_value_heads as f64;
+    let attention = 2.0 * (heads + kv_heads) * head_dim;
+    let layer = hidden * (attention + 3.0 * inner + 4.0);
+    let parameters = 2.0 * vocab * hidden + config.num_hidden_layers as f64 * layer;
+    if parameters <= MOST_PARAMETERS {
+        return Ok(());
+    }
+    let largest = sizes.iter().max_by_key(|(_, size)| *size);
+    let (key, size) = largest.expect("there are sizes");
+    Err(format!(
+        "{key} {size}: the model would have {parameters:.0e} parameters"
+    ))
 }
 
-impl RawConfig {
-    /// The configuration, or what in it is not supported.
-    fn check(self) -> Result<DecoderConfig, String> {
-        let family = self.family()?;
-        self.refuse_what_is_not_computed()?;
-        // As in transformers: the older key, where it is set, goes before the newer one.
-        let rope = self.rope_scaling.as_ref().or(self.rope_parameters.as_ref());
-        let partial = rope.and_then(|rope| rope.partial_rotary_factor);
-        if let Some(factor) = partial.or(self.partial_rotary_factor).filter(|f| *f != 1.0) {
-            return Err(format!("partial_rotary_factor {factor}; supported: 1"));
-        }
-        let rope_theta = rope
-            .and_then(|rope| rope.rope_theta)
-            .or(self.rope_theta)
-            .unwrap_or(DEFAULT_ROPE_THETA);
-        positive("rope_theta", rope_theta)?;
-        let rms_norm_eps = self.rms_norm_eps.unwrap_or(DEFAULT_RMS_NORM_EPS);
-        positive("rms_norm_eps", rms_norm_eps)?;
-        let positions = self
-            .max_position_embeddings
-            .unwrap_or(family.default_positions());
-        let n_heads = self.num_attention_heads;
-        // Older files leave the key/value heads out: every query head has its own.
-        let n_kv_heads = self.num_key_value_heads.unwrap_or(n_heads);
-        if n_heads == 0 || n_kv_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) {
-            return Err(format!(
-                "{n_heads} attention heads cannot share {n_kv_heads} key/value heads"
-            ));
-        }
-        let head_dim = self.head_dim.or(family.default_head_dim());
-        let head_dim = head_dim.unwrap_or(self.hidden_size / n_heads);
-        if head_dim == 0 || !head_dim.is_multiple_of(2) {
-            return Err(format!(
-                "head_dim {head_dim}: rotary embedding needs an even one"
-            ));
-        }
-        Ok(DecoderConfig {
-            family,
-            vocab_size: self.vocab_size,
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: n_heads,
-            num_key_value_heads: n_kv_heads,
-            head_dim,
-            rms_norm_eps,
-            rope_theta,
-            rope_scaling: match rope {
-                Some(rope) => rope.scaling(self.original_max_position_embeddings, positions)?,
-                None => None,
-            },
-            max_position_embeddings: positions,
-            tie_word_embeddings: self.tie_word_embeddings,
-            biases: family.biases(&self.bias_keys()),
-            dtype: self.stored_dtype()?,
-        })
+fn refuse_what_is_not_computed(keys: Keys<'_>) -> Result<(), String> {
+    let hidden_act = keys.text("hidden_act")?.unwrap_or("silu");
+    // Two names of one function.
+    if !["silu", "swish"].contains(&hidden_act) {
+        return Err(format!("hidden_act `{hidden_act}`; supported: `silu`"));
     }
-
-    fn refuse_what_is_not_computed(&self) -> Result<(), String> {
-        let hidden_act = self.hidden_act.as_deref().unwrap_or("silu");
-        // Two names of one function.
-        if !["silu", "swish"].contains(&hidden_act) {
-            return Err(format!("hidden_act `{hidden_act}`; supported: `silu`"));
-        }
-        let layers = self.num_hidden_layers;
-        if !(1..=MOST_LAYERS).contains(&layers) {
-            return Err(format!("num_hidden_layers {layers}"));
-        }
-        if self.use_sliding_window {
-            return Err("sliding-window attention (`use_sliding_window: true`)".into());
-        }
-        if let Some(kinds) = &self.layer_types {
-            if let Some(kind) = kinds.iter().find(|kind| *kind != "full_attention") {
-                return Err(format!("layers of type `{kind}` (`layer_types`)"));
-            }
-            if kinds.len() != layers {
-                return Err(format!("{} layer_types for {layers} layers", kinds.len()));
-            }
-        }
-        match self.quantization_config {
-            Some(_) => Err("quantised weights (`quantization_config`)".into()),
-            None => Ok(()),
-        }
-    }
-
-    fn family(&self) -> Result<Family, String> {
-        let supported = Family::ALL.map(|family| format!("`{}`", family.model_type()));
-        let supported = supported.join(", ");
-        let Some(model_type) = self.model_type.as_deref() else {
-            return Err(format!("it has no `model_type`; supported: {supported}"));
-        };
-        let Some(family) = Family::of_model_type(model_type) else {
-            return Err(format!("model type `{model_type}`; supported: {supported}"));
-        };
-        let architecture = family.architecture();
-        let mut named = self.architectures.iter().flatten();
-        match named.find(|name| **name != architecture) {
-            Some(other) => Err(format!(
-                "architecture `{other}`; supported: `{architecture}`"
-            )),
-            None => Ok(family),
-        }
-    }
-
-    /// The keys that ask for biases.
-    fn bias_keys(&self) -> Vec<&'static str> {
-        let keys = [
-            ("attention_bias", self.attention_bias),
-            ("mlp_bias", self.mlp_bias),
-        ];
-        let set = keys.into_iter().filter(|(_, set)| *set);
-        set.map(|(key, _)| key).collect()
-    }
-
-    fn stored_dtype(&self) -> Result<Option<DType>, String> {
-        let name = self.dtype.as_ref().or(self.torch_dtype.as_ref());
-        Ok(match name.map(String::as_str) {
-            None | Some("auto") => None,
-            Some("float32") => Some(DType::F32),
-            Some("bfloat16") => Some(DType::BF16),
-            Some("float16") => Some(DType::F16),
-            Some(other) => return Err(format!("weights of type `{other}`")),
-        })
+    match keys.get("quantization_config") {
+        Some(_) => Err("quantised weights (`quantization_config`)".into()),
+        None => Ok(()),
     }
 }
 
-impl RopeParameters {
-    /// The scaling; `original` is the context's length from outside this object, and `positions` the model's, which
-    /// stands in where nothing else does.
-    fn scaling(
-        &self,
-        original: Option<usize>,
-        positions: usize,
-    ) -> Result<Option<RopeScaling>, String> {
-        if self.full_attention.is_some() || self.sliding_attention.is_some() {
-            return Err("rope parameters of each type of layer".into());
+/// Refuses layers that see a part of the row only.
+fn check_windows(
+    keys: Keys<'_>,
+    family: Family,
+    layers: usize,
+    positions: usize,
+) -> Result<(), String> {
+    if let Some(kinds) = keys.get("layer_types") {
+        let kinds = kinds.as_array().ok_or("`layer_types` that is no list")?;
+        if let Some(kind) = kinds.iter().find(|kind| *kind != "full_attention") {
+            return Err(format!("layers of type {kind} (`layer_types`)"));
         }
-        match self.rope_type.as_ref().or(self.older_type.as_ref()) {
-            None => Ok(None),
-            Some(kind) if kind == "default" => Ok(None),
-            Some(kind) if kind == "llama3" => self.llama3(original, positions).map(Some),
-            Some(kind) => Err(format!(
+        return match kinds.len() == layers {
+            true => Ok(()),
+            false => Err(format!("{} layer_types for {layers} layers", kinds.len())),
+        };
+    }
+    if !family.has_sliding_windows() || !keys.flag("use_sliding_window")? {
+        return Ok(());
+    }
+    let window = match keys.0.contains_key("sliding_window") {
+        true => keys.whole("sliding_window")?,
+        false => Some(DEFAULT_SLIDING_WINDOW),
+    };
+    let first = keys.whole("max_window_layers")?;
+    let first = first.unwrap_or(DEFAULT_MAX_WINDOW_LAYERS);
+    // A window as long as the longest row hides nothing.
+    match window.is_some_and(|window| window < positions) && first < layers {
+        true => Err("sliding-window attention (`use_sliding_window: true`)".into()),
+        false => Ok(()),
+    }
+}
+
+/// The family that `model_type` names. `architectures` is not looked at, as in transformers: what kind of model it
+/// is, the names of the weights say.
+fn family(keys: Keys<'_>) -> Result<Family, String> {
+    let supported = Family::ALL.map(|family| format!("`{}`", family.model_type()));
+    let supported = supported.join(", ");
+    let Some(model_type) = keys.text("model_type")? else {
+        return Err(format!("it has no `model_type`; supported: {supported}"));
+    };
+    Family::of_model_type(model_type)
+        .ok_or_else(|| format!("model type `{model_type}`; supported: {supported}"))
+}
+
+/// The type that the file says; other programs' names of types say nothing, for each tensor has its own.
+fn stored_dtype(keys: Keys<'_>) -> Option<DType> {
+    let name = keys.get("dtype").or(keys.get("torch_dtype"))?.as_str()?;
+    match name.trim_start_matches("torch.") {
+        "float32" => Some(DType::F32),
+        "bfloat16" => Some(DType::BF16),
+        "float16" => Some(DType::F16),
+        _ => None,
+    }
+}
+
+/// `rope_theta`, and the scaling. transformers 5 has both in `rope_parameters`, transformers 4 beside and in
+/// `rope_scaling`, which goes before the newer key where it is set.
+fn rope(keys: Keys<'_>, positions: usize) -> Result<(f64, Option<RopeScaling>), String> {
+    let parameters = match keys.object("rope_scaling")? {
+        None => keys.object("rope_parameters")?,
+        older => older,
+    };
+    let of = |key| match parameters.map_or(Ok(None), |rope| rope.number(key))? {
+        None => keys.number(key),
+        found => Ok(found),
+    };
+    if let Some(factor) = of("partial_rotary_factor")?.filter(|factor| *factor != 1.0) {
+        return Err(format!("partial_rotary_factor {factor}; supported: 1"));
+    }
+    let theta = of("rope_theta")?.unwrap_or(DEFAULT_ROPE_THETA);
+    positive("rope_theta", theta)?;
+    let Some(parameters) = parameters else {
+        return Ok((theta, None));
+    };
+    // transformers 5 nests the parameters for models whose layers differ.
+    let nested = ["full_attention", "sliding_attention"];
+    if nested.iter().any(|kind| parameters.get(kind).is_some()) {
+        return Err("rope parameters of each type of layer".into());
+    }
+    // Files may have both: transformers reads `rope_type`.
+    let kind = match parameters.text("rope_type")? {
+        None => parameters.text("type")?,
+        newer => newer,
+    };
+    let scaling = match kind {
+        None | Some("default") => None,
+        Some("llama3") => Some(llama3(parameters, keys, positions)?),
+        Some(kind) => {
+            return Err(format!(
                 "rope scaling of kind `{kind}`; supported: `default`, `llama3`"
-            )),
+            ));
         }
-    }
+    };
+    Ok((theta, scaling))
+}
 
-    fn llama3(&self, original: Option<usize>, positions: usize) -> Result<RopeScaling, String> {
-        let given = |key, value: Option<f64>| {
-            let value =
-                value.ok_or_else(|| format!("rope scaling of kind `llama3` without `{key}`"))?;
-            positive(key, value)?;
-            Ok::<_, String>(value)
-        };
-        let scaling = RopeScaling {
-            factor: given("factor", self.factor)?,
-            low_freq_factor: given("low_freq_factor", self.low_freq_factor)?,
-            high_freq_factor: given("high_freq_factor", self.high_freq_factor)?,
-            original_max_position_embeddings: original
-                .or(self.original_max_position_embeddings)
-                .unwrap_or(positions),
-        };
-        match scaling.high_freq_factor > scaling.low_freq_factor {
-            true => Ok(scaling),
-            false => Err("a high_freq_factor that is not above low_freq_factor".into()),
-        }
+/// The scaling of Llama 3. The context's length may stand outside, and where it stands nowhere it is the model's.
+fn llama3(parameters: Keys<'_>, keys: Keys<'_>, positions: usize) -> Result<RopeScaling, String> {
+    let given = |key| {
+        let value = parameters.number(key)?;
+        let value =
+            value.ok_or_else(|| format!("rope scaling of kind `llama3` without `{key}`"))?;
+        positive(key, value)?;
+        Ok::<_, String>(value)
+    };
+    let key = "original_max_position_embeddings";
+    let original = match keys.whole(key)? {
+        None => parameters.whole(key)?,
+        outside => outside,
+    };
+    let scaling = RopeScaling {
+        factor: given("factor")?,
+        low_freq_factor: given("low_freq_factor")?,
+        high_freq_factor: given("high_freq_factor")?,
+        original_max_position_embeddings: original.unwrap_or(positions),
+    };
+    match scaling.high_freq_factor > scaling.low_freq_factor {
+        true => Ok(scaling),
+        false => Err("a high_freq_factor that is not above low_freq_factor".into()),
     }
 }

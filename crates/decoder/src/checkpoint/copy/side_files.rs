@@ -1,8 +1,12 @@
 //! The files of a checkpoint's folder that hold no weights.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
-use burn_peft_files::{Error as FileError, StagedFolder};
+use burn_peft_files::{CHECKSUMS_FILE, Error as FileError, StagedFolder};
 use serde_json::{Value, json};
 
 use super::super::{CONFIG_FILE, Checkpoint, INDEX_FILE, SINGLE_FILE, read_text};
@@ -22,8 +26,11 @@ const WEIGHTS_ENDINGS: [&str; 9] = [
     "onnx",
 ];
 
+/// Endings of files on which a result may depend: configurations, tokenizers, templates.
+const RESULT_ENDINGS: [&str; 4] = ["json", "jinja", "model", "txt"];
+
 impl Checkpoint {
-    /// Copies everything in the folder that is no weights, with `config_keys` set to true in `config.json`, and
+    /// Copies what results depend on beside the weights, with `config_keys` set to true in `config.json`, and
     /// the index of the weights: they have grown by `growth` bytes and by the tensors of `added`, each with its
     /// file.
     pub(super) fn copy_side_files(
@@ -33,13 +40,11 @@ impl Checkpoint {
         added: &BTreeMap<String, String>,
         config_keys: &[&str],
     ) -> Result<(), Error> {
-        for entry in fs::read_dir(&self.path).map_err(FileError::to("read", &self.path))? {
-            let from = entry.map_err(FileError::to("read", &self.path))?.path();
-            let name = from.file_name().unwrap_or_default().to_string_lossy();
+        for (name, from) in self.side_files(true)? {
             if name == CONFIG_FILE && !config_keys.is_empty() {
                 let text = edited(&from, |config| set_keys(config, config_keys))?;
                 staged.write(&name, text.as_bytes())?;
-            } else if is_side_file(&from, &name) {
+            } else {
                 staged.write(&name, &burn_peft_files::read(&from)?)?;
             }
         }
@@ -55,18 +60,47 @@ impl Checkpoint {
         }
         Ok(())
     }
+
+    /// Copies what no result depends on: descriptions, licences, pictures.
+    pub(super) fn copy_descriptions(&self, staged: &StagedFolder) -> Result<(), Error> {
+        for (name, from) in self.side_files(false)? {
+            staged.write(&name, &burn_peft_files::read(&from)?)?;
+        }
+        Ok(())
+    }
+
+    /// The files of the folder that go with the weights and hold none, by their names: those on which results
+    /// depend, or the others.
+    fn side_files(&self, for_results: bool) -> Result<BTreeMap<String, PathBuf>, Error> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(&self.path).map_err(FileError::to("read", &self.path))? {
+            let path = entry.map_err(FileError::to("read", &self.path))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if is_side_file(&path, &name) && has_ending(&path, &RESULT_ENDINGS) == for_results {
+                found.insert(name.into_owned(), path);
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn has_ending(path: &Path, endings: &[&str]) -> bool {
+    let ending = path.extension();
+    endings
+        .iter()
+        .any(|known| ending.is_some_and(|ending| ending == *known))
 }
 
 /// Whether a file of the folder goes with the weights and holds none.
 fn is_side_file(path: &Path, name: &str) -> bool {
     // Through symbolic links: the files of the hub's cache are such.
     let is_file = fs::metadata(path).is_ok_and(|data| data.is_file());
-    let has_weights = WEIGHTS_ENDINGS
-        .iter()
-        .any(|ending| path.extension().is_some_and(|e| e == *ending));
     // As in `pytorch_model.bin.index.json`.
     let is_index = name.ends_with(".index.json");
-    is_file && !name.starts_with('.') && !has_weights && !is_index
+    // The copy gets a list of its own.
+    let is_list = name == CHECKSUMS_FILE;
+    let is_hidden = name.starts_with('.');
+    is_file && !is_hidden && !is_index && !is_list && !has_ending(path, &WEIGHTS_ENDINGS)
 }
 
 /// The text of a JSON file after an edit, laid out as transformers does.

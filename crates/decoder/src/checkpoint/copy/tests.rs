@@ -6,6 +6,8 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use tempfile::{TempDir, tempdir};
 
+use burn_peft_files::CHECKSUMS_FILE;
+
 use super::super::{INDEX_FILE, convert::through_f32};
 use super::*;
 
@@ -96,8 +98,11 @@ fn the_named_tensors_change_and_everything_else_stays() {
                 }
             }
         }
-        assert_eq!(names(from.path()), names(&to));
-        for file in names(&to) {
+        let mut expected = names(from.path());
+        expected.push(CHECKSUMS_FILE.into());
+        expected.sort();
+        assert_eq!(names(&to), expected);
+        for file in names(from.path()) {
             if !file.contains("safetensors") {
                 let [old, new] = [from.path(), &to].map(|dir| fs::read(dir.join(&file)));
                 assert_eq!(old.unwrap(), new.unwrap(), "{name}: {file}");
@@ -164,7 +169,47 @@ fn weights_that_were_not_changed_do_not_come_along() {
     }
     fs::create_dir(from.path().join("onnx")).unwrap();
     save(from.path(), &[], to.path()).unwrap();
-    assert_eq!(names(to.path()), clean);
+    let mut copied = names(to.path());
+    copied.retain(|name| name != CHECKSUMS_FILE);
+    assert_eq!(copied, clean);
+}
+
+#[test]
+fn a_copy_has_checksums_of_what_results_depend_on() {
+    let (from, root) = (model("sharded"), tempdir().unwrap());
+    for (name, text) in [
+        ("README.md", "a description"),
+        ("tokenizer.json", "{}"),
+        ("chat_template.jinja", "x"),
+        // Of the files of another folder.
+        (CHECKSUMS_FILE, ""),
+    ] {
+        fs::write(from.path().join(name), text).unwrap();
+    }
+    let to = root.path().join("model");
+    save(from.path(), &[], &to).unwrap();
+    Checkpoint::open(&to).unwrap();
+    for name in names(&to) {
+        let path = to.join(&name);
+        let whole = fs::read(&path).unwrap();
+        let mut spoiled = whole.clone();
+        // A blank is no change to JSON.
+        spoiled.push(b' ');
+        fs::write(&path, spoiled).unwrap();
+        match (&name[..], Checkpoint::open(&to)) {
+            ("README.md", opened) => assert!(opened.is_ok()),
+            (_, opened) => {
+                let message = opened.expect_err(&name).to_string();
+                assert!(message.contains(&name), "{message}");
+            }
+        }
+        fs::write(&path, whole).unwrap();
+    }
+    // A copy of a copy has a list of its own.
+    let again = root.path().join("again");
+    let delta = odd_delta(&to, FIRST);
+    save(&to, &[(FIRST, &delta)], &again).unwrap();
+    Checkpoint::open(&again).unwrap();
 }
 
 #[test]
