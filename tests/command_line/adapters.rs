@@ -213,6 +213,8 @@ fn virtual_tokens_alone_can_be_continued() {
             "generate",
             "--prompt",
             "",
+            "--temperature",
+            "0",
             "--json",
             "--max-new-tokens",
             "3",
@@ -223,7 +225,8 @@ fn virtual_tokens_alone_can_be_continued() {
     };
     let found = lines(&succeed(&mut from_nothing("tied_gqa-prompt-tuning-random")));
     assert_eq!(found[0]["prompt_ids"], serde_json::json!([]));
-    assert_eq!(found[0]["token_ids"].as_array().unwrap().len(), 3);
+    // What transformers continues these embeddings with, the model's eos last.
+    assert_eq!(found[0]["token_ids"], serde_json::json!([102, 314]));
     // Keys and values predict nothing by themselves.
     let line = refused(&mut from_nothing("tied_gqa-prefix-tuning"));
     assert!(line.contains("--prompt: there is no token in it"), "{line}");
