@@ -13,7 +13,9 @@ use burn::{
     tensor::backend::{AutodiffBackend, Backend},
 };
 use burn_peft::{Adapter, NoAdapter, PeftModel, parameter_line, room_for_rows};
-use burn_peft_data::{Padding, Rows, Template, TokenizeOptions, Tokenized, tokenize_rows};
+use burn_peft_data::{
+    IGNORE_INDEX, Padding, Rows, Template, TokenizeOptions, Tokenized, tokenize_rows,
+};
 use burn_peft_decoder::{Decoder, DecoderConfig};
 use burn_peft_format::{AdapterFolder, ModelCard};
 use burn_peft_ops::Ops;
@@ -133,7 +135,12 @@ where
     let valid_rows = valid.as_ref().map_or(&[][..], |valid| &valid.examples);
     padding.check(longest(&train).max(longest(valid_rows)), limit)?;
     let held_out_rows = inputs.test.as_ref().or(inputs.valid.as_ref());
-    let held_out = test.as_ref().or(valid.as_ref()).map(|t| t.examples.clone());
+    let mut held_out = test.as_ref().or(valid.as_ref()).map(|t| t.examples.clone());
+    for example in held_out.iter_mut().flatten() {
+        // Only an adapter with virtual tokens in front predicts the first token of a row. Before and after are to be
+        // scores of the same tokens.
+        example.labels[0] = IGNORE_INDEX;
+    }
 
     let base = inputs
         .checkpoint
