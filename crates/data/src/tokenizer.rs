@@ -103,18 +103,9 @@ impl TextTokenizer {
                 .filter(|id| tokenizer.id_to_token(*id).is_some()),
             (Some(id), _) => Some(id),
         };
-        let is_known = |(id, token): &&(u32, AddedToken)| {
-            token.special && tokenizer.token_to_id(&token.content) == Some(*id)
-        };
-        let also_special = config.added_tokens.iter().filter(is_known);
-        let also_special = also_special.map(|(id, _)| *id);
-        let added = tokenizer.get_added_tokens_decoder();
-        let special_ids = added
-            .iter()
-            .filter(|(_, token)| token.special)
-            .map(|(id, _)| *id)
-            .chain(also_special)
-            .chain(eos_id);
+        let beside = tokenizer.get_added_tokens_decoder().into_iter();
+        let beside = beside.filter(|(_, token)| token.special || !token.content.trim().is_empty());
+        let special_ids = beside.map(|(id, _)| id).chain(eos_id);
         let chat = config.templates.and_then(|templates| {
             let chat = ChatTemplate::new(templates, special.by_name())?;
             Some(Arc::new(chat))
@@ -236,7 +227,8 @@ impl TextTokenizer {
         self.vocab_size.min(self.table_rows.unwrap_or(usize::MAX))
     }
 
-    /// Whether `id` is a special token of the vocabulary or the eos.
+    /// Whether `id` is the eos, a special token, or another token beside the vocabulary that is not white space: some
+    /// models' ends of turns are not called special.
     pub(crate) fn is_special(&self, id: u32) -> bool {
         self.special_ids.contains(&id)
     }
@@ -428,5 +420,107 @@ mod tests {
             tokenizer.render_chat(&[], true),
             Err(Error::NoChatTemplate)
         ));
+    }
+
+    /// A folder with the tests' tokenizer and other files.
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let tokenizer = ("tokenizer.json", tokenizer_json());
+        let files = files.iter().map(|(name, text)| (*name, (*text).to_owned()));
+        for (name, text) in files.chain([tokenizer]) {
+            fs::write(dir.path().join(name), text).expect("a temporary file");
+        }
+        dir
+    }
+
+    #[test]
+    fn an_eos_is_found_wherever_it_is_named() {
+        let named = r#"{"eos_token":"<|im_end|>"}"#;
+        for (files, eos) in [
+            (vec![("special_tokens_map.json", named)], Some(IM_END)),
+            (
+                vec![
+                    ("tokenizer_config.json", CONFIG),
+                    ("special_tokens_map.json", named),
+                ],
+                Some(EOS),
+            ),
+            (vec![("config.json", r#"{"eos_token_id":258}"#)], Some(EOS)),
+            (
+                vec![
+                    ("config.json", r#"{"eos_token_id":null}"#),
+                    ("generation_config.json", r#"{"eos_token_id":[260,258]}"#),
+                ],
+                Some(IM_END),
+            ),
+            (vec![("config.json", r#"{"eos_token_id":9999}"#)], None),
+            (vec![], None),
+        ] {
+            let dir = folder(&files);
+            let tokenizer = TextTokenizer::load(dir.path()).expect("a good folder");
+            assert_eq!(tokenizer.eos_id(), eos, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_that_only_the_configuration_has_are_added() {
+        let config = r#"{"eos_token":"<end>","added_tokens_decoder":{
+            "261":{"content":"<end>","special":true},"260":{"content":"<|im_end|>","special":true}}}"#;
+        let dir = folder(&[("tokenizer_config.json", config)]);
+        let tokenizer = TextTokenizer::load(dir.path()).expect("a good folder");
+        assert_eq!(tokenizer.eos_id(), Some(261));
+        assert_eq!(tokenizer.encode("a<end>").expect("byte-level"), [97, 261]);
+    }
+
+    #[test]
+    fn a_pad_token_without_a_row_in_the_table_does_not_pad() {
+        let tokenizer = tokenizer();
+        assert_eq!(
+            tokenizer.clone().for_table(EOS as usize + 1).pad_id(),
+            Some(EOS)
+        );
+        let smaller = tokenizer.for_table(EOS as usize);
+        assert_eq!(
+            (smaller.pad_id(), smaller.vocab_size()),
+            (None, EOS as usize)
+        );
+        assert!(smaller.encode("ab").is_ok());
+        assert!(matches!(
+            smaller.encode("a<|im_end|>"),
+            Err(Error::OutsideTable { id: IM_END, .. })
+        ));
+    }
+
+    #[test]
+    fn the_end_of_a_turn_is_what_the_template_ends_it_with() {
+        let end = |template: Option<&str>| {
+            let json = tokenizer_json();
+            let tokenizer = TextTokenizer::from_bytes(json.as_bytes(), CONFIG.as_bytes(), template);
+            tokenizer.expect("a tokenizer").end_of_turn_id()
+        };
+        assert_eq!(tokenizer().end_of_turn_id(), Some(IM_END));
+        assert_eq!(end(None), None);
+        assert_eq!(end(Some("{% if %}")), None);
+        assert_eq!(
+            end(Some(
+                "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+            )),
+            None
+        );
+        let eos = "{% for m in messages %}[{{ m.content }}]{{ eos_token if m.role == 'assistant' }}{% endfor %}";
+        assert_eq!(end(Some(eos)), Some(EOS));
+        let marked = "{% for m in messages %}{{ m.role }}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% endfor %}";
+        assert_eq!(end(Some(marked)), Some(IM_END));
+    }
+
+    #[test]
+    fn what_the_library_panics_at_is_an_error_that_names_the_file() {
+        let mut json: serde_json::Value = tokenizer_json().parse().expect("JSON");
+        json["pre_tokenizer"] = serde_json::json!({"type": "FixedLength", "length": 0});
+        let error = TextTokenizer::from_bytes(json.to_string().as_bytes(), b"{}", None);
+        let error = error.expect_err("the length is zero");
+        assert!(error.to_string().starts_with("tokenizer.json: "), "{error}");
+        let source = std::error::Error::source(&error).expect("the library's");
+        assert!(source.to_string().contains("panicked"), "{source}");
     }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use tokenizers::Encoding;
 
-use super::turns::{Chat, render_turns};
+use super::turns::{Chat, find_turns};
 use super::usage::Usage;
 use crate::error::{Error, Result};
 use crate::example::{Example, IGNORE_INDEX};
@@ -47,9 +47,10 @@ impl<'a> Draft<'a> {
         }
         match row {
             Row::Messages(conversation) => {
-                let chat = render_turns(tokenizer, conversation)?;
-                usage.rendered(tokenizer, conversation, &chat.text)?;
-                Ok(Self::Chat(chat))
+                let (messages, variables) = (&conversation.messages, &conversation.variables);
+                let rendered = tokenizer.render(messages, variables, false)?;
+                usage.rendered(tokenizer, conversation, &rendered.text)?;
+                find_turns(tokenizer, conversation, rendered).map(Self::Chat)
             }
             Row::Tokenized { input_ids, labels } => Ok(Self::Ids { input_ids, labels }),
             Row::Text(text) => answer(Layout::plain(Cow::Borrowed(""), text)),

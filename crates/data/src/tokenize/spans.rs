@@ -102,18 +102,46 @@ fn around_change(
         .and_then(|before| changed_range(tokenizer, conversation, before, text).ok()?)
         .map_or(0, |before| before.end)
         .min(changed.start);
-    let header = text[before..changed.start]
-        .rfind(&frame.header)
-        .ok_or_else(unknown)?;
+    let between = &text[before..changed.start];
+    let start = match frame.header.as_str() {
+        "" => behind_prompt(tokenizer, conversation, index, between).unwrap_or(between.len()),
+        header => between.rfind(header).ok_or_else(unknown)? + header.len(),
+    };
+    // And the footer is this turn's only if it stands in front of the turn behind.
+    let mut behind = index + 1..conversation.messages.len();
+    let behind = behind
+        .find_map(|behind| changed_range(tokenizer, conversation, behind, text).ok()?)
+        .map_or(text.len(), |behind| behind.start)
+        .max(changed.end);
     let footer = frame.footer.trim_end();
     // The last turn of a conversation may end with more than the others.
     let shorter = footer.lines().next().unwrap_or_default();
-    let rest = &text[changed.end..];
+    let rest = &text[changed.end..behind];
     let footer = [footer, shorter]
         .into_iter()
         .find_map(|footer| Some(rest.find(footer)? + footer.len()))
         .ok_or_else(unknown)?;
-    Ok(before + header + frame.header.len()..changed.end + footer)
+    Ok(before + start..changed.end + footer)
+}
+
+/// Where in `between`, what stands between the texts of turn `index` and of the turn before, the prompt ends. This is
+/// for templates that put nothing in front of the assistant's turns: there the prompt ends with the end of what the
+/// user's turn or a tool's is put into.
+fn behind_prompt(
+    tokenizer: &TextTokenizer,
+    conversation: &Conversation,
+    index: usize,
+    between: &str,
+) -> Option<usize> {
+    let before = index.checked_sub(1)?;
+    let given = Conversation {
+        messages: conversation.messages[..index].to_vec(),
+        variables: conversation.variables.clone(),
+    };
+    let prompt = tokenizer.render(&given.messages, &given.variables, false);
+    let prompt = prompt.ok()?.text;
+    let changed = changed_range(tokenizer, &given, before, &prompt).ok()??;
+    Some(common_prefix(&prompt[changed.end..], between))
 }
 
 /// The part of the rendered conversation that changes with the texts of turn `index`. `None` if nothing does.

@@ -8,7 +8,7 @@ use super::spans::turn_range;
 use crate::conversation::Conversation;
 use crate::error::Result;
 use crate::example::IGNORE_INDEX;
-use crate::tokenizer::TextTokenizer;
+use crate::tokenizer::{Rendered, TextTokenizer};
 
 /// A rendered conversation and the byte ranges of it that are learned.
 #[derive(Debug)]
@@ -25,17 +25,16 @@ enum Learned {
     Turns(Vec<Range<usize>>),
 }
 
-/// Renders a conversation and finds what the assistant wrote in it: what the template marks, or else the assistant's
-/// turns. Turns that a flag takes out are not learned.
-pub(super) fn render_turns(tokenizer: &TextTokenizer, conversation: &Conversation) -> Result<Chat> {
-    let Conversation {
-        messages,
-        variables,
-    } = conversation;
-    let rendered = tokenizer.render(messages, variables, false)?;
-    let text = rendered.text;
+/// Finds in a rendered conversation what the assistant wrote: what the template marks, or else the assistant's turns.
+/// Turns that a flag takes out are not learned.
+pub(super) fn find_turns(
+    tokenizer: &TextTokenizer,
+    conversation: &Conversation,
+    rendered: Rendered,
+) -> Result<Chat> {
+    let Rendered { text, marks } = rendered;
     let turns = |is_learned: bool| {
-        let turns = messages.iter().enumerate();
+        let turns = conversation.messages.iter().enumerate();
         let turns = turns.filter(move |(_, message)| {
             message.role() == "assistant" && message.is_learned == is_learned
         });
@@ -43,7 +42,7 @@ pub(super) fn render_turns(tokenizer: &TextTokenizer, conversation: &Conversatio
         ranges.collect::<Result<Vec<_>>>()
     };
     let learned = match tokenizer.has_marks() {
-        true => Learned::Marked(without(rendered.marks, &turns(false)?)),
+        true => Learned::Marked(without(marks, &turns(false)?)),
         false => Learned::Turns(turns(true)?),
     };
     Ok(Chat { text, learned })
@@ -132,7 +131,9 @@ mod tests {
     }
 
     fn learned_text(tokenizer: &TextTokenizer, conversation: &Conversation) -> Result<String> {
-        let chat = render_turns(tokenizer, conversation)?;
+        let (messages, variables) = (&conversation.messages, &conversation.variables);
+        let rendered = tokenizer.render(messages, variables, false)?;
+        let chat = find_turns(tokenizer, conversation, rendered)?;
         let encoding = tokenizer.encode_batch(vec![&chat.text])?.remove(0);
         let labels = chat.labels(tokenizer, &encoding);
         let ids: Vec<u32> = labels
@@ -287,6 +288,28 @@ mod tests {
         call.fields.insert("tool_calls".to_owned(), calls);
         let text = supervised_text(&tokenizer, &[call]).expect("a good chat");
         assert_eq!(text, "{\"name\": \"f\"}<|im_end|>");
+    }
+
+    /// As Mistral's, which puts nothing in front of the assistant's turns, and the tools in front of the last user's.
+    #[test]
+    fn a_turn_with_nothing_in_front_begins_where_the_turn_before_ends() {
+        let tokenizer = with_template(
+            "{% for m in messages %}{% if m.role == 'user' %}\
+             {{ 'TOOLS' if m == (messages | selectattr('role', 'equalto', 'user') | list | last) }}[{{ m.content }}]\
+             {% else %} {{ m.content }}{% for c in m.tool_calls or [] %}{{ c | tojson }}{% endfor %}<|im_end|>{% endif %}\
+             {% endfor %}",
+        );
+        let mut call = Message::new("assistant", "");
+        let calls = serde_json::json!([{"name": "f"}]);
+        call.fields.insert("tool_calls".to_owned(), calls);
+        let messages = [
+            Message::new("user", "a"),
+            call,
+            Message::new("user", "b"),
+            Message::new("assistant", "c"),
+        ];
+        let text = supervised_text(&tokenizer, &messages).expect("a good chat");
+        assert_eq!(text, " {\"name\": \"f\"}<|im_end|> c<|im_end|>");
     }
 
     #[test]

@@ -54,12 +54,14 @@ impl Usage {
             if is_there && self.roles.contains(message.role()) {
                 continue;
             }
-            let says_something =
-                message.text().is_some() || message.fields.contains_key("tool_calls");
+            let calls_tools = message.fields.contains_key("tool_calls");
+            let says_something = message.text().is_some() || calls_tools;
             if says_something && is_unread(tokenizer, conversation, index, text) {
-                return Err(Error::NotRendered {
-                    what: format!("messages[{index}], whose role is {:?}", message.role()),
-                });
+                let what = match message.text() {
+                    Some(_) => format!("messages[{index}], whose role is {:?}", message.role()),
+                    None => format!("the `tool_calls` of messages[{index}]"),
+                };
+                return Err(Error::NotRendered { what });
             }
             if message.text().is_some() {
                 self.roles.insert(message.role().to_owned());

@@ -120,7 +120,7 @@ impl ChatTemplate {
         // transformers defines these two as none: some templates ask `tools is not none`.
         let absent = context! { tools => (), documents => () };
         let special_tokens = Value::from_serialize(&self.special_tokens);
-        let variables = merge_maps([Value::from_serialize(variables), special_tokens, absent]);
+        let variables = merge_maps([absent, special_tokens, Value::from_serialize(variables)]);
         let mut out = jinja::Output::default();
         let rendered = template.render_captured_to(
             context! {
@@ -231,9 +231,9 @@ mod tests {
             let rendered = template(source).render(&[Message::new("user", "Hi")], variables, false);
             rendered.expect("a good chat").text
         };
-        assert_eq!(text(json!({})), "true null  <|im_end|>");
+        assert_eq!(text(json!({})), "True null  <|im_end|>");
         let variables = json!({"tools": [{"name": "f"}], "thinks": 1, "messages": []});
-        assert_eq!(text(variables), r#"false [{"name": "f"}] 1 <|im_end|>"#);
+        assert_eq!(text(variables), r#"False [{"name": "f"}] 1 <|im_end|>"#);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! of steps.
 
 mod limits;
+mod repr;
 mod strftime;
 mod tojson;
 
@@ -37,6 +38,8 @@ fn unlimited_environment() -> Environment<'static> {
     environment.set_lstrip_blocks(true);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_formatter(repr::write);
+    environment.add_filter("string", repr::string);
     environment.add_filter("tojson", tojson);
     environment.add_function(
         "raise_exception",

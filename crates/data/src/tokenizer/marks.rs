@@ -27,20 +27,20 @@ pub(super) fn replace_tags(source: &str) -> (String, bool) {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
     let mut found = false;
-    while let Some(start) = rest.find("{%") {
+    while let Some(start) = rest.find("{%").into_iter().chain(rest.find("{#")).min() {
         let (before, tag) = rest.split_at(start);
         out.push_str(before);
-        rest = match GenerationTag::parse(tag) {
-            Some(tag) => {
-                found = true;
-                tag.write(&mut out);
-                tag.rest
-            }
-            None => {
-                out.push_str("{%");
-                &tag[2..]
-            }
-        };
+        if let Some(tag) = GenerationTag::parse(tag) {
+            found = true;
+            tag.write(&mut out);
+            rest = tag.rest;
+        } else {
+            // A comment may speak of the tags.
+            let comment = tag.starts_with("{#").then(|| tag.find("#}")).flatten();
+            let (kept, behind) = tag.split_at(comment.map_or(2, |end| end + 2));
+            out.push_str(kept);
+            rest = behind;
+        }
     }
     out.push_str(rest);
     (out, found)
@@ -124,8 +124,12 @@ mod tests {
             "a {%- if true %}{{ '\u{fdd0}' }}{% if true -%} b \
              {% endif %}{{ '\u{fdd1}' }}{% endif +%} {% if generation %}c{% endif %}"
         );
-        let plain = "{% for m in messages %}{{ generation }}{% endfor %}{%";
-        assert_eq!(replace_tags(plain), (plain.to_owned(), false));
+        for plain in [
+            "{% for m in messages %}{{ generation }}{% endfor %}{%",
+            "{#- with {% generation %} and {% endgeneration %} -#} {#",
+        ] {
+            assert_eq!(replace_tags(plain), (plain.to_owned(), false));
+        }
     }
 
     #[test]
