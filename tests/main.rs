@@ -18,4 +18,5 @@ mod memory;
 mod operations;
 mod peft_parity;
 mod placement;
+mod round_trips;
 mod training;

@@ -262,8 +262,7 @@ fn a_template_settles_the_tokens_and_goes_with_the_adapter() {
         let rest = ["--set", &set, "--valid", &data, "--max-steps", "2"];
         let done = train(method, &[], &data, &output, &rest);
         let after = done.last().unwrap()["after"]["loss"].as_f64().unwrap();
-        let config = fs::read_to_string(output.join("adapter_config.json")).unwrap();
-        let config: Value = serde_json::from_str(&config).unwrap();
+        let config = config_to_edit(&output);
         assert_eq!(config["burn_peft_template"], template);
         assert_eq!(config["num_virtual_tokens"], tokens);
         let found = evaluate(&data, &output)["loss"].as_f64().unwrap();
@@ -277,7 +276,7 @@ fn a_template_settles_the_tokens_and_goes_with_the_adapter() {
             .as_object_mut()
             .unwrap()
             .remove("burn_peft_template");
-        fs::write(output.join("adapter_config.json"), in_front.to_string()).unwrap();
+        write_config(&output, &in_front);
         let found = evaluate(&data, &output)["loss"].as_f64().unwrap();
         assert!((found / after - 1.0).abs() > 1e-3);
     }

@@ -11,9 +11,11 @@ use tempfile::{TempDir, tempdir};
 
 use crate::fixture;
 
+mod adapters;
 mod bench;
 mod export;
 mod methods;
+mod output;
 mod refusals;
 mod resume;
 mod runs;
@@ -81,6 +83,21 @@ fn rows_file(folder: &Path, rows: usize) -> String {
 
 fn model_path() -> String {
     text(&fixture::path("models/tied_gqa")).to_owned()
+}
+
+/// The configuration of an adapter folder, without its checksums, so that it can be edited.
+fn config_to_edit(folder: &Path) -> Value {
+    let text = fs::read_to_string(folder.join("adapter_config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    config
+        .as_object_mut()
+        .unwrap()
+        .remove("burn_peft_checksums");
+    config
+}
+
+fn write_config(folder: &Path, config: &Value) {
+    fs::write(folder.join("adapter_config.json"), config.to_string()).unwrap();
 }
 
 fn folder_size(folder: &Path) -> u64 {

@@ -115,8 +115,7 @@ fn a_template_that_the_adapter_does_not_fit_is_refused() {
     let data = rows_file(folder.path(), 3);
     let output = folder.path().join("run");
     succeed(&mut train("{prompt:3}{prompt}{completion}", &data, &output));
-    let path = output.join("adapter_config.json");
-    let config = fs::read_to_string(&path).unwrap();
+    let config = config_to_edit(&output).to_string();
     for (from, to, expected) in [
         (
             "{prompt:3}",
@@ -129,7 +128,8 @@ fn a_template_that_the_adapter_does_not_fit_is_refused() {
             "column 19: `{question}` is no field",
         ),
     ] {
-        fs::write(&path, config.replace(from, to)).unwrap();
+        let path = output.join("adapter_config.json");
+        fs::write(path, config.replace(from, to)).unwrap();
         let line = refused(&mut with_adapter("evaluate", &output, &["--data", &data]));
         assert!(line.contains("adapter_config.json: "), "{line}");
         assert!(line.contains(expected), "{line}");

@@ -7,6 +7,7 @@
 mod backend;
 mod builtin;
 mod commands;
+mod faults;
 mod hub;
 mod memory;
 mod output;
@@ -16,6 +17,7 @@ mod source;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use burn_peft_ops::{LargePages, keep_freed_memory};
 use clap::{Parser, Subcommand};
 
@@ -53,7 +55,15 @@ enum Command {
 
 fn main() -> ExitCode {
     keep_freed_memory();
-    let outcome = match Cli::parse().command {
+    faults::guarded(run)
+}
+
+fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let outcome = match cli.command {
         Command::Train(args) => commands::train::run(args),
         Command::Evaluate(args) => commands::evaluate::run(args),
         Command::Generate(args) => commands::generate::run(args),
@@ -63,11 +73,24 @@ fn main() -> ExitCode {
         Command::Doctor(_) => commands::planned::refuse("doctor"),
         Command::Bench(args) => commands::bench::run(args),
     };
+    exit_code(outcome)
+}
+
+/// Prints help, the version, or what is wrong with the arguments.
+fn usage(text: &clap::Error) -> ExitCode {
+    match text.print() {
+        // Nobody is left to tell when standard error is closed.
+        _ if text.use_stderr() => ExitCode::from(2),
+        written => exit_code(written.context(output::NO_STDOUT)),
+    }
+}
+
+fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if output::reader_is_gone(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", output::one_line(&error));
+            output::say(&format!("error: {}", output::one_line(&error)));
             ExitCode::FAILURE
         }
     }

@@ -2,28 +2,34 @@
 
 use std::io::{self, Write};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
+
+/// What is said when standard output takes no more.
+pub(crate) const NO_STDOUT: &str = "cannot write to standard output";
 
 /// One JSON value on a line of stdout.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, value)?;
-    writeln!(out)?;
-    Ok(())
+    let mut line = serde_json::to_string(value)?;
+    line.push('\n');
+    print(&line)
 }
 
 /// Text to stdout, shown at once.
 pub(crate) fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.context(NO_STDOUT)
 }
 
 /// A line to stderr. Nobody is left to tell when that is closed, and it must not end a run.
 pub(crate) fn say(line: &str) {
     writeln!(io::stderr().lock(), "{line}").ok();
+}
+
+/// A warning to stderr, on one line.
+pub(crate) fn warn(text: &str) {
+    say(&format!("warning: {}", text.replace('\n', " ")));
 }
 
 /// An error with its causes on one line. A cause that the text before it quotes already is left

@@ -5,7 +5,7 @@ use std::process::exit;
 use anyhow::{Context, Result};
 use burn_peft_train::{Stop, Stopping};
 
-use crate::output;
+use crate::{faults, output};
 
 /// The status of a process that a signal ended before its work was done.
 const INTERRUPTED: i32 = 130;
@@ -28,5 +28,6 @@ pub(crate) fn stop_run(stop: Stop) -> Result<()> {
 }
 
 fn leave(status: i32) -> ! {
+    faults::restore_terminal();
     exit(status)
 }

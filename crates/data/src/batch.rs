@@ -4,6 +4,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_dataset::Dataset;
 
+use crate::error::{Error, Result};
 use crate::example::{Example, IGNORE_INDEX};
 use crate::tokenizer::TextTokenizer;
 
@@ -23,6 +24,31 @@ impl Padding {
         Self {
             id: tokenizer.pad_id().unwrap_or(0),
             ..Self::default()
+        }
+    }
+
+    /// The width of a batch whose longest row has `longest` tokens.
+    fn width(&self, longest: usize) -> usize {
+        let multiple = self.multiple_of.unwrap_or(1).max(1);
+        longest
+            .checked_next_multiple_of(multiple)
+            .unwrap_or(usize::MAX)
+    }
+
+    /// Checks that no batch is wider than the model has room for.
+    ///
+    /// # Errors
+    /// A row of `longest` tokens is padded to more than `room`.
+    pub fn check(&self, longest: usize, room: usize) -> Result<()> {
+        let width = self.width(longest);
+        match self.multiple_of {
+            Some(multiple_of) if width > room => Err(Error::PaddedTooWide {
+                multiple_of,
+                longest,
+                width,
+                room,
+            }),
+            _ => Ok(()),
         }
     }
 }
@@ -80,7 +106,7 @@ fn collate<B: Backend>(
     let batch = examples.len();
     let longest = examples.iter().map(Example::len).max();
     let longest = longest.expect("a batch has at least one example");
-    let seq = longest.next_multiple_of(padding.multiple_of.unwrap_or(1).max(1));
+    let seq = padding.width(longest);
 
     let mut input_ids = vec![padding.id as i32; batch * seq];
     let mut attention_mask = vec![false; batch * seq];
@@ -152,6 +178,20 @@ mod tests {
             (8, 16, 16)
         );
         assert_eq!(batch.tokens(), 4);
+    }
+
+    #[test]
+    fn padding_beyond_the_longest_sequence_is_refused() {
+        let padding = |multiple_of| Padding { id: 0, multiple_of };
+        assert!(padding(None).check(1024, 1004).is_ok());
+        assert!(padding(Some(64)).check(29, 64).is_ok());
+        for multiple in [1024, 1 << 62, usize::MAX] {
+            let error = padding(Some(multiple)).check(1004, 1004);
+            assert!(
+                matches!(error, Err(Error::PaddedTooWide { .. })),
+                "{multiple}"
+            );
+        }
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
-    /// A `tokenizer_config.json` is malformed.
+    /// A `tokenizer_config.json` or `special_tokens_map.json` is malformed.
     #[error("{}: not a tokenizer configuration", path.display())]
     TokenizerConfig {
         /// The file.
@@ -59,7 +59,7 @@ pub enum Error {
     UnknownSpecialToken {
         /// The configuration file.
         path: PathBuf,
-        /// `eos_token` or `pad_token`.
+        /// `eos_token`.
         key: &'static str,
         /// The text of the token.
         token: String,
@@ -86,15 +86,61 @@ pub enum Error {
         source: minijinja::Error,
     },
 
-    /// The chat template renders earlier turns differently when later ones follow, so the assistant turns
-    /// cannot be found.
+    /// The chat template writes a turn of the assistant in a way in which it cannot be found.
     #[error(
-        "the chat template renders message {message} differently when the rest of the conversation \
-         follows, so its supervised span is unknown; write this row as prompt/completion"
+        "the chat template does not write messages[{message}] between the same texts as any other turn of \
+         the assistant, so it is unknown what to learn; write this row as prompt/completion"
     )]
     UnstableChatTemplate {
         /// Index of the assistant message, from 0.
         message: usize,
+    },
+
+    /// The chat template leaves out a turn, or a part of one that is to be learned.
+    #[error(
+        "the model's chat template does not render {what}; use another model or template, or \
+         write this row without it"
+    )]
+    NotRendered {
+        /// What is left out.
+        what: String,
+    },
+
+    /// A text has a token for which the model has no embedding.
+    #[error(
+        "the token {token:?} has the id {id}, and the model's embedding table has {rows} rows; \
+         leave the token out, or use the tokenizer that belongs to the model"
+    )]
+    OutsideTable {
+        /// The text of the token.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// The number of ids that the model has.
+        rows: usize,
+    },
+
+    /// Padding would make a batch wider than the model's longest sequence.
+    #[error(
+        "data.pad_to_multiple_of = {multiple_of} pads the longest row, of {longest} tokens, to \
+         {width}, and the model has room for {room}; give a smaller multiple, or a smaller data.max_length"
+    )]
+    PaddedTooWide {
+        /// The option.
+        multiple_of: usize,
+        /// The number of tokens of the longest row.
+        longest: usize,
+        /// What it is padded to.
+        width: usize,
+        /// The most tokens that a row of the model can have.
+        room: usize,
+    },
+
+    /// There is no memory for a thread.
+    #[error("there is no memory to render the chat template")]
+    Memory {
+        /// The error of the operating system.
+        source: std::io::Error,
     },
 
     /// A text could not be tokenised.
@@ -112,7 +158,7 @@ pub enum Error {
     },
 
     /// A data file has no rows.
-    #[error("{path}: no rows; write one JSON object a line")]
+    #[error("{path}: no rows; write one JSON object a line, or a list of them")]
     NoRows {
         /// The file, or the name given to the text.
         path: String,

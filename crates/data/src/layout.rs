@@ -48,15 +48,32 @@ impl Prompt {
 ///
 /// The sections are those of Stanford Alpaca's prompt; the wording is this project's own.
 pub fn instruction_prompt(instruction: &str, input: Option<&str>) -> String {
-    match input.filter(|input| !input.is_empty()) {
-        Some(input) => format!(
-            "A task follows, with the input it is about. Answer it fully.\n\n\
-             ### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
-        ),
-        None => format!(
-            "A task follows. Answer it fully.\n\n### Instruction:\n{instruction}\n\n### Response:\n"
-        ),
+    instruction_text(None, &[], instruction, input)
+}
+
+/// The prompt of an instruction row with a `system` text, which replaces the first sentence, and with earlier
+/// instructions and their answers, which are given and not learned.
+pub(crate) fn instruction_text(
+    system: Option<&str>,
+    history: &[(String, String)],
+    instruction: &str,
+    input: Option<&str>,
+) -> String {
+    let input = input.filter(|input| !input.is_empty());
+    let opening = match (system, input) {
+        (Some(system), _) => system,
+        (None, Some(_)) => "A task follows, with the input it is about. Answer it fully.",
+        (None, None) => "A task follows. Answer it fully.",
+    };
+    let mut text = opening.to_owned();
+    for (asked, answered) in history {
+        text += &format!("\n\n### Instruction:\n{asked}\n\n### Response:\n{answered}");
     }
+    text += &format!("\n\n### Instruction:\n{instruction}");
+    if let Some(input) = input {
+        text += &format!("\n\n### Input:\n{input}");
+    }
+    text + "\n\n### Response:\n"
 }
 
 /// One piece of the part of a row that the model is given.

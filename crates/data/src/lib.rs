@@ -59,12 +59,14 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod conversation;
 mod error;
 mod eval;
 mod example;
 mod layout;
 mod loader;
 mod order;
+mod panics;
 mod row;
 mod rows;
 mod stream;
@@ -75,13 +77,14 @@ mod tokenize;
 mod tokenizer;
 
 pub use batch::{Batch, Padding};
+pub use conversation::{Conversation, Message};
 pub use error::{Error, Result};
 pub use eval::EvalLoader;
 pub use example::{Example, IGNORE_INDEX};
 pub use layout::{Prompt, instruction_prompt};
 pub use loader::StepLoader;
 pub use order::BatchOrder;
-pub use row::{Message, Row, RowFormat};
+pub use row::{Row, RowFormat};
 pub use rows::{Rows, parse_rows, read_rows};
 pub use stream::StreamDecoder;
 pub use template::Template;

@@ -73,8 +73,9 @@ impl BatchOrder {
         order.shuffle(&mut random);
         let mut micro_batches: Vec<Vec<usize>> = if self.group_by_length {
             // At least four megabatches, so that the order of a small file stays somewhat random.
-            let count = (lengths.len() / (self.batch_size * 4)).clamp(1, MEGABATCH);
-            let megabatches = order.chunks_mut(count * self.batch_size);
+            let count = lengths.len() / self.batch_size.saturating_mul(4);
+            let count = count.clamp(1, MEGABATCH);
+            let megabatches = order.chunks_mut(self.batch_size.saturating_mul(count));
             megabatches
                 .flat_map(|megabatch| {
                     megabatch.sort_by_key(|&index| std::cmp::Reverse(lengths[index]));
@@ -110,6 +111,16 @@ impl BatchOrder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_larger_than_any_file_is_the_whole_file() {
+        let order = BatchOrder {
+            group_by_length: true,
+            ..BatchOrder::new(0, usize::MAX / 2, usize::MAX)
+        };
+        let steps = order.steps(&[1, 2, 3], 0);
+        assert_eq!((steps.len(), steps[0].len(), steps[0][0].len()), (1, 1, 3));
+    }
 
     fn flat(steps: &[Vec<Vec<usize>>]) -> Vec<usize> {
         steps.concat().concat()

@@ -1,17 +1,19 @@
 //! One row of a data file, before tokenisation.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::Serialize;
+use crate::conversation::Conversation;
+use crate::layout::instruction_text;
 
 /// The format of the rows of a file. [`read_rows`](crate::read_rows) says how it is recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowFormat {
     /// `{"prompt", "completion"}`
     PromptCompletion,
-    /// `{"instruction", "input"?, "output"}`
+    /// `{"instruction", "input"?, "output", "system"?, "history"?}`
     Instruction,
-    /// `{"messages": [{"role", "content"}]}`
+    /// `{"messages": [{"role", "content"}], "tools"?}`
     Messages,
     /// `{"input_ids", "labels"}`
     Tokenized,
@@ -37,6 +39,16 @@ impl RowFormat {
             Self::Tokenized => &["input_ids", "labels"],
             Self::Text => &["text"],
         }
+    }
+
+    /// Whether a row of this format may have `key`.
+    pub(crate) fn knows(self, key: &str) -> bool {
+        let optional: &[&str] = match self {
+            Self::Instruction => &["input", "system", "history"],
+            Self::Messages => &["tools", "documents", "chat_template_kwargs"],
+            Self::PromptCompletion | Self::Tokenized | Self::Text => &[],
+        };
+        self.required_keys().contains(&key) || optional.contains(&key)
     }
 }
 
@@ -64,6 +76,10 @@ pub enum Row {
     },
     /// An instruction, perhaps with an input, and an output to learn.
     Instruction {
+        /// The text that stands in place of the first sentence of the prompt. `None` if it is absent, null or empty.
+        system: Option<String>,
+        /// Earlier instructions and the answers to them, in order. They are given, not learned.
+        history: Vec<(String, String)>,
         /// The task.
         instruction: String,
         /// The data that the task is about. `None` if the row's input is absent, null or empty.
@@ -72,10 +88,7 @@ pub enum Row {
         output: String,
     },
     /// A conversation. The model learns the assistant's turns.
-    Messages(
-        /// The turns in order, at least one.
-        Vec<Message>,
-    ),
+    Messages(Conversation),
     /// Token ids that are used unchanged.
     Tokenized {
         /// Token ids `[seq]`.
@@ -100,23 +113,28 @@ impl Row {
             Self::Text(_) => RowFormat::Text,
         }
     }
-}
 
-/// One turn of a conversation. Chat templates see these two fields.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Message {
-    /// The speaker: `system`, `user`, `assistant`, or another role that the chat template handles.
-    pub role: String,
-    /// The text of the turn.
-    pub content: String,
-}
-
-impl Message {
-    /// Makes a turn of `role` with the text `content`.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self {
-            role: role.into(),
-            content: content.into(),
+    /// Returns the prompt and the text that should follow it, of a row that has them where no [`Template`] says
+    /// otherwise: a prompt/completion or an instruction row.
+    ///
+    /// [`Template`]: crate::Template
+    pub fn prompt_and_answer(&self) -> Option<(Cow<'_, str>, &str)> {
+        match self {
+            Self::PromptCompletion { prompt, completion } => {
+                Some((Cow::Borrowed(prompt), completion))
+            }
+            Self::Instruction {
+                system,
+                history,
+                instruction,
+                input,
+                output,
+            } => {
+                let (system, input) = (system.as_deref(), input.as_deref());
+                let prompt = instruction_text(system, history, instruction, input);
+                Some((Cow::Owned(prompt), output))
+            }
+            Self::Messages(_) | Self::Tokenized { .. } | Self::Text(_) => None,
         }
     }
 }

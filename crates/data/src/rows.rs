@@ -1,12 +1,17 @@
-//! JSON lines to typed rows.
+//! Data files to typed rows.
 
+mod keys;
 mod line;
+mod messages;
+mod values;
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::row::{Row, RowFormat};
+pub(crate) use keys::{UnknownKeys, rows_of};
 use line::Line;
+use serde_json::{Map, Value};
 
 /// The rows of one file, each with its line number, and the name of the file for error messages.
 /// There is at least one row.
@@ -14,6 +19,7 @@ use line::Line;
 pub struct Rows {
     path: String,
     rows: Vec<(usize, Row)>,
+    notes: Vec<String>,
 }
 
 impl Rows {
@@ -22,39 +28,47 @@ impl Rows {
         &self.path
     }
 
-    /// The rows with their line numbers, which start at 1.
+    /// The rows with their line numbers, which start at 1. In a list that stands on one line, the numbers are those
+    /// of the rows.
     pub fn rows(&self) -> &[(usize, Row)] {
         &self.rows
     }
+
+    /// What the file has and nothing reads, a sentence for each key. [`Tokenized::notes`](crate::Tokenized::notes)
+    /// has these too.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
 }
 
-/// Reads a JSON-lines file. Blank lines, a byte-order mark and `\r\n` are accepted.
+/// Reads a data file: one JSON object a line, or a JSON document that holds a list of them, alone or as the `data` of
+/// an object. Blank lines, a byte-order mark and `\r\n` are accepted.
 ///
 /// | keys | [`RowFormat`] |
 /// |---|---|
 /// | `prompt`, `completion` | [`PromptCompletion`](RowFormat::PromptCompletion) |
-/// | `instruction`, `input` (optional), `output` | [`Instruction`](RowFormat::Instruction) |
-/// | `messages`: a list of `{role, content}` | [`Messages`](RowFormat::Messages) |
+/// | `instruction`, `output`; optional: `input`, `system`, `history` | [`Instruction`](RowFormat::Instruction) |
+/// | `messages`: a list of `{role, content, …}`; optional: `tools`, `documents`, `chat_template_kwargs` | [`Messages`](RowFormat::Messages) |
 /// | `input_ids`, `labels` | [`Tokenized`](RowFormat::Tokenized) |
 /// | `text` | [`Text`](RowFormat::Text) |
 ///
 /// The keys of the first row decide the format of the file. The formats are tried in the order of this
 /// table, so a file with `instruction`, `output` and a rendered `text` holds instructions. Every row must
-/// have the keys of that format with the right types. Other keys are ignored. The classification formats
-/// `{text, label}` and `{tokens, tags}` are recognised and refused by name.
+/// have the keys of that format with the right types. Other keys are not used, and [`Rows::notes`] names them. The
+/// classification formats `{text, label}` and `{tokens, tags}` are recognised and refused by name.
 ///
 /// # Errors
 /// The file cannot be read, it has no rows, or a line is not UTF-8, not JSON, or not of the format of
 /// the first row.
 pub fn read_rows(path: &Path) -> Result<Rows> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
+    let bytes = burn_peft_files::read(path).map_err(|error| Error::Read {
+        path: error.path,
+        source: error.source,
     })?;
     parse(&path.display().to_string(), &bytes)
 }
 
-/// Reads JSON lines from memory. Error messages use `path` as the name of the file.
+/// Reads rows from memory. Error messages use `path` as the name of the file.
 ///
 /// # Errors
 /// See [`read_rows`].
@@ -64,31 +78,70 @@ pub fn parse_rows(path: &str, text: &str) -> Result<Rows> {
 
 fn parse(path: &str, bytes: &[u8]) -> Result<Rows> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut rows = Vec::new();
-    let mut first: Option<(usize, RowFormat)> = None;
-    for (index, bytes) in bytes.split(|&byte| byte == b'\n').enumerate() {
-        let number = index + 1;
-        let line = Line { path, number };
-        let text = line.text(bytes)?;
-        if text.trim().is_empty() {
-            continue;
+    let mut reader = Reader::new(path);
+    if values::is_document(bytes) {
+        for (number, object) in values::objects(path, bytes)? {
+            reader.push(number, object)?;
         }
-        let object = line.object(text)?;
-        let (first_line, format) = match first {
+    } else {
+        for (index, bytes) in bytes.split(|&byte| byte == b'\n').enumerate() {
+            let number = index + 1;
+            let line = Line { path, number };
+            let text = line.text(bytes)?;
+            if !text.trim().is_empty() {
+                reader.push(number, line.object(text)?)?;
+            }
+        }
+    }
+    reader.finish()
+}
+
+/// Takes the rows of a file one after the other.
+struct Reader<'a> {
+    path: &'a str,
+    rows: Vec<(usize, Row)>,
+    /// The line of the first row, and the format that it has set.
+    first: Option<(usize, RowFormat)>,
+    unknown: UnknownKeys,
+}
+
+impl<'a> Reader<'a> {
+    fn new(path: &'a str) -> Self {
+        Self {
+            path,
+            rows: Vec::new(),
+            first: None,
+            unknown: UnknownKeys::default(),
+        }
+    }
+
+    fn push(&mut self, number: usize, object: Map<String, Value>) -> Result<()> {
+        let path = self.path;
+        let line = Line { path, number };
+        let (first_line, format) = match self.first {
             Some(known) => known,
-            None => *first.insert((number, line.detect(&object)?)),
+            None => *self.first.insert((number, line.detect(&object)?)),
         };
-        rows.push((number, line.row(object, format, first_line)?));
+        let unknown = object
+            .iter()
+            .filter(|(key, value)| !format.knows(key) && !value.is_null());
+        self.unknown.count(unknown.map(|(key, _)| key.as_str()));
+        self.rows
+            .push((number, line.row(object, format, first_line)?));
+        Ok(())
     }
-    if rows.is_empty() {
-        return Err(Error::NoRows {
-            path: path.to_owned(),
-        });
+
+    fn finish(self) -> Result<Rows> {
+        let path = self.path.to_owned();
+        if self.rows.is_empty() {
+            return Err(Error::NoRows { path });
+        }
+        Ok(Rows {
+            notes: self.unknown.notes(&path, "is not used"),
+            path,
+            rows: self.rows,
+        })
     }
-    Ok(Rows {
-        path: path.to_owned(),
-        rows,
-    })
 }
 
 #[cfg(test)]
@@ -117,7 +170,7 @@ mod tests {
         ));
         assert!(matches!(only(r#"{"text":"a"}"#), Row::Text(text) if text == "a"));
         assert!(
-            matches!(only(r#"{"messages":[{"role":"user","content":"a"}]}"#), Row::Messages(m) if m.len() == 1)
+            matches!(only(r#"{"messages":[{"role":"user","content":"a"}]}"#), Row::Messages(chat) if chat.messages.len() == 1)
         );
         assert!(matches!(
             only(r#"{"input_ids":[1,2],"labels":[-100,2]}"#),
@@ -130,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn extra_keys_are_ignored_and_a_rendered_text_beside_them_does_not_win() {
+    fn a_rendered_text_beside_the_keys_of_a_format_does_not_win() {
         assert!(matches!(
             only(r#"{"id":7,"text":"rendered","instruction":"a","input":null,"output":"b"}"#),
             Row::Instruction { input: None, .. }
@@ -169,6 +222,7 @@ mod tests {
                 "\"prompt\" must be a string, found a number",
             ),
             ("[1]", "expected a JSON object, found a list"),
+            ("3", "expected a JSON object, found a number"),
             ("{\"prompt\":\"a\",", "not JSON"),
         ];
         for (row, expected) in cases {
@@ -185,7 +239,7 @@ mod tests {
             (r#"{"messages":[]}"#, "\"messages\" is empty"),
             (
                 r#"{"messages":[{"role":"user","content":null}]}"#,
-                "messages[0].content must be a string, found null",
+                "messages[0].content must be a string, found nothing",
             ),
             (
                 r#"{"messages":["hi"]}"#,
@@ -243,5 +297,52 @@ mod tests {
     fn a_missing_file_is_named() {
         let error = read_rows(Path::new("no/such/rows.jsonl")).expect_err("there is no such file");
         assert!(error.to_string().contains("no/such/rows.jsonl"), "{error}");
+    }
+
+    fn notes(text: &str) -> Vec<String> {
+        let rows = parse_rows("train.jsonl", text).expect("good rows");
+        rows.notes().to_vec()
+    }
+
+    #[test]
+    fn a_key_that_the_format_does_not_have_is_named_once_with_its_count() {
+        let rows = concat!(
+            r#"{"prompt":"a","completion":"b","id":7,"note":null}"#,
+            "\n",
+            r#"{"prompt":"a","completion":"b"}"#,
+            "\n",
+            r#"{"prompt":"a","completion":"b","id":8,"weight":0}"#,
+        );
+        assert_eq!(
+            notes(rows),
+            [
+                r#"train.jsonl: key "id" in 2 rows is not used"#,
+                r#"train.jsonl: key "weight" in 1 row is not used"#,
+            ]
+        );
+        assert!(notes(r#"{"instruction":"a","output":"b","system":"c","history":[]}"#).is_empty());
+        assert!(notes(r#"{"messages":[{"role":"user","content":"a"}],"tools":[]}"#).is_empty());
+    }
+
+    #[test]
+    fn an_instruction_has_its_system_text_and_its_history() {
+        let row = only(
+            r#"{"instruction":"a","output":"b","system":"s","history":[["c","d"],["e","f"]]}"#,
+        );
+        let (prompt, answer) = row.prompt_and_answer().expect("an instruction");
+        let turn = |asked: &str, answered: &str| {
+            format!("\n\n### Instruction:\n{asked}\n\n### Response:\n{answered}")
+        };
+        let turns = [turn("c", "d"), turn("e", "f"), turn("a", "")].concat();
+        assert_eq!(
+            (prompt.as_ref(), answer),
+            (format!("s{turns}").as_str(), "b")
+        );
+        let empty =
+            only(r#"{"instruction":"a","output":"b","input":"","system":"","history":null}"#);
+        let (prompt, _) = empty.prompt_and_answer().expect("an instruction");
+        assert_eq!(prompt, crate::layout::instruction_prompt("a", None));
+        let message = message_of(r#"{"instruction":"a","output":"b","history":[["c"]]}"#);
+        assert!(message.contains("history[0] must be a pair"), "{message}");
     }
 }

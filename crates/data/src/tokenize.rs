@@ -1,9 +1,11 @@
 //! Rows to examples.
 
 mod draft;
+mod spans;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod usage;
 
 use crate::error::{Error, Result};
 use crate::example::Example;
@@ -11,6 +13,8 @@ use crate::rows::Rows;
 use crate::template::Template;
 use crate::tokenizer::TextTokenizer;
 use draft::tokenize_chunk;
+pub(crate) use spans::TurnFrame;
+use usage::Usage;
 
 /// The number of rows that are tokenised in parallel between two reports of progress.
 const CHUNK: usize = 256;
@@ -34,6 +38,9 @@ pub struct Tokenized {
     pub truncated: usize,
     /// The number of rows that were left out because the cut would have removed every learned token.
     pub dropped: usize,
+    /// What the rows have that does not reach the model, a sentence for each: keys that no format has, and what the
+    /// chat template does not write. It begins with the name of the file.
+    pub notes: Vec<String>,
 }
 
 /// Tokenises and labels every row, in file order. `progress` receives the rows done and the rows in all.
@@ -43,7 +50,7 @@ pub struct Tokenized {
 /// | prompt/completion | `tokenize(prompt) + tokenize(completion) + [eos]` | the completion and the eos |
 /// | instruction | as prompt/completion, with [`instruction_prompt`](crate::instruction_prompt) as the prompt | the output and the eos |
 /// | text | `tokenize(text) + [eos]` | everything |
-/// | messages | the chat template's text, tokenised as a whole | assistant turns, each through its end-of-turn token |
+/// | messages | the chat template's text, tokenised as a whole | what the template marks with `{% generation %}`, or else the assistant's turns, each through its end-of-turn token; no turn whose flag says so |
 /// | input_ids/labels | unchanged | as the labels say |
 ///
 /// A [`Template`] puts the fields of the first three formats in another order, with virtual tokens
@@ -55,8 +62,8 @@ pub struct Tokenized {
 /// completion is dropped; TRL keeps it, and it then contributes nothing to the loss or makes it 0/0.
 ///
 /// # Errors
-/// With file and line: a row has nothing to learn before it is cut, its ids are outside the vocabulary, the
-/// chat template does not accept its conversation, or it lacks a field of the template. Without a line: the
+/// With file and line: a row has nothing to learn before it is cut, its ids are outside the vocabulary or the model's
+/// table, the chat template does not accept its conversation or leaves out a turn, or it lacks a field of the template. Without a line: the
 /// tokenizer has no eos, the model has no chat template, or the cut leaves no row.
 pub fn tokenize_rows(
     rows: &Rows,
@@ -66,10 +73,16 @@ pub fn tokenize_rows(
 ) -> Result<Tokenized> {
     let all = rows.rows();
     let limit = options.max_length.unwrap_or(usize::MAX);
-    let mut tokenized = Tokenized::default();
+    let mut tokenized = Tokenized {
+        notes: rows.notes().to_vec(),
+        ..Tokenized::default()
+    };
+    let mut usage = Usage::default();
     let mut done = 0;
     for chunk in all.chunks(CHUNK) {
-        for mut example in tokenize_chunk(rows.path(), chunk, tokenizer, options.template)? {
+        for mut example in
+            tokenize_chunk(rows.path(), chunk, tokenizer, options.template, &mut usage)?
+        {
             if !example.has_target() {
                 return Err(Error::NothingSupervised {
                     path: rows.path().to_owned(),
@@ -88,6 +101,7 @@ pub fn tokenize_rows(
         done += chunk.len();
         progress(done, all.len());
     }
+    tokenized.notes.extend(usage.notes(rows.path()));
     if tokenized.examples.is_empty() {
         return Err(Error::AllDropped {
             path: rows.path().to_owned(),

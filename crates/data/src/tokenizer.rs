@@ -1,62 +1,60 @@
 //! A model's tokenizer: vocabulary, special tokens and chat template.
 
+mod bounds;
 mod chat;
 mod config;
+mod files;
 mod jinja;
+mod marks;
+mod stack;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
-use tokenizers::{Encoding, PostProcessorWrapper, Tokenizer};
+use serde_json::{Map, Value};
+use tokenizers::{AddedToken, Encoding, PostProcessorWrapper, Tokenizer};
 
+use crate::conversation::Message;
 use crate::error::{Error, Result};
-use crate::row::Message;
+use crate::panics::caught;
+use crate::tokenize::TurnFrame;
 use chat::ChatTemplate;
-use config::{SpecialToken, Templates, TokenizerConfig};
+use config::SpecialToken;
+use files::Files;
+pub(crate) use marks::Rendered;
+pub(crate) use stack::on_deep_stack;
 
-/// The tokenizer of a model, with its special tokens and chat template.
+/// The tokenizer of a model, with its special tokens and chat template. A copy shares them.
 #[derive(Clone)]
 pub struct TextTokenizer {
-    tokenizer: Tokenizer,
-    special_ids: HashSet<u32>,
+    tokenizer: Arc<Tokenizer>,
+    special_ids: Arc<HashSet<u32>>,
     /// The ids that the tokenizer puts in front of a text: a BOS in Llama, nothing in Qwen2.
     start_ids: Vec<u32>,
     eos_id: Option<u32>,
     pad_id: Option<u32>,
     vocab_size: usize,
-    chat: Option<ChatTemplate>,
+    /// The rows of the model's embedding table, if known.
+    table_rows: Option<usize>,
+    chat: Option<Arc<ChatTemplate>>,
+    /// How the chat template begins and ends a turn of the assistant; found at its first use.
+    frame: Arc<OnceLock<Option<TurnFrame>>>,
 }
 
 impl TextTokenizer {
-    /// Loads the tokenizer of a model folder in Hugging Face layout. It reads `tokenizer.json`, and
-    /// `tokenizer_config.json` and `chat_template.jinja` if they exist. The template file takes precedence
-    /// over a template in the configuration.
+    /// Loads the tokenizer of a model folder in Hugging Face layout. It reads `tokenizer.json`, and if they exist
+    /// `tokenizer_config.json`, `special_tokens_map.json` and `chat_template.jinja`. The template file takes
+    /// precedence over a template in the configuration. Where none of these names an eos, the first `eos_token_id` of
+    /// `config.json` is it, or of `generation_config.json`.
     ///
     /// # Errors
     /// `tokenizer.json` is missing or unreadable, or the configuration is malformed or names an
-    /// `eos_token` or `pad_token` that is not in the vocabulary. The chat template is compiled at its
+    /// `eos_token` that is not in the vocabulary. The chat template is compiled at its
     /// first use, so a faulty one is reported by [`render_chat`](Self::render_chat).
     pub fn load(dir: &Path) -> Result<Self> {
-        let path = dir.join("tokenizer.json");
-        let tokenizer_json = read_if_present(&path)?.ok_or(Error::MissingTokenizer { path })?;
-        let config_json = read_if_present(&dir.join("tokenizer_config.json"))?;
-        let path = dir.join("chat_template.jinja");
-        let chat_template = match read_if_present(&path)? {
-            Some(bytes) => Some(String::from_utf8(bytes).map_err(|error| Error::Read {
-                path,
-                source: std::io::Error::new(ErrorKind::InvalidData, error),
-            })?),
-            None => None,
-        };
-        Self::parse(
-            dir,
-            &tokenizer_json,
-            config_json.as_deref().unwrap_or(b"{}"),
-            chat_template,
-        )
+        Self::parse(dir, Files::read(dir)?)
     }
 
     /// Loads a tokenizer from the contents of these files, for a model that is built into the binary.
@@ -68,87 +66,103 @@ impl TextTokenizer {
         config_json: &[u8],
         chat_template: Option<&str>,
     ) -> Result<Self> {
-        Self::parse(
-            Path::new(""),
-            tokenizer_json,
-            config_json,
-            chat_template.map(str::to_owned),
-        )
+        let files = Files {
+            tokenizer: tokenizer_json.to_vec(),
+            config: config_json.to_vec(),
+            chat_template: chat_template.map(str::to_owned),
+            ..Files::default()
+        };
+        Self::parse(Path::new(""), files)
     }
 
-    fn parse(
-        dir: &Path,
-        tokenizer_json: &[u8],
-        config_json: &[u8],
-        chat_template: Option<String>,
-    ) -> Result<Self> {
+    fn parse(dir: &Path, files: Files) -> Result<Self> {
+        let path = dir.join("tokenizer.json");
         let malformed = |source| Error::Tokenizer {
-            path: dir.join("tokenizer.json"),
+            path: path.clone(),
             source,
         };
-        let mut tokenizer = Tokenizer::from_bytes(tokenizer_json).map_err(malformed)?;
-        // A saved tokenizer may contain the truncation and padding of the run that saved it. A post-processor
-        // adds special tokens, of which those in front are kept, and trims offsets, which would move the
-        // boundaries of assistant turns.
-        tokenizer.with_truncation(None).map_err(malformed)?;
-        tokenizer.with_padding(None);
-        let start_ids = start_ids(&tokenizer).map_err(malformed)?;
-        tokenizer.with_post_processor(None::<PostProcessorWrapper>);
+        bounds::check(&files.tokenizer).map_err(|reason| malformed(reason.into()))?;
+        let config = files.config(dir)?;
+        let special = config.special;
+        let (tokenizer, start_ids) = caught(|| tokenizer(&files.tokenizer, &config.added_tokens))
+            .unwrap_or_else(|panic| Err(panic.into()))
+            .map_err(malformed)?;
 
         let path = dir.join("tokenizer_config.json");
-        let config: TokenizerConfig =
-            serde_json::from_slice(config_json).map_err(|source| Error::TokenizerConfig {
-                path: path.clone(),
-                source,
-            })?;
-        let id_of = |key: &'static str, token: &Option<SpecialToken>| match token {
-            None => Ok(None),
-            Some(token) => tokenizer
-                .token_to_id(token.text())
-                .map(Some)
-                .ok_or_else(|| Error::UnknownSpecialToken {
-                    path: path.clone(),
-                    key,
+        let id_of = |token: &Option<SpecialToken>| tokenizer.token_to_id(token.as_ref()?.text());
+        let eos_id = match (id_of(&special.eos_token), &special.eos_token) {
+            (None, Some(token)) => {
+                return Err(Error::UnknownSpecialToken {
+                    path,
+                    key: "eos_token",
                     token: token.text().to_owned(),
-                }),
+                });
+            }
+            (None, None) => config
+                .eos_id
+                .filter(|id| tokenizer.id_to_token(*id).is_some()),
+            (Some(id), _) => Some(id),
         };
-        let eos_id = id_of("eos_token", &config.eos_token)?;
-        let pad_id = id_of("pad_token", &config.pad_token)?;
-
-        let added = tokenizer.get_added_tokens_decoder();
-        let special = added
-            .iter()
-            .filter(|(_, token)| token.special)
-            .map(|(id, _)| *id);
-        let special_tokens = config.special_tokens();
+        let beside = tokenizer.get_added_tokens_decoder().into_iter();
+        let beside = beside.filter(|(_, token)| token.special || !token.content.trim().is_empty());
+        let special_ids = beside.map(|(id, _)| id).chain(eos_id);
+        let chat = config.templates.and_then(|templates| {
+            let chat = ChatTemplate::new(templates, special.by_name())?;
+            Some(Arc::new(chat))
+        });
         Ok(Self {
-            special_ids: special.chain(eos_id).collect(),
+            special_ids: Arc::new(special_ids.collect()),
             start_ids,
             eos_id,
-            pad_id,
+            // A pad token that the tokenizer does not know would be added by transformers. Any id will do to pad.
+            pad_id: id_of(&special.pad_token),
             // The ids may have gaps, so the number of entries is not enough.
             vocab_size: tokenizer
                 .get_vocab(true)
                 .into_values()
                 .max()
                 .map_or(0, |id| id as usize + 1),
-            chat: chat_template
-                .or_else(|| config.chat_template.and_then(Templates::chosen))
-                .map(|source| ChatTemplate::new(source, special_tokens)),
-            tokenizer,
+            table_rows: None,
+            chat,
+            frame: Arc::default(),
+            tokenizer: Arc::new(tokenizer),
         })
+    }
+
+    /// Returns the tokenizer for a model whose embedding table has `rows` rows. A tokenizer may have more ids than
+    /// the table. It then refuses a text that has one of those, instead of giving an id that the model does not have.
+    #[must_use]
+    pub fn for_table(mut self, rows: usize) -> Self {
+        self.table_rows = Some(rows);
+        self
     }
 
     /// Returns the token ids of `text`. It adds no special tokens, and recognises those in the text.
     ///
     /// # Errors
-    /// The tokenizer rejects the text. A byte-level tokenizer never does.
+    /// The tokenizer rejects the text, which a byte-level one never does, or it has a token that is
+    /// [outside the model's table](Self::for_table).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self
-            .tokenizer
-            .encode_fast(text, false)
+        let encoding = caught(|| self.tokenizer.encode_fast(text, false))
+            .unwrap_or_else(|panic| Err(panic.into()))
             .map_err(|source| Error::Encode { source })?;
+        self.check_ids(encoding.get_ids())?;
         Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Checks that ids are in the model's table.
+    pub(crate) fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        let Some(rows) = self.table_rows else {
+            return Ok(());
+        };
+        match ids.iter().find(|&&id| id as usize >= rows) {
+            None => Ok(()),
+            Some(&id) => Err(Error::OutsideTable {
+                token: self.tokenizer.id_to_token(id).unwrap_or_default(),
+                id,
+                rows,
+            }),
+        }
     }
 
     /// Returns the token ids of a text at the start of a row: behind the BOS, if the tokenizer adds one and the
@@ -171,8 +185,8 @@ impl TextTokenizer {
 
     /// Encodes texts in parallel, with byte offsets.
     pub(crate) fn encode_batch(&self, texts: Vec<&str>) -> Result<Vec<Encoding>> {
-        self.tokenizer
-            .encode_batch(texts, false)
+        caught(|| self.tokenizer.encode_batch(texts, false))
+            .unwrap_or_else(|panic| Err(panic.into()))
             .map_err(|source| Error::Encode { source })
     }
 
@@ -182,27 +196,39 @@ impl TextTokenizer {
     /// # Errors
     /// The tokenizer's decoder fails. A byte-level decoder never does.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.tokenizer
-            .decode(ids, skip_special)
+        caught(|| self.tokenizer.decode(ids, skip_special))
+            .unwrap_or_else(|panic| Err(panic.into()))
             .map_err(|source| Error::Decode { source })
     }
 
-    /// The id of the `eos_token` in `tokenizer_config.json`.
+    /// The id of the eos: of the `eos_token` in `tokenizer_config.json`, or what [`load`](Self::load) found instead.
     pub fn eos_id(&self) -> Option<u32> {
         self.eos_id
     }
 
-    /// The id of the `pad_token` in `tokenizer_config.json`.
+    /// Returns the id of the token with which the chat template ends a turn of the assistant. A model that was
+    /// trained on conversations learns to end its turn with it. `None` if there is no chat template, or none that
+    /// renders an ordinary conversation, or if no special token ends a turn.
+    pub fn end_of_turn_id(&self) -> Option<u32> {
+        let frame = self.turn_frame()?;
+        let ids = self.encode(&frame.footer).ok()?;
+        ids.into_iter().find(|&id| self.is_special(id))
+    }
+
+    /// The id of the `pad_token` in `tokenizer_config.json`, if the model has it.
     pub(crate) fn pad_id(&self) -> Option<u32> {
-        self.pad_id
+        let is_in_table = |id: &u32| self.table_rows.is_none_or(|rows| (*id as usize) < rows);
+        self.pad_id.filter(is_in_table)
     }
 
-    /// The largest id plus one. The embedding table of a model may have more rows.
+    /// The number of ids that a text can have: the largest id plus one, or the rows of the
+    /// [table](Self::for_table) if these are fewer. The table of a model may have more rows.
     pub fn vocab_size(&self) -> usize {
-        self.vocab_size
+        self.vocab_size.min(self.table_rows.unwrap_or(usize::MAX))
     }
 
-    /// Whether `id` is a special token of the vocabulary or the eos.
+    /// Whether `id` is the eos, a special token, or another token beside the vocabulary that is not white space: some
+    /// models' ends of turns are not called special.
     pub(crate) fn is_special(&self, id: u32) -> bool {
         self.special_ids.contains(&id)
     }
@@ -213,10 +239,35 @@ impl TextTokenizer {
     /// # Errors
     /// The model has no template, or the template does not compile or rejects the conversation.
     pub fn render_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        self.chat
-            .as_ref()
-            .ok_or(Error::NoChatTemplate)?
-            .render(messages, add_generation_prompt)
+        let rendered = self.render(messages, &Map::new(), add_generation_prompt)?;
+        Ok(rendered.text)
+    }
+
+    /// Renders turns with the variables of a conversation, and returns what the template marks, too.
+    pub(crate) fn render(
+        &self,
+        messages: &[Message],
+        variables: &Map<String, Value>,
+        add_generation_prompt: bool,
+    ) -> Result<Rendered> {
+        let chat = self.chat.as_ref().ok_or(Error::NoChatTemplate)?;
+        chat.render(messages, variables, add_generation_prompt)
+    }
+
+    /// Whether the chat template reads a variable of that name.
+    pub(crate) fn reads_variable(&self, name: &str) -> bool {
+        self.chat.as_ref().is_some_and(|chat| chat.reads(name))
+    }
+
+    /// Whether the chat template marks what the assistant wrote.
+    pub(crate) fn has_marks(&self) -> bool {
+        self.chat.as_ref().is_some_and(|chat| chat.has_marks())
+    }
+
+    /// How the chat template begins and ends a turn of the assistant.
+    pub(crate) fn turn_frame(&self) -> Option<&TurnFrame> {
+        let frame = self.frame.get_or_init(|| TurnFrame::find(self));
+        frame.as_ref()
     }
 }
 
@@ -231,6 +282,30 @@ impl fmt::Debug for TextTokenizer {
     }
 }
 
+/// A `tokenizer.json` with the tokens that `tokenizer_config.json` has beside it, and the ids that its post-processor
+/// puts in front of a text.
+fn tokenizer(
+    json: &[u8],
+    added_tokens: &[(u32, AddedToken)],
+) -> std::result::Result<(Tokenizer, Vec<u32>), tokenizers::Error> {
+    let mut tokenizer = Tokenizer::from_bytes(json)?;
+    // transformers adds what `added_tokens_decoder` has and tokenizer.json has not.
+    for (id, token) in added_tokens {
+        let is_next = tokenizer.get_vocab_size(true) == *id as usize;
+        if is_next && tokenizer.token_to_id(&token.content).is_none() {
+            tokenizer.add_tokens(std::slice::from_ref(token));
+        }
+    }
+    // A saved tokenizer may contain the truncation and padding of the run that saved it. A post-processor
+    // adds special tokens, of which those in front are kept, and trims offsets, which would move the
+    // boundaries of assistant turns.
+    tokenizer.with_truncation(None)?;
+    tokenizer.with_padding(None);
+    let start_ids = start_ids(&tokenizer)?;
+    tokenizer.with_post_processor(None::<PostProcessorWrapper>);
+    Ok((tokenizer, start_ids))
+}
+
 /// The ids that the tokenizer's post-processor puts in front of a text.
 fn start_ids(tokenizer: &Tokenizer) -> std::result::Result<Vec<u32>, tokenizers::Error> {
     let plain = tokenizer.encode_fast("a", false)?;
@@ -241,19 +316,10 @@ fn start_ids(tokenizer: &Tokenizer) -> std::result::Result<Vec<u32>, tokenizers:
     Ok(with_specials[..start].to_vec())
 }
 
-fn read_if_present(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::Read {
-            path: path.to_owned(),
-            source,
-        }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::test_support::{CONFIG, EOS, IM_END, IM_START, tokenizer, tokenizer_json};
 
@@ -354,5 +420,107 @@ mod tests {
             tokenizer.render_chat(&[], true),
             Err(Error::NoChatTemplate)
         ));
+    }
+
+    /// A folder with the tests' tokenizer and other files.
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let tokenizer = ("tokenizer.json", tokenizer_json());
+        let files = files.iter().map(|(name, text)| (*name, (*text).to_owned()));
+        for (name, text) in files.chain([tokenizer]) {
+            fs::write(dir.path().join(name), text).expect("a temporary file");
+        }
+        dir
+    }
+
+    #[test]
+    fn an_eos_is_found_wherever_it_is_named() {
+        let named = r#"{"eos_token":"<|im_end|>"}"#;
+        for (files, eos) in [
+            (vec![("special_tokens_map.json", named)], Some(IM_END)),
+            (
+                vec![
+                    ("tokenizer_config.json", CONFIG),
+                    ("special_tokens_map.json", named),
+                ],
+                Some(EOS),
+            ),
+            (vec![("config.json", r#"{"eos_token_id":258}"#)], Some(EOS)),
+            (
+                vec![
+                    ("config.json", r#"{"eos_token_id":null}"#),
+                    ("generation_config.json", r#"{"eos_token_id":[260,258]}"#),
+                ],
+                Some(IM_END),
+            ),
+            (vec![("config.json", r#"{"eos_token_id":9999}"#)], None),
+            (vec![], None),
+        ] {
+            let dir = folder(&files);
+            let tokenizer = TextTokenizer::load(dir.path()).expect("a good folder");
+            assert_eq!(tokenizer.eos_id(), eos, "{files:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_that_only_the_configuration_has_are_added() {
+        let config = r#"{"eos_token":"<end>","added_tokens_decoder":{
+            "261":{"content":"<end>","special":true},"260":{"content":"<|im_end|>","special":true}}}"#;
+        let dir = folder(&[("tokenizer_config.json", config)]);
+        let tokenizer = TextTokenizer::load(dir.path()).expect("a good folder");
+        assert_eq!(tokenizer.eos_id(), Some(261));
+        assert_eq!(tokenizer.encode("a<end>").expect("byte-level"), [97, 261]);
+    }
+
+    #[test]
+    fn a_pad_token_without_a_row_in_the_table_does_not_pad() {
+        let tokenizer = tokenizer();
+        assert_eq!(
+            tokenizer.clone().for_table(EOS as usize + 1).pad_id(),
+            Some(EOS)
+        );
+        let smaller = tokenizer.for_table(EOS as usize);
+        assert_eq!(
+            (smaller.pad_id(), smaller.vocab_size()),
+            (None, EOS as usize)
+        );
+        assert!(smaller.encode("ab").is_ok());
+        assert!(matches!(
+            smaller.encode("a<|im_end|>"),
+            Err(Error::OutsideTable { id: IM_END, .. })
+        ));
+    }
+
+    #[test]
+    fn the_end_of_a_turn_is_what_the_template_ends_it_with() {
+        let end = |template: Option<&str>| {
+            let json = tokenizer_json();
+            let tokenizer = TextTokenizer::from_bytes(json.as_bytes(), CONFIG.as_bytes(), template);
+            tokenizer.expect("a tokenizer").end_of_turn_id()
+        };
+        assert_eq!(tokenizer().end_of_turn_id(), Some(IM_END));
+        assert_eq!(end(None), None);
+        assert_eq!(end(Some("{% if %}")), None);
+        assert_eq!(
+            end(Some(
+                "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+            )),
+            None
+        );
+        let eos = "{% for m in messages %}[{{ m.content }}]{{ eos_token if m.role == 'assistant' }}{% endfor %}";
+        assert_eq!(end(Some(eos)), Some(EOS));
+        let marked = "{% for m in messages %}{{ m.role }}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% endfor %}";
+        assert_eq!(end(Some(marked)), Some(IM_END));
+    }
+
+    #[test]
+    fn what_the_library_panics_at_is_an_error_that_names_the_file() {
+        let mut json: serde_json::Value = tokenizer_json().parse().expect("JSON");
+        json["pre_tokenizer"] = serde_json::json!({"type": "FixedLength", "length": 0});
+        let error = TextTokenizer::from_bytes(json.to_string().as_bytes(), b"{}", None);
+        let error = error.expect_err("the length is zero");
+        assert!(error.to_string().starts_with("tokenizer.json: "), "{error}");
+        let source = std::error::Error::source(&error).expect("the library's");
+        assert!(source.to_string().contains("panicked"), "{source}");
     }
 }

@@ -1,6 +1,10 @@
 //! `README.md`, the model card.
 
+use burn_peft_decoder::DecoderConfig;
+
 use crate::config::AdapterConfig;
+use crate::folder::AdapterFolder;
+use crate::peft_type::Landing;
 
 /// The line that says a card is ours to overwrite.
 pub(crate) const MARK: &str =
@@ -13,6 +17,32 @@ pub struct ModelCard {
     pub title: Option<String>,
     /// Rows of a table, such as `("training loss", "1.52")`.
     pub facts: Vec<(String, String)>,
+    /// Why PEFT does not load the folder, as a sentence ([`AdapterFolder::refused_by_peft`]); `None` if it does.
+    pub refused_by_peft: Option<String>,
+}
+
+impl AdapterFolder {
+    /// Why PEFT does not load the folder for this base, as a sentence; `None` if it does.
+    pub fn refused_by_peft(&self, base: &DecoderConfig) -> Option<String> {
+        if let Some(reason) = biases_beyond_peft(&self.config) {
+            return Some(reason);
+        }
+        let Landing::Prefix(tokens) = self.config.method.landing() else {
+            return None;
+        };
+        (tokens.token_dim != Some(base.kv_width())).then(|| {
+            "It has a key and a value for each query head, and PEFT expects one for each key/value head.".into()
+        })
+    }
+}
+
+fn biases_beyond_peft(config: &AdapterConfig) -> Option<String> {
+    let beyond = config.method.beyond_peft();
+    let names: Vec<_> = beyond.iter().map(|module| format!("`{module}`")).collect();
+    (!names.is_empty()).then(|| {
+        let names = names.join(" and ");
+        format!("It has biases on {names}, and PEFT knows biases of linear layers only.")
+    })
 }
 
 impl ModelCard {
@@ -60,14 +90,9 @@ impl ModelCard {
         for (name, value) in rows.iter().chain(&self.facts) {
             text += &format!("| {} | {} |\n", cell(name), cell(value));
         }
-        let beyond = config.method.beyond_peft();
-        if !beyond.is_empty() {
-            let names: Vec<_> = beyond.iter().map(|module| format!("`{module}`")).collect();
-            text += &format!(
-                "\nIt has biases on {}. PEFT knows biases of linear layers only and does not load this \
-                 folder; burn-peft does.\n",
-                names.join(" and ")
-            );
+        let refused = || biases_beyond_peft(config);
+        if let Some(reason) = self.refused_by_peft.clone().or_else(refused) {
+            text += &format!("\n{reason} PEFT does not load this folder; burn-peft does.\n");
         } else if let Some(base) = &base {
             let (base, name) = (python(base), python("path/of/this/folder"));
             text += &format!(
@@ -110,7 +135,10 @@ mod tests {
     use burn_peft::LayerModule;
 
     use super::*;
-    use crate::{BeftOptions, MethodOptions, TargetModules};
+    use crate::test_support::{base, folder};
+    use crate::{
+        BeftOptions, MethodOptions, PrefixTuningOptions, TargetModules, VirtualTokenOptions,
+    };
 
     /// Of biases at one module.
     fn config(module: LayerModule, base: Option<&str>) -> AdapterConfig {
@@ -155,6 +183,7 @@ mod tests {
             &ModelCard {
                 title: Some("t\n---".into()),
                 facts,
+                ..ModelCard::default()
             },
         );
         assert!(
@@ -167,13 +196,33 @@ mod tests {
 
     #[test]
     fn a_card_shows_pefts_code_only_where_peft_loads_the_folder() {
-        for (module, loads) in [
-            (LayerModule::OProj, true),
-            (LayerModule::InputLayernorm, false),
+        let base = base();
+        let biases = |module| config(module, Some("a/b")).method;
+        let prefix = |tokens| MethodOptions::PrefixTuning(PrefixTuningOptions::new(tokens));
+        for (method, refused) in [
+            (biases(LayerModule::OProj), None),
+            (
+                biases(LayerModule::InputLayernorm),
+                Some("`input_layernorm`"),
+            ),
+            (prefix(VirtualTokenOptions::prefix(3, &base)), None),
+            (
+                prefix(VirtualTokenOptions::attention_prefix(3, &base)),
+                Some("each query head"),
+            ),
         ] {
-            let text = ModelCard::default().render(&config(module, Some("a/b")));
-            assert_eq!(text.contains("PeftModel.from_pretrained"), loads, "{text}");
-            assert_eq!(text.contains("`input_layernorm`"), !loads, "{text}");
+            let folder = folder(method, &[]);
+            let card = ModelCard {
+                refused_by_peft: folder.refused_by_peft(&base),
+                ..ModelCard::default()
+            };
+            let text = card.render(&folder.config);
+            assert_eq!(
+                text.contains("PeftModel.from_pretrained"),
+                refused.is_none(),
+                "{text}"
+            );
+            assert!(text.contains(refused.unwrap_or_default()), "{text}");
         }
     }
 }

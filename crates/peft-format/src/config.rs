@@ -2,17 +2,20 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use burn_peft_files::Checksum;
+use serde_json::{Map, Value};
 
-use crate::Error;
-use crate::fields::Fields;
+use crate::fields::{Fields, shortened};
 use crate::method::MethodOptions;
+use crate::{Error, integrity};
 
 /// The `peft_version` written for a new adapter: the release whose folders the tests compare with.
 pub const PEFT_VERSION: &str = "0.21.2";
 
 /// The key of [`AdapterConfig::template`].
 const TEMPLATE: &str = "burn_peft_template";
+/// The key of [`AdapterConfig::base_fingerprint`].
+const BASE_FINGERPRINT: &str = "burn_peft_base_fingerprint";
 
 /// An adapter's configuration.
 ///
@@ -34,10 +37,16 @@ pub struct AdapterConfig {
     /// Where the virtual tokens stand, as burn-peft's `[data] template` has it; `None`: in front. PEFT
     /// has no such key: it warns, and puts them in front.
     pub template: Option<String>,
+    /// A fingerprint of the base's weights ([`Checkpoint::fingerprint`](burn_peft_decoder::Checkpoint::fingerprint));
+    /// `None` where nobody took one, as in PEFT's folders.
+    pub base_fingerprint: Option<Checksum>,
     /// The method and its own fields.
     pub method: MethodOptions,
     /// Keys of the file that are not known here. To be reported; not written again (PEFT drops them too).
     pub unknown_keys: Vec<String>,
+    /// Keys of the file whose values mean nothing here, and which only training needs. They have PEFT's defaults
+    /// instead. To be reported.
+    pub odd_keys: Vec<&'static str>,
 }
 
 /// What a base model is adapted to.
@@ -59,8 +68,10 @@ impl AdapterConfig {
             auto_mapping: None,
             peft_version: Some(PEFT_VERSION.into()),
             template: None,
+            base_fingerprint: None,
             method,
             unknown_keys: Vec::new(),
+            odd_keys: Vec::new(),
         }
     }
 
@@ -74,12 +85,24 @@ impl AdapterConfig {
 
     /// Reads the bytes of an `adapter_config.json`; `path` is for messages.
     ///
-    /// Absent keys and nulls take PEFT's defaults; unknown keys are noted in `unknown_keys`.
+    /// Absent keys and nulls take PEFT's defaults. Unknown keys are noted in `unknown_keys`, and odd values of keys
+    /// that only training needs in `odd_keys`.
     ///
     /// # Errors
-    /// If it is no JSON object, a value has the wrong type, or the method or task is not supported here.
+    /// If it is no JSON object, is not what its checksum says, a value that matters has the wrong type, or the method
+    /// or task is not supported here.
     pub fn parse(json: &[u8], path: &Path) -> Result<Self, Error> {
-        let mut fields = Fields::parse(json, path)?;
+        Ok(Self::parse_sealed(json, path)?.0)
+    }
+
+    /// [`parse`](Self::parse), and the checksum of the weights where the configuration has one.
+    pub(crate) fn parse_sealed(
+        json: &[u8],
+        path: &Path,
+    ) -> Result<(Self, Option<Checksum>), Error> {
+        let mut map = parse_object(json, path)?;
+        let weights = integrity::unseal(&mut map, path)?;
+        let mut fields = Fields::new(map, path);
         // The method first: of a LoRA folder, that it is LoRA is the only thing worth saying.
         let method = MethodOptions::read(&mut fields)?;
         let task_type = match fields.optional::<String>("task_type")?.as_deref() {
@@ -87,22 +110,69 @@ impl AdapterConfig {
             Some("CAUSAL_LM") => Some(TaskType::CausalLm),
             Some(other) => return Err(fields.unsupported("task_type", other, "CAUSAL_LM")),
         };
-        let _: Option<bool> = fields.optional("inference_mode")?;
-        Ok(Self {
-            base_model_name_or_path: fields.optional("base_model_name_or_path")?,
-            revision: fields.optional("revision")?,
+        let _: bool = fields.lenient("inference_mode", true);
+        let config = Self {
+            base_model_name_or_path: fields.lenient("base_model_name_or_path", None),
+            revision: fields.lenient("revision", None),
             task_type,
-            modules_to_save: fields.optional("modules_to_save")?,
-            auto_mapping: fields.optional("auto_mapping")?,
-            peft_version: fields.optional("peft_version")?,
+            modules_to_save: fields.lenient("modules_to_save", None),
+            auto_mapping: fields.lenient("auto_mapping", None),
+            peft_version: fields.lenient("peft_version", None),
             template: fields.optional(TEMPLATE)?,
+            base_fingerprint: fields.lenient(BASE_FINGERPRINT, None),
             method,
-            unknown_keys: fields.unread(),
-        })
+            unknown_keys: Vec::new(),
+            odd_keys: Vec::new(),
+        };
+        let (unknown_keys, odd_keys) = fields.finish();
+        let config = Self {
+            unknown_keys,
+            odd_keys,
+            ..config
+        };
+        Ok((config, weights))
     }
 
-    /// The text of `adapter_config.json` as PEFT writes it: indent 2, sorted keys, ASCII, no newline at the end.
+    /// What somebody who uses the adapter should hear of keys that were read and not used; sentences.
+    pub fn notes(&self) -> Vec<String> {
+        const MOST: usize = 10;
+        let list = |keys: &[&str]| {
+            let names = keys
+                .iter()
+                .take(MOST)
+                .map(|key| format!("`{}`", shortened(key)));
+            let more = match keys.len().saturating_sub(MOST) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            names.collect::<Vec<_>>().join(", ") + &more
+        };
+        let unknown: Vec<_> = self.unknown_keys.iter().map(String::as_str).collect();
+        let mut notes = Vec::new();
+        if !unknown.is_empty() {
+            notes.push(format!("unknown keys are ignored: {}", list(&unknown)));
+        }
+        if !self.odd_keys.is_empty() {
+            notes.push(format!(
+                "values that are not understood are ignored, as only training needs them: {}",
+                list(&self.odd_keys)
+            ));
+        }
+        notes
+    }
+
+    /// The text of `adapter_config.json` as PEFT writes it: indent 2, sorted keys, ASCII, no newline at the end. It has
+    /// no checksums: those are a folder's.
     pub fn to_json(&self) -> String {
+        to_text(self.to_map())
+    }
+
+    /// The text of `adapter_config.json` beside the file of these weights.
+    pub(crate) fn to_sealed_json(&self, weights: &[u8]) -> String {
+        to_text(integrity::seal(self.to_map(), weights))
+    }
+
+    fn to_map(&self) -> Map<String, Value> {
         let task_type = self.task_type.map(|task| match task {
             TaskType::CausalLm => "CAUSAL_LM",
         });
@@ -124,14 +194,39 @@ impl AdapterConfig {
         if let Some(template) = &self.template {
             map.insert(TEMPLATE.into(), template.as_str().into());
         }
-        let mut value = Value::Object(map);
-        value.sort_all_objects();
-        ascii(&format!("{value:#}"))
+        if let Some(fingerprint) = &self.base_fingerprint {
+            map.insert(BASE_FINGERPRINT.into(), fingerprint.to_string().into());
+        }
+        map
     }
 }
 
+fn parse_object(json: &[u8], path: &Path) -> Result<Map<String, Value>, Error> {
+    let wrong = |reason: String| Error::Json {
+        path: path.into(),
+        reason,
+    };
+    match serde_json::from_slice(json) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err(wrong("it holds no JSON object".into())),
+        Err(error) if error.is_eof() => Err(wrong(format!(
+            "it breaks off at line {}, column {}",
+            error.line(),
+            error.column()
+        ))),
+        Err(error) => Err(wrong(error.to_string())),
+    }
+}
+
+/// PEFT's layout.
+fn to_text(map: Map<String, Value>) -> String {
+    let mut value = Value::Object(map);
+    value.sort_all_objects();
+    to_ascii(&format!("{value:#}"))
+}
+
 /// Escapes what Python's `json.dumps` escapes: in JSON text, only strings can hold a character beyond `~`.
-fn ascii(json: &str) -> String {
+pub(crate) fn to_ascii(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         if c <= '~' {
@@ -201,6 +296,60 @@ mod tests {
     }
 
     #[test]
+    fn what_only_training_needs_never_stops_a_trained_adapter() {
+        for peft_type in MethodOptions::PEFT_TYPES {
+            for value in ["-3", "1e30", "\"x\"", "null", "[[]]", "{}"] {
+                let keys = [
+                    "prompt_tuning_init",
+                    "prompt_tuning_init_text",
+                    "tokenizer_name_or_path",
+                    "tokenizer_kwargs",
+                    "encoder_reparameterization_type",
+                    "encoder_hidden_size",
+                    "encoder_num_layers",
+                    "encoder_dropout",
+                    "prefix_projection",
+                    "init_weights",
+                    "inference_mode",
+                    "peft_version",
+                    "auto_mapping",
+                    "revision",
+                    "base_model_name_or_path",
+                    "modules_to_save",
+                ];
+                let odd: String = keys.map(|key| format!(", \"{key}\": {value}")).concat();
+                let text =
+                    format!(r#"{{"peft_type": "{peft_type}", "num_virtual_tokens": 3{odd}}}"#);
+                let odd = parse(&text).unwrap().odd_keys;
+                assert_eq!(odd.is_empty(), value == "null", "{text}: {odd:?}");
+            }
+        }
+        let text = r#"{"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3, "prompt_tuning_init": "TEXT"}"#;
+        assert!(parse(text).unwrap().notes().is_empty());
+        // Defaults are PEFT's.
+        let text =
+            r#"{"peft_type": "P_TUNING", "num_virtual_tokens": 3, "encoder_num_layers": -1}"#;
+        let MethodOptions::PTuning(options) = parse(text).unwrap().method else {
+            panic!("{text}")
+        };
+        assert_eq!(options.encoder_num_layers, 2);
+    }
+
+    #[test]
+    fn ignored_keys_are_listed_on_one_line() {
+        let keys: String = (0..12).map(|i| format!(", \"k\\n{i}\": 0")).collect();
+        let text = format!(r#"{{"peft_type": "BEFT", "init_weights": 7{keys}}}"#);
+        let notes = parse(&text).unwrap().notes();
+        assert_eq!(notes.len(), 2);
+        assert!(
+            notes[0].starts_with("unknown keys are ignored: `k 0`, `k 1`"),
+            "{notes:?}"
+        );
+        assert!(notes[0].ends_with("`k 9` and 2 more"), "{notes:?}");
+        assert!(notes[1].ends_with(": `init_weights`"), "{notes:?}");
+    }
+
+    #[test]
     fn repeated_modules_to_save_are_kept() {
         let config =
             parse(r#"{"peft_type": "BEFT", "modules_to_save": ["classifier", "score", "classifier", "score"]}"#).unwrap();
@@ -230,10 +379,9 @@ mod tests {
     #[test]
     fn wrong_types_name_their_key() {
         let message = message(r#"{"peft_type": "PREFIX_TUNING", "num_virtual_tokens": "ten"}"#);
-        assert!(
-            message
-                .starts_with("a/adapter_config.json: `num_virtual_tokens`: invalid type: string"),
-            "{message}"
+        assert_eq!(
+            message,
+            "a/adapter_config.json: `num_virtual_tokens` is \"ten\", expected a whole number, 0 or more"
         );
     }
 
@@ -274,7 +422,7 @@ mod tests {
         let message = message(r#"{"peft_type": "BEFT", "target_modules": {"v_proj": 1}}"#);
         assert!(
             message.ends_with(
-                "`target_modules`: neither a list of module names nor a regular expression"
+                "`target_modules` is {\"v_proj\":1}, expected a list of module names or a regular expression"
             ),
             "{message}"
         );
@@ -282,6 +430,9 @@ mod tests {
 
     #[test]
     fn strings_are_escaped_as_python_does() {
-        assert_eq!(ascii("\"é\u{7f}🙂~\""), "\"\\u00e9\\u007f\\ud83d\\ude42~\"");
+        assert_eq!(
+            to_ascii("\"é\u{7f}🙂~\""),
+            "\"\\u00e9\\u007f\\ud83d\\ude42~\""
+        );
     }
 }

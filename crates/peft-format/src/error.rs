@@ -46,12 +46,12 @@ pub enum Error {
         path: PathBuf,
     },
     /// A configuration is not a JSON object.
-    #[error("{path}: not an adapter configuration: {source}")]
+    #[error("{path}: not an adapter configuration: {reason}")]
     Json {
         /// The file.
         path: PathBuf,
         /// Why, with line and column.
-        source: serde_json::Error,
+        reason: String,
     },
     /// A key that the method needs is absent or null.
     #[error("{path}: `{field}` is missing")]
@@ -62,14 +62,16 @@ pub enum Error {
         field: &'static str,
     },
     /// A key has a value of the wrong type, or none of those it may have.
-    #[error("{path}: `{field}`: {source}")]
+    #[error("{path}: `{field}` is {found}, expected {expected}")]
     InvalidField {
         /// The file.
         path: PathBuf,
         /// The key.
         field: &'static str,
-        /// What was found, and what was expected.
-        source: serde_json::Error,
+        /// The value, shortened.
+        found: String,
+        /// What it may be.
+        expected: &'static str,
     },
     /// A key has a value that PEFT knows and this project does not.
     #[error("{path}: `{field}` is `{found}`, which is not supported; supported: {supported}")]
@@ -84,12 +86,25 @@ pub enum Error {
         supported: String,
     },
     /// The weights are not a whole safetensors file; most often a copy that broke off.
-    #[error("{path}: not a whole safetensors file ({source}); copy it again")]
+    #[error("{path}: not a whole safetensors file ({reason}); copy it again")]
     Safetensors {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: safetensors::SafeTensorError,
+        reason: String,
+    },
+    /// A tensor has values that are no numbers.
+    #[error(
+        "{path}: tensor `{name}` has {count} {} NaN or infinite",
+        if *count == 1 { "value that is" } else { "values that are" }
+    )]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// How many of its values.
+        count: usize,
     },
     /// A tensor is stored in a type that adapters do not come in.
     #[error("{path}: tensor `{name}` is stored as {dtype}; F32, BF16 or F16 is expected")]
@@ -127,12 +142,15 @@ pub enum Error {
     Checkpoint(#[from] burn_peft_decoder::Error),
     /// The adapter does not fit the base model. Every problem at once.
     #[error(
-        "{path}: the adapter does not fit the base model: {}",
+        "{path}: the adapter does not fit the base model{}: {}",
+        trained_on.as_ref().map_or_else(String::new, |name| format!("; it was trained on `{name}`")),
         sentences(problems)
     )]
     DoesNotFit {
         /// The adapter's folder.
         path: PathBuf,
+        /// The name of the base that it was trained on, where its configuration has one.
+        trained_on: Option<String>,
         /// All that is wrong with it.
         problems: Vec<Problem>,
     },
@@ -196,10 +214,13 @@ fn one_of(shapes: &[Vec<usize>]) -> String {
         .join(" or ")
 }
 
+/// The first problems; the message is one line.
 fn sentences(problems: &[Problem]) -> String {
-    problems
-        .iter()
-        .map(Problem::to_string)
-        .collect::<Vec<_>>()
-        .join("; ")
+    const MOST: usize = 5;
+    let first = problems.iter().take(MOST).map(Problem::to_string);
+    let text = first.collect::<Vec<_>>().join("; ");
+    match problems.len().saturating_sub(MOST) {
+        0 => text,
+        more => format!("{text}; and {more} more"),
+    }
 }

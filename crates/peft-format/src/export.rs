@@ -61,9 +61,7 @@ impl AdapterFolder {
                 homeless.join(", ")
             )));
         }
-        if let Some((name, _)) = self.tensors.non_finite().first() {
-            return Err(cannot(format!("tensor `{name}` is not finite")));
-        }
+        self.check_values(path)?;
         let deltas: BTreeMap<_, _> = biases
             .into_iter()
             .map(|(layer, module, values)| ((layer, module), values))
@@ -76,10 +74,11 @@ impl AdapterFolder {
     /// its shape. `path` is for messages.
     ///
     /// # Errors
-    /// Another method, a tensor that is not what the configuration says, or a file that cannot be
-    /// written. Whether it fits a base, [`check`](Self::check) says.
+    /// Another method, a tensor that is not what the configuration says, values that are no numbers, or a file that
+    /// cannot be written. Whether it fits a base, [`check`](Self::check) says.
     pub fn save_prompt_embeds(&self, file: &Path, path: &Path) -> Result<Vec<usize>, Error> {
         let table = self.prompt_table(path)?;
+        self.check_values(path)?;
         let mut tensors = AdapterTensors::new();
         tensors.insert(PROMPT_EMBEDS, table.clone());
         burn_peft_files::write(file, &tensors.to_safetensors())?;

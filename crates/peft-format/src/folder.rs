@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use burn_peft_files::{Error as FileError, StagedFiles, if_exists};
 
-use crate::Error;
 use crate::card::{MARK, ModelCard};
 use crate::config::AdapterConfig;
 use crate::tensors::AdapterTensors;
+use crate::{Error, integrity};
 
 /// The configuration's file name.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -30,11 +30,12 @@ pub struct AdapterFolder {
 impl AdapterFolder {
     /// Reads the adapter that lies in `dir` itself.
     ///
-    /// Shapes are not judged here: see [`check`](Self::check).
+    /// Shapes are not judged here: see [`check`](Self::check). Values neither: see
+    /// [`check_values`](Self::check_values).
     ///
     /// # Errors
     /// [`Error::NamedAdapters`] if only subfolders hold adapters, and what [`AdapterConfig::load`] and
-    /// [`AdapterTensors::load`] find.
+    /// [`AdapterTensors::load`] find; and a file that is not what the checksum in the configuration says.
     pub fn load(dir: &Path) -> Result<Self, Error> {
         if !dir.join(CONFIG_FILE).is_file() {
             let names = named_adapters(dir)?;
@@ -45,11 +46,31 @@ impl AdapterFolder {
                 Error::NamedAdapters { path, names }
             });
         }
-        let config = AdapterConfig::load(&dir.join(CONFIG_FILE))?;
-        Ok(Self {
-            tensors: AdapterTensors::load(&weights_file(dir)?)?,
-            config,
-        })
+        let path = dir.join(CONFIG_FILE);
+        let (config, checksum) =
+            AdapterConfig::parse_sealed(&burn_peft_files::read(&path)?, &path)?;
+        let path = weights_file(dir)?;
+        let bytes = burn_peft_files::read(&path)?;
+        let tensors = AdapterTensors::parse(&bytes, &path)?;
+        if let Some(expected) = checksum {
+            integrity::check_weights(&bytes, expected, &path)?;
+        }
+        Ok(Self { config, tensors })
+    }
+
+    /// Makes sure that every value is a number; `dir` is for the message.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] names a tensor with NaN or infinite values. No output of such an adapter means anything.
+    pub fn check_values(&self, dir: &Path) -> Result<(), Error> {
+        match self.tensors.non_finite().first() {
+            None => Ok(()),
+            Some((name, count)) => Err(Error::NotFinite {
+                path: dir.join(WEIGHTS_FILE),
+                name: (*name).to_owned(),
+                count: *count,
+            }),
+        }
     }
 
     /// Writes the folder, creating it if need be.
@@ -57,8 +78,8 @@ impl AdapterFolder {
     /// All files are first written in full, and synced, under temporary names in `dir`; then each is renamed into
     /// its place, the configuration last. So a failure to write (a full disk, say) changes nothing, and a fresh
     /// folder that was cut off is not an adapter yet, never half of one. Over an existing adapter, an interruption
-    /// exactly between two renames can leave the new weights under the old configuration; each file is whole even
-    /// then. A `README.md` that someone else wrote, or that was made their own, is left alone.
+    /// exactly between two renames can leave the new weights under the old configuration. Its checksum tells: such a
+    /// folder is refused until it is saved again. A `README.md` that someone else wrote, or that was made their own, is left alone.
     ///
     /// # Errors
     /// If a file cannot be written, or the configuration is one that PEFT refuses to load.
@@ -68,11 +89,13 @@ impl AdapterFolder {
             return Err(Error::MissingField { path, field });
         }
         let mut files = StagedFiles::new(dir)?;
-        files.add(WEIGHTS_FILE, &self.tensors.to_safetensors())?;
+        let weights = self.tensors.to_safetensors();
+        files.add(WEIGHTS_FILE, &weights)?;
         if owns_card(&dir.join(CARD_FILE))? {
             files.add(CARD_FILE, card.render(&self.config).as_bytes())?;
         }
-        files.add(CONFIG_FILE, self.config.to_json().as_bytes())?;
+        let config = self.config.to_sealed_json(&weights);
+        files.add(CONFIG_FILE, config.as_bytes())?;
         Ok(files.commit()?)
     }
 }
@@ -103,8 +126,12 @@ fn weights_file(dir: &Path) -> Result<PathBuf, Error> {
 
 /// Whether the card at `path` is ours to write: there is none, or one that this crate wrote.
 fn owns_card(path: &Path) -> Result<bool, Error> {
-    let text = if_exists(std::fs::read(path)).map_err(FileError::to("read", path))?;
-    Ok(text.is_none_or(|text| String::from_utf8_lossy(&text).contains(MARK)))
+    let found = if_exists(path.symlink_metadata()).map_err(FileError::to("read", path))?;
+    if found.is_none() {
+        return Ok(true);
+    }
+    let text = burn_peft_files::read(path)?;
+    Ok(String::from_utf8_lossy(&text).contains(MARK))
 }
 
 #[cfg(test)]
@@ -145,6 +172,19 @@ mod tests {
             assert_eq!(AdapterFolder::load(&dir).unwrap(), sample(value));
         }
         assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn values_that_are_no_numbers_are_named_by_tensor() {
+        let root = tempfile::tempdir().unwrap();
+        save(&sample(f32::NAN), root.path());
+        let folder = AdapterFolder::load(root.path()).unwrap();
+        let error = folder.check_values(Path::new("a")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a/adapter_model.safetensors: tensor `prompt_embeddings` has 48 values that are NaN or infinite"
+        );
+        sample(f32::MAX).check_values(Path::new("a")).unwrap();
     }
 
     #[test]
@@ -189,7 +229,7 @@ mod tests {
         save(&sample(0.5), root.path());
         let card = ModelCard {
             title: Some("Again".into()),
-            facts: vec![],
+            ..ModelCard::default()
         };
         sample(0.5).save(root.path(), &card).unwrap();
         assert!(

@@ -16,6 +16,7 @@ use burn_peft_decoder::DecoderConfig;
 
 use crate::beft::parse_beft_bias_name;
 use crate::config::AdapterConfig;
+use crate::fields::shortened;
 use crate::folder::AdapterFolder;
 use crate::method::MethodOptions;
 use crate::options::{BeftOptions, PrefixTuningOptions, PromptTuningOptions};
@@ -157,6 +158,7 @@ impl AdapterFolder {
         }
         Err(Error::DoesNotFit {
             path: path.into(),
+            trained_on: self.config.base_name().map(shortened),
             problems,
         })
     }
@@ -165,7 +167,7 @@ impl AdapterFolder {
 /// The adapter that a folder holds, trainable. `path` is for messages.
 ///
 /// # Errors
-/// An adapter that does not fit the base.
+/// An adapter that does not fit the base, or has values that are no numbers.
 pub fn adapter_from_folder<B: Backend>(
     folder: &AdapterFolder,
     base: &DecoderConfig,
@@ -173,6 +175,7 @@ pub fn adapter_from_folder<B: Backend>(
     device: &B::Device,
 ) -> Result<AnyAdapter<B>, Error> {
     folder.check(base, path)?;
+    folder.check_values(path)?;
     let table = || table::data(&folder.tensors);
     Ok(match folder.config.method.landing() {
         Landing::Prompt(_) => AnyAdapter::PromptTuning(PromptTuning::from_data(table(), device)),

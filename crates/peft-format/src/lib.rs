@@ -2,7 +2,17 @@
 //!
 //! A folder is `adapter_config.json`, `adapter_model.safetensors` and `README.md`. What this crate writes, PEFT
 //! loads (but for prefixes of [attention width](burn_peft::PrefixHeads::Attention) and biases of norms). What PEFT wrote for the methods below,
-//! this crate reads, and would write again byte for byte: its tests hold it to that, on folders PEFT made.
+//! this crate reads, and would write again byte for byte, but for the checksums that it adds: its tests hold it to
+//! that, on folders PEFT made.
+//!
+//! # Keys of our own
+//!
+//! `adapter_config.json` may have three keys that PEFT does not know, ignores with a warning, and drops when it saves
+//! the folder: `burn_peft_template` ([`AdapterConfig::template`]), `burn_peft_base_fingerprint`
+//! ([`AdapterConfig::base_fingerprint`]) and `burn_peft_checksums`. The last is an object with the XXH3 checksum
+//! (128 bits, hexadecimal) of `adapter_model.safetensors`, and one of the configuration itself: of its compact JSON with
+//! sorted keys and ASCII only, without that one checksum. Where it is there, a folder that is not as it was written
+//! is refused, and the error names the file. A folder without it loads as PEFT's do.
 //!
 //! | `peft_type` | tensors |
 //! |---|---|
@@ -54,6 +64,7 @@
 
 #![forbid(unsafe_code)]
 
+mod base_identity;
 mod beft;
 mod card;
 mod config;
@@ -62,6 +73,7 @@ mod error;
 mod export;
 mod fields;
 mod folder;
+mod integrity;
 mod landing;
 mod method;
 mod movement;
@@ -72,6 +84,7 @@ mod tensors;
 mod test_support;
 mod virtual_tokens;
 
+pub use base_identity::BaseIdentity;
 pub use beft::{TargetModules, parse_beft_bias_name};
 pub use card::ModelCard;
 pub use config::{AdapterConfig, PEFT_VERSION, TaskType};

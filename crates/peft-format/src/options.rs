@@ -148,7 +148,7 @@ fields! {
     /// The fields of `BEFT`: biases added to the outputs of modules, the form that BitFit takes in PEFT.
     pub struct BeftOptions {
         /// The modules that got a bias. The default is PEFT's for Qwen2.
-        pub target_modules: TargetModules = TargetModules::Names(vec!["v_proj".into()]),
+        [strict] pub target_modules: TargetModules = TargetModules::Names(vec!["v_proj".into()]),
         /// Whether the biases started at zero.
         pub init_weights: bool = true,
     }

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use crate::Error;
+use crate::fields::shortened;
 
 /// The tensor of the prompt and prefix methods.
 pub const PROMPT_EMBEDDINGS: &str = "prompt_embeddings";
@@ -113,7 +114,8 @@ impl AdapterTensors {
 
     /// Names of tensors with NaN or infinite values, and how many they have.
     ///
-    /// Such an adapter loads (PEFT loads it too), but no output of it means anything: report it.
+    /// Such a file loads (PEFT loads it too), but no output of it means anything:
+    /// [`AdapterFolder::check_values`](crate::AdapterFolder::check_values) refuses it.
     pub fn non_finite(&self) -> Vec<(&str, usize)> {
         let count = |tensor: &AdapterTensor| {
             tensor
@@ -141,9 +143,9 @@ impl AdapterTensors {
     /// # Errors
     /// If they are not a whole file, or hold another type.
     pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, Error> {
-        let file = SafeTensors::deserialize(bytes).map_err(|source| Error::Safetensors {
+        let file = SafeTensors::deserialize(bytes).map_err(|error| Error::Safetensors {
             path: path.into(),
-            source,
+            reason: in_words(&error),
         })?;
         let mut tensors = Self::new();
         for (name, view) in file.iter() {
@@ -179,6 +181,28 @@ impl AdapterTensors {
         let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
         safetensors::serialize(views, Some(metadata))
             .expect("views of matching shapes always serialise")
+    }
+}
+
+/// What is wrong with a file, in words that need no knowledge of its format.
+fn in_words(error: &SafeTensorError) -> String {
+    match error {
+        SafeTensorError::HeaderTooSmall
+        | SafeTensorError::HeaderTooLarge
+        | SafeTensorError::InvalidHeaderLength => "it ends before its header does".into(),
+        SafeTensorError::InvalidOffset(name) => {
+            format!("tensor `{}` is not where its header says", shortened(name))
+        }
+        SafeTensorError::MetadataIncompleteBuffer => {
+            "it has fewer or more bytes than its tensors".into()
+        }
+        SafeTensorError::TensorInvalidInfo
+        | SafeTensorError::InvalidTensorView(..)
+        | SafeTensorError::ValidationOverflow
+        | SafeTensorError::MisalignedSlice => {
+            "the shape of a tensor and its bytes do not agree".into()
+        }
+        _ => "its header is damaged, or has something that is not known here".into(),
     }
 }
 

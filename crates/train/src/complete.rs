@@ -4,7 +4,7 @@ use std::{borrow::Cow, ops::ControlFlow};
 
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_peft::{Adapter, Inputs, PeftModel, Placement};
-use burn_peft_data::{Prompt, Row, Rows, Template, TextTokenizer, instruction_prompt};
+use burn_peft_data::{Prompt, Row, Rows, Template, TextTokenizer};
 use burn_peft_decoder::{AttentionMask, Checkpoint, GenerationOptions};
 use burn_peft_ops::Ops;
 
@@ -40,20 +40,7 @@ pub fn prompts_and_references<'a>(
     rows.rows()
         .iter()
         .map(|(_, row)| {
-            let (prompt, reference) = match row {
-                Row::PromptCompletion { prompt, completion } => {
-                    (Cow::Borrowed(prompt.as_str()), completion)
-                }
-                Row::Instruction {
-                    instruction,
-                    input,
-                    output,
-                } => {
-                    let prompt = instruction_prompt(instruction, input.as_deref());
-                    (Cow::Owned(prompt), output)
-                }
-                _ => return None,
-            };
+            let (prompt, reference) = row.prompt_and_answer()?;
             Some(PromptRow {
                 prompt,
                 reference,
@@ -64,16 +51,20 @@ pub fn prompts_and_references<'a>(
         .collect()
 }
 
-/// Ids that end a text: the generation config's, and the tokenizer's eos.
+/// Ids that end a text: the generation config's, and those with which training ends one whatever that file says. Rows
+/// end with the tokenizer's eos, and a turn of a conversation with the chat template's end of turn.
 pub fn stop_ids(checkpoint: &Checkpoint, tokenizer: &TextTokenizer) -> Vec<u32> {
     let mut ids = checkpoint.generation_config().stop_ids.clone();
-    ids.extend(tokenizer.eos_id().filter(|id| !ids.contains(id)));
+    for id in [tokenizer.eos_id(), tokenizer.end_of_turn_id()] {
+        ids.extend(id.filter(|id| !ids.contains(id)));
+    }
     ids
 }
 
 /// Completes each row greedily, `batch_size` at a time, up to twice the tokens of the longest
 /// reference. `stop_ids` end a text; `progress` is called with the prompts done so far. Where a prompt
-/// has no token there is nothing to continue, and the text is empty.
+/// has no token there is nothing to continue, and where it fills the model's longest sequence there is no room; the
+/// text is empty then.
 ///
 /// # Errors
 /// A text that cannot be tokenised, or a row that lacks a field of the template.
@@ -92,23 +83,26 @@ pub fn complete<B: Ops, A: Adapter<B>>(
     let options = GenerationOptions::greedy(2 * longest.max(1), stop_ids.to_vec());
     let mut scored = Vec::with_capacity(rows.len());
     let device = model.base().device();
+    let positions = model.base().config().max_position_embeddings;
+    let room = positions.saturating_sub(model.adapter().inject().num_virtual_tokens());
     let model = model.injected();
     for chunk in rows.chunks(batch_size) {
         let mut prompts = chunk
             .iter()
             .map(|row| row.ids(tokenizer))
             .collect::<Result<Vec<_>, _>>()?;
-        let has_tokens: Vec<bool> = prompts.iter().map(|p| !p.input_ids.is_empty()).collect();
-        prompts.retain(|prompt| !prompt.input_ids.is_empty());
+        let goes_on = |prompt: &Prompt| (1..room).contains(&prompt.input_ids.len());
+        let go_on: Vec<bool> = prompts.iter().map(goes_on).collect();
+        prompts.retain(goes_on);
         let mut generated = Vec::new();
         if !prompts.is_empty() {
             let inputs = left_padded::<B>(&prompts, &device);
-            let go_on = &mut |_, _| ControlFlow::Continue(());
-            generated = model.generate(inputs, &options, go_on);
+            let on_token = &mut |_, _| ControlFlow::Continue(());
+            generated = model.generate(inputs, &options, on_token);
         }
         let mut generated = generated.into_iter();
-        for (row, has_tokens) in chunk.iter().zip(has_tokens) {
-            let token_ids = match has_tokens {
+        for (row, goes_on) in chunk.iter().zip(go_on) {
+            let token_ids = match goes_on {
                 true => generated.next().map_or(Vec::new(), |row| row.token_ids),
                 false => Vec::new(),
             };
@@ -123,12 +117,14 @@ pub fn complete<B: Ops, A: Adapter<B>>(
     Ok(scored)
 }
 
-/// Prompts of different lengths as one batch whose rows end together.
+/// Prompts of different lengths as one batch whose rows end together. It has a cell at least, so that a row may
+/// be virtual tokens alone.
 ///
 /// # Panics
 /// Only some of the prompts say where the virtual tokens stand.
 pub fn left_padded<B: Ops>(prompts: &[Prompt], device: &B::Device) -> Inputs<B> {
-    let seq = prompts.iter().map(|p| p.input_ids.len()).max().unwrap_or(0);
+    let lengths = prompts.iter().map(|prompt| prompt.input_ids.len());
+    let seq = lengths.max().unwrap_or(0).max(1);
     let mut ids: Vec<i64> = Vec::with_capacity(prompts.len() * seq);
     let mut mask = Vec::with_capacity(prompts.len() * seq);
     let mut placement = Vec::with_capacity(prompts.len());
@@ -151,7 +147,7 @@ pub fn left_padded<B: Ops>(prompts: &[Prompt], device: &B::Device) -> Inputs<B> 
 #[cfg(test)]
 mod tests {
     use burn_flex::Flex;
-    use burn_peft_data::parse_rows;
+    use burn_peft_data::{instruction_prompt, parse_rows};
 
     use super::*;
 

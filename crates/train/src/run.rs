@@ -2,6 +2,7 @@
 
 mod folder;
 mod options;
+mod resolve;
 mod rows;
 
 use std::{path::PathBuf, sync::Arc};
@@ -17,11 +18,15 @@ use burn_peft_format::{AdapterFolder, ModelCard};
 use burn_peft_ops::Ops;
 
 pub use self::options::{RunInputs, RunOptions};
+use self::resolve::{Known, identity, resolve};
 use self::rows::{describe, longest, same_tokens, step_loader};
 use crate::{
-    BaseDtype, Checkpoint, Error, FitOptions, FitSummary, GradientCheckpointing, HeldOut,
-    HeldOutRows, Method, Plan, RunConfig, RunIdentity, Stage, Start, StepSize, Texts, Trainee,
-    evaluate::eval_loader, fit, identity::checksum_of_rows, start::settled, stop_ids,
+    Checkpoint, Error, FitOptions, FitSummary, GradientCheckpointing, HeldOut, HeldOutRows, Method,
+    Plan, RunConfig, Stage, Start, StepSize, Texts, Trainee,
+    evaluate::eval_loader,
+    fit,
+    start::{check_init_from, settled},
+    stop_ids,
 };
 
 /// Name of the resolved configuration in a run's folder.
@@ -49,13 +54,16 @@ pub struct RunReport {
 pub fn run<B>(
     config: &RunConfig,
     inputs: &RunInputs,
-    options: RunOptions,
+    mut options: RunOptions,
     device: &B::Device,
 ) -> Result<RunReport, Error>
 where
     B: AutodiffBackend<InnerBackend: Ops> + Ops,
 {
     let config = settled(config, &inputs.tokenizer)?;
+    for warning in check_init_from(&config, inputs)? {
+        (options.notes)(&format!("warning: {warning}"));
+    }
     run_method::<B, _>(&config.method, &config, inputs, options, device)
 }
 
@@ -98,6 +106,8 @@ where
         .then(|| Checkpoint::latest(&output_dir, &mut damaged))
         .transpose()?;
     let limit = longest_row(method, config, inputs.checkpoint.config())?;
+    let table = inputs.checkpoint.config().vocab_size;
+    let tokenizer = &inputs.tokenizer.clone().for_table(table);
     if let Some(memory) = memory {
         // What the base leaves.
         let base = inputs.checkpoint.config();
@@ -114,15 +124,24 @@ where
             max_length: Some(config.data.max_length.min(limit)),
             template: config.data.template.as_ref(),
         };
-        let tokenized = tokenize_rows(rows, &inputs.tokenizer, tokenize, &mut |done, all| {
+        let tokenized = tokenize_rows(rows, tokenizer, tokenize, &mut |done, all| {
             progress(Stage::Tokenising, done as u64, all as u64);
         })?;
         notes(&describe(rows, &tokenized));
+        for note in &tokenized.notes {
+            notes(&format!("warning: {note}"));
+        }
         Ok(tokenized)
     };
     let train = tokenise(&inputs.train)?.examples;
     let valid = inputs.valid.as_ref().map(&mut tokenise).transpose()?;
     let test = inputs.test.as_ref().map(&mut tokenise).transpose()?;
+    let padding = Padding {
+        multiple_of: config.data.pad_to_multiple_of,
+        ..Padding::of(tokenizer)
+    };
+    let valid_rows = valid.as_ref().map_or(&[][..], |valid| &valid.examples);
+    padding.check(longest(&train).max(longest(valid_rows)), limit)?;
     let held_out_rows = inputs.test.as_ref().or(inputs.valid.as_ref());
     let held_out = test
         .as_ref()
@@ -132,33 +151,22 @@ where
     let plan = Plan::new(&config.train, train.len());
     let size = StepSize {
         dtype,
-        batch: config.train.per_device_train_batch_size,
+        batch: config.train.per_device_train_batch_size.min(train.len()),
         seq: longest(&train) + method.num_virtual_tokens(),
     };
     let checkpointing = config.train.gradient_checkpointing;
     let recompute = checkpointing.decide(size, inputs.checkpoint.config(), memory);
-    let mut config = config.clone();
-    config.output.dir = Some(output_dir.clone());
-    config.model.dtype = BaseDtype::of(dtype);
-    config.train.gradient_checkpointing = GradientCheckpointing::from(recompute);
-    let rate = &mut config.train.learning_rate;
-    rate.get_or_insert_with(|| method.default_learning_rate());
-    if valid.is_some() {
-        config.train.eval_steps.get_or_insert(plan.steps_per_epoch);
-    }
-    let config = &config;
-    let run_file = config.to_toml_of(&method.settings(inputs.checkpoint.config()))?;
-    let identity = RunIdentity {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        backend: B::InnerBackend::name(device),
-        base: inputs.base_name.clone().unwrap_or_default(),
-        base_fingerprint: inputs.checkpoint.fingerprint()?.to_string(),
-        train_rows: checksum_of_rows(&train),
-        valid_rows: valid
-            .as_ref()
-            .map_or_else(String::new, |t| checksum_of_rows(&t.examples)),
-        config: run_file.clone(),
+    let known = Known {
+        dtype,
+        plan,
+        recompute,
+        train: &train,
+        valid: valid.as_ref().map(|valid| &valid.examples[..]),
     };
+    let mut config = resolve(config, method, known);
+    config.output.dir = Some(output_dir.clone());
+    let config = &config;
+    let identity = identity::<B::InnerBackend>(config, method, inputs, known, device)?;
     if let Some(saved) = &resume {
         notes(&format!(
             "resuming at step {} of {}",
@@ -181,8 +189,8 @@ where
         rows,
         examples,
         template: config.data.template.as_ref(),
-        tokenizer: &inputs.tokenizer,
-        stop_ids: stop_ids(&inputs.checkpoint, &inputs.tokenizer),
+        tokenizer,
+        stop_ids: stop_ids(&inputs.checkpoint, tokenizer),
         batch_size: config.train.per_device_eval_batch_size,
     });
     let texts = match config.train.predict_with_generate {
@@ -201,31 +209,14 @@ where
     B::seed(device, config.train.seed);
     let adapter = method.init(Start {
         base: &base,
-        tokenizer: &inputs.tokenizer,
+        tokenizer,
         seed: config.train.seed,
     })?;
-    let (said, injected) = (
-        method.num_virtual_tokens(),
-        adapter.inject().num_virtual_tokens(),
-    );
-    if said != injected {
-        let (name, reason) = (
-            "num_virtual_tokens",
-            format!(
-                "{} says {said}, and its adapter injects {injected}",
-                method.name()
-            ),
-        );
-        return Err(burn_peft::Error::Option { name, reason }.into());
-    }
+    check_tokens(method, &adapter)?;
     let trainable_params = adapter.num_params();
     let all_params = inputs.checkpoint.config().num_parameters() + trainable_params;
     notes(&parameter_line(trainable_params, all_params));
 
-    let padding = Padding {
-        multiple_of: config.data.pad_to_multiple_of,
-        ..Padding::of(&inputs.tokenizer)
-    };
     if recompute && checkpointing == GradientCheckpointing::Auto {
         notes("layers are computed again in the backward pass: a step would not fit the memory");
     }
@@ -247,7 +238,7 @@ where
         saved.check_parameters::<B, _>(&trainee)?;
     }
     stop.training_begins();
-    burn_peft_files::write(&output_dir.join(RUN_FILE), run_file.as_bytes())?;
+    burn_peft_files::write(&output_dir.join(RUN_FILE), identity.config.as_bytes())?;
     let (trained, summary) = fit(
         trainee,
         Arc::new(loader),
@@ -298,6 +289,23 @@ fn longest_row(
     Ok(room_for_rows(tokens, base)?)
 }
 
+/// What the method says of its virtual tokens must be what its adapter injects.
+fn check_tokens<B: Backend>(method: &impl Method, adapter: &impl Adapter<B>) -> Result<(), Error> {
+    let (said, injected) = (
+        method.num_virtual_tokens(),
+        adapter.inject().num_virtual_tokens(),
+    );
+    if said == injected {
+        return Ok(());
+    }
+    let name = "num_virtual_tokens";
+    let reason = format!(
+        "{} says {said}, and its adapter injects {injected}",
+        method.name()
+    );
+    Err(burn_peft::Error::Option { name, reason }.into())
+}
+
 fn save<B: Backend, M: Method>(
     method: &M,
     config: &RunConfig,
@@ -311,6 +319,8 @@ fn save<B: Backend, M: Method>(
     let dir = config.output_dir();
     folder.check(base, &dir)?;
     folder.config.template = config.data.template.as_ref().map(Template::to_string);
+    folder.config.revision = config.model.revision.clone();
+    folder.config.base_fingerprint = Some(inputs.checkpoint.fingerprint()?);
     let mut facts = Vec::new();
     if method.name() != folder.config.method.name() {
         facts.push(("trained as".to_owned(), method.name().to_owned()));
@@ -325,5 +335,12 @@ fn save<B: Backend, M: Method>(
             format!("{:.4}", eval.eval_loss),
         ));
     }
-    Ok(folder.save(&dir, &ModelCard { title: None, facts })?)
+    Ok(folder.save(
+        &dir,
+        &ModelCard {
+            facts,
+            refused_by_peft: folder.refused_by_peft(base),
+            ..ModelCard::default()
+        },
+    )?)
 }

@@ -7,12 +7,12 @@ use burn_peft::{AnyAdapter, InitTokens, MethodConfig, TokenCounts};
 use burn_peft_data::{Template, TextTokenizer};
 use burn_peft_decoder::{Decoder, DecoderConfig};
 use burn_peft_format::{
-    AdapterFolder, Landing, MethodOptions, adapter_from_folder, method_options,
+    AdapterFolder, BaseIdentity, Landing, MethodOptions, adapter_from_folder, method_options,
 };
 use burn_peft_ops::Ops;
 use serde::Serialize;
 
-use crate::{Error, Method, RunConfig, Start};
+use crate::{Error, Method, RunConfig, RunInputs, Start};
 
 /// The configuration with the number of virtual tokens that the template, or the text or folder to start from,
 /// decides.
@@ -31,6 +31,32 @@ pub(crate) fn settled(config: &RunConfig, tokenizer: &TextTokenizer) -> Result<R
         text,
     })?;
     Ok(config)
+}
+
+/// Refuses an adapter to start from that cannot be used on this base, and returns what is to be said of one that
+/// can.
+pub(crate) fn check_init_from(
+    config: &RunConfig,
+    inputs: &RunInputs,
+) -> Result<Vec<String>, Error> {
+    let Some(dir) = config.method.init_from().map(Path::new) else {
+        return Ok(Vec::new());
+    };
+    let (folder, base) = (AdapterFolder::load(dir)?, &inputs.checkpoint);
+    folder.check(base.config(), dir)?;
+    folder.check_values(dir)?;
+    let mut notes = folder.config.notes();
+    let fingerprint = match folder.config.base_fingerprint {
+        Some(_) => Some(base.fingerprint()?),
+        None => None,
+    };
+    notes.extend(folder.config.other_base(BaseIdentity {
+        name: inputs.base_name.as_deref(),
+        revision: config.model.revision.as_deref(),
+        fingerprint,
+    }));
+    let named = |note| format!("method.init_from: {}: {note}", dir.display());
+    Ok(notes.into_iter().map(named).collect())
 }
 
 fn virtual_tokens_of(folder: &AdapterFolder) -> Option<usize> {

@@ -75,6 +75,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
         bar.set(done as u64, all as u64);
     })?;
     drop(bar);
+    for note in &tokenized.notes {
+        eprintln!("warning: {note}");
+    }
     args.compute.backend.run(Evaluate {
         args: &args,
         open,
@@ -105,6 +108,7 @@ impl Job for Evaluate<'_> {
             examples,
             truncated,
             dropped,
+            ..
         } = tokenized;
         let model = open.load::<B::InnerBackend>(args.compute.dtype(None).into(), &device)?;
         let held_out = HeldOutRows {

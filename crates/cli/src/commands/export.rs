@@ -7,7 +7,7 @@ use burn_peft_decoder::Checkpoint;
 use burn_peft_format::{AdapterFolder, PROMPT_EMBEDS_FILE};
 use clap::ValueEnum;
 
-use super::shared::display;
+use super::{adapter, shared::display};
 use crate::{builtin, output, progress::Progress, source::ModelSource};
 
 /// Arguments of `export`.
@@ -41,7 +41,8 @@ enum Form {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    let folder = AdapterFolder::load(&args.adapter)?;
+    let folder = adapter::load(&args.adapter)?;
+    folder.check_values(&args.adapter)?;
     match args.to {
         Form::Merged => args.merge(&folder),
         Form::PromptEmbeds => args.prompt_embeds(&folder),
@@ -53,13 +54,18 @@ impl Args {
         let source = ModelSource::resolve(self.model.as_deref(), self.revision.as_deref())?;
         // The built-in model has no folder to copy.
         let unpacked = tempfile::tempdir().context("no temporary folder could be made")?;
-        let checkpoint = match source {
+        let checkpoint = match &source {
             ModelSource::BuiltIn => {
                 builtin::unpack(unpacked.path())?;
                 Checkpoint::open(unpacked.path())?
             }
             ModelSource::Folder { .. } => source.checkpoint()?,
         };
+        // Whether it can be merged at all is asked first.
+        if !folder.biases().is_empty() {
+            let revision = self.revision.as_deref();
+            adapter::check_base(folder, &self.adapter, &source, revision, &checkpoint)?;
+        }
         let mut bar = Progress::bytes("writing");
         let copied = folder.merge_into(
             &checkpoint,
@@ -94,8 +100,10 @@ impl Args {
     fn prompt_embeds(&self, folder: &AdapterFolder) -> Result<()> {
         // A prompt needs no base. Where one is named, it must be the right one.
         if let Some(name) = &self.model {
-            let source = ModelSource::resolve(Some(name), self.revision.as_deref())?;
-            folder.check(source.checkpoint()?.config(), &self.adapter)?;
+            let revision = self.revision.as_deref();
+            let source = ModelSource::resolve(Some(name), revision)?;
+            let checkpoint = source.checkpoint()?;
+            adapter::check_base(folder, &self.adapter, &source, revision, &checkpoint)?;
         }
         let file = match self.output.extension() {
             Some(ending) if ending == "safetensors" => self.output.clone(),

@@ -77,7 +77,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
             .context("--prompt")?,
         None => open.tokenizer.encode_start(&prompt)?.into(),
     };
-    if prompt.input_ids.is_empty() {
+    // Virtual tokens of a prompt predict a first token by themselves; keys and values do not.
+    if prompt.input_ids.is_empty() && !open.has_prompt() {
         bail!("--prompt: there is no token in it; give the model something to continue");
     }
     let longest = open.longest_row();

@@ -5,14 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use burn_peft::{MethodConfig, ModuleListing};
 use burn_peft_decoder::{Checkpoint, DecoderConfig};
-use burn_peft_format::{AdapterFolder, BiasMovement, CONFIG_FILE};
+use burn_peft_format::{BiasMovement, CONFIG_FILE, WEIGHTS_FILE};
 use serde::Serialize;
 
 use super::{
-    biases,
+    adapter, biases,
     shared::{display, method_config},
 };
 use crate::{output, source::ModelSource};
@@ -85,8 +85,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let report = if !args.path.exists() {
         bail!("{}: no such file or folder", display(&args.path));
     } else if args.path.is_file() {
-        let text = std::fs::read_to_string(&args.path)
-            .with_context(|| format!("cannot read {}", display(&args.path)))?;
+        let text = burn_peft_files::read_to_string(&args.path)?;
         args.model_report(&DecoderConfig::parse(&text, &args.path)?)?
     } else if args.path.join(CONFIG_FILE).exists() || !args.path.join("config.json").exists() {
         args.adapter_report()?
@@ -134,7 +133,13 @@ impl Args {
     }
 
     fn adapter_report(&self) -> Result<Report> {
-        let folder = AdapterFolder::load(&self.path)?;
+        let folder = adapter::load(&self.path)?;
+        for (name, count) in folder.tensors.non_finite() {
+            output::warn(&format!(
+                "{}: tensor `{name}` has {count} values that are NaN or infinite, so the adapter cannot be used",
+                display(&self.path.join(WEIGHTS_FILE))
+            ));
+        }
         let trainable = folder.tensors.num_values();
         let (base, modules) = match &self.model {
             None => (None, vec![folder.modules()]),
@@ -142,7 +147,7 @@ impl Args {
                 let source = ModelSource::resolve(Some(name), None)?;
                 let checkpoint = source.checkpoint()?;
                 let config = checkpoint.config();
-                folder.check(config, &self.path)?;
+                adapter::check_base(&folder, &self.path, &source, None, &checkpoint)?;
                 let modules = base_and_adapter(config, folder.modules());
                 (Some(config.num_parameters()), modules)
             }

@@ -1,5 +1,6 @@
 //! One module a command: its arguments, and what it does.
 
+mod adapter;
 pub(crate) mod bench;
 pub(crate) mod biases;
 pub(crate) mod evaluate;

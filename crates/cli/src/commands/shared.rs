@@ -7,7 +7,7 @@ use burn::tensor::DType;
 use burn_peft::{AnyAdapter, MethodConfig, NoAdapter, PeftModel};
 use burn_peft_data::{Template, TextTokenizer};
 use burn_peft_decoder::Checkpoint;
-use burn_peft_format::{AdapterFolder, CONFIG_FILE, adapter_from_folder};
+use burn_peft_format::{AdapterFolder, CONFIG_FILE, Landing, adapter_from_folder};
 use burn_peft_ops::Ops;
 use burn_peft_train::{BaseDtype, GradientCheckpointing, Override, RunConfig};
 use clap::{
@@ -15,6 +15,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
+use super::adapter;
 use crate::{
     backend::BackendChoice,
     source::{self, ModelSource},
@@ -114,16 +115,20 @@ impl ModelArgs {
     /// Finds and checks everything that needs no computing.
     pub(crate) fn open(&self) -> Result<OpenModel> {
         let adapter = match &self.adapter {
-            Some(dir) => Some((dir.clone(), AdapterFolder::load(dir)?)),
+            Some(dir) => Some((dir.clone(), adapter::load(dir)?)),
             None => None,
         };
-        let source = ModelSource::resolve(self.model.as_deref(), self.revision.as_deref())?;
+        let revision = self.revision.as_deref();
+        let source = ModelSource::resolve(self.model.as_deref(), revision)?;
         let checkpoint = source.checkpoint()?;
         if let Some((dir, folder)) = &adapter {
-            folder.check(checkpoint.config(), dir)?;
+            folder.check_values(dir)?;
+            adapter::check_base(folder, dir, &source, revision, &checkpoint)?;
         }
         Ok(OpenModel {
-            tokenizer: source.tokenizer()?,
+            tokenizer: source
+                .tokenizer()?
+                .for_table(checkpoint.config().vocab_size),
             template: adapter.as_ref().map(template_of).transpose()?.flatten(),
             checkpoint,
             adapter,
@@ -162,6 +167,13 @@ impl OpenModel {
         self.checkpoint.config().positions_left(tokens)
     }
 
+    /// Whether the adapter puts virtual tokens among the embeddings.
+    pub(crate) fn has_prompt(&self) -> bool {
+        let adapter = self.adapter.as_ref();
+        adapter
+            .is_some_and(|(_, folder)| matches!(folder.config.method.landing(), Landing::Prompt(_)))
+    }
+
     /// Reads the weights.
     pub(crate) fn load<B: Ops>(
         &self,
@@ -198,6 +210,11 @@ pub(crate) fn method_config(
     }
     for text in set {
         overrides.push(Override::parse(text)?);
+        if !text.trim_start().starts_with("method.") {
+            bail!(
+                "--set {text}: only keys of [method] count here, as in --set method.num_virtual_tokens=10"
+            );
+        }
     }
     Ok(RunConfig::load(None, &overrides)?.method)
 }

@@ -250,7 +250,7 @@ fn to_text(report: &RunReport, inputs: &RunInputs, again: Option<String>) -> Str
         "trained for {} steps in {:.0} s\n",
         summary.new_steps, summary.seconds
     );
-    for line in again {
+    if let Some(line) = again {
         text += &format!("{line}\n");
     }
     text + &format!("adapter: {dir}\n")

@@ -1,9 +1,9 @@
-//! Checks of one line of a data file. Every error names the file and the line.
+//! Checks of one row of a data file. Every error names the file and the line.
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::row::{Message, Row, RowFormat};
+use crate::row::{Row, RowFormat};
 
 /// The place of a line, which every error of this module names.
 pub(super) struct Line<'a> {
@@ -21,7 +21,7 @@ impl Line<'_> {
         })
     }
 
-    fn bad(&self, reason: String) -> Error {
+    pub(super) fn bad(&self, reason: String) -> Error {
         Error::BadRow {
             path: self.path.to_owned(),
             line: self.number,
@@ -32,20 +32,29 @@ impl Line<'_> {
     /// Parses the line as a JSON object.
     pub(super) fn object(&self, text: &str) -> Result<Map<String, Value>> {
         let value = serde_json::from_str(text).map_err(|error| {
-            // The parser counts lines of this one row; its own " at line 1 column 9" would mislead.
-            let message = error.to_string();
-            let reason = message.split(" at line ").next().unwrap_or(&message);
-            Error::NotJson {
-                path: self.path.to_owned(),
-                line: self.number,
-                column: error.column(),
-                reason: reason.to_owned(),
-            }
+            // The parser counts the lines of this one row, of which there is one.
+            self.not_json(&error, error.column())
         })?;
+        self.expect_object(value)
+    }
+
+    pub(super) fn not_json(&self, error: &serde_json::Error, column: usize) -> Error {
+        // The parser's own " at line 1 column 9" would mislead.
+        let message = error.to_string();
+        let reason = message.split(" at line ").next().unwrap_or(&message);
+        Error::NotJson {
+            path: self.path.to_owned(),
+            line: self.number,
+            column,
+            reason: reason.to_owned(),
+        }
+    }
+
+    pub(super) fn expect_object(&self, value: Value) -> Result<Map<String, Value>> {
         match value {
             Value::Object(object) => Ok(object),
             other => Err(self.bad(format!(
-                "expected a JSON object, found {}; write one object a line, without a surrounding list",
+                "expected a JSON object, found {}; write one object a line, or one list of objects in the file",
                 kind(&other)
             ))),
         }
@@ -99,16 +108,13 @@ impl Line<'_> {
                 completion: self.string(&mut object, "completion")?,
             },
             RowFormat::Instruction => Row::Instruction {
+                system: self.optional_string(&mut object, "system")?,
+                history: self.history(object.get("history"))?,
                 instruction: self.string(&mut object, "instruction")?,
-                input: match object.get("input") {
-                    None | Some(Value::Null) => None,
-                    Some(_) => {
-                        Some(self.string(&mut object, "input")?).filter(|input| !input.is_empty())
-                    }
-                },
+                input: self.optional_string(&mut object, "input")?,
                 output: self.string(&mut object, "output")?,
             },
-            RowFormat::Messages => Row::Messages(self.messages(&object["messages"])?),
+            RowFormat::Messages => Row::Messages(self.conversation(object)?),
             RowFormat::Tokenized => self.tokenized(&object)?,
             RowFormat::Text => Row::Text(self.string(&mut object, "text")?),
         })
@@ -124,25 +130,36 @@ impl Line<'_> {
         }
     }
 
-    fn messages(&self, value: &Value) -> Result<Vec<Message>> {
-        let list = self.list(value, "messages")?;
-        if list.is_empty() {
-            return Err(self.bad("\"messages\" is empty; it needs at least one turn".to_owned()));
+    /// `None` if the text is absent, null or empty.
+    fn optional_string(
+        &self,
+        object: &mut Map<String, Value>,
+        key: &str,
+    ) -> Result<Option<String>> {
+        match object.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(_) => Ok(Some(self.string(object, key)?).filter(|text| !text.is_empty())),
         }
-        let field = |index: usize, message: &Value, key: &str| match message.get(key) {
-            Some(Value::String(text)) => Ok(text.clone()),
-            other => Err(self.bad(format!(
-                "messages[{index}].{key} must be a string, found {}",
-                other.map_or("nothing", kind)
+    }
+
+    /// The earlier instructions and answers of a row, as LLaMA-Factory's Alpaca format has them.
+    fn history(&self, value: Option<&Value>) -> Result<Vec<(String, String)>> {
+        let pair = |(index, pair): (usize, &Value)| match pair.as_array().map(Vec::as_slice) {
+            Some([Value::String(asked), Value::String(answered)]) => {
+                Ok((asked.clone(), answered.clone()))
+            }
+            _ => Err(self.bad(format!(
+                "history[{index}] must be a pair of strings, an earlier instruction and its answer"
             ))),
         };
-        let turn = |(index, message): (usize, &Value)| {
-            Ok(Message {
-                role: field(index, message, "role")?,
-                content: field(index, message, "content")?,
-            })
-        };
-        list.iter().enumerate().map(turn).collect()
+        match value {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::String(text)) if text.is_empty() => Ok(Vec::new()),
+            Some(list) => {
+                let list = self.list(list, "history")?;
+                list.iter().enumerate().map(pair).collect()
+            }
+        }
     }
 
     fn tokenized(&self, object: &Map<String, Value>) -> Result<Row> {
@@ -183,14 +200,14 @@ impl Line<'_> {
         Ok(Row::Tokenized { input_ids, labels })
     }
 
-    fn list<'v>(&self, value: &'v Value, key: &str) -> Result<&'v Vec<Value>> {
+    pub(super) fn list<'v>(&self, value: &'v Value, key: &str) -> Result<&'v Vec<Value>> {
         value
             .as_array()
             .ok_or_else(|| self.bad(format!("\"{key}\" must be a list, found {}", kind(value))))
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "a boolean",

@@ -1,27 +1,24 @@
 //! A chunk of rows to examples. The tokenizer encodes the texts of a chunk in parallel.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use tokenizers::Encoding;
 
-use super::turns::{render_turns, turn_labels};
+use super::turns::{Chat, find_turns};
+use super::usage::Usage;
 use crate::error::{Error, Result};
 use crate::example::{Example, IGNORE_INDEX};
-use crate::layout::{Layout, instruction_prompt};
+use crate::layout::Layout;
 use crate::row::Row;
 use crate::template::Template;
-use crate::tokenizer::TextTokenizer;
+use crate::tokenizer::{TextTokenizer, on_deep_stack};
 
 /// A row that is ready to be tokenised.
 enum Draft<'a> {
     /// Given text and a learned text that ends with the eos.
     Answer { layout: Layout<'a>, eos: u32 },
-    /// A rendered conversation and the byte ranges of its assistant turns.
-    Chat {
-        text: String,
-        turns: Vec<Range<usize>>,
-    },
+    /// A rendered conversation.
+    Chat(Chat),
     /// Ids and labels of the file, which need no tokenizer.
     Ids {
         input_ids: &'a [u32],
@@ -34,33 +31,32 @@ impl<'a> Draft<'a> {
         row: &'a Row,
         tokenizer: &TextTokenizer,
         template: Option<&'a Template>,
+        usage: &mut Usage,
     ) -> Result<Self> {
         let answer = |layout| {
             let eos = tokenizer.eos_id().ok_or(Error::NoEos)?;
+            tokenizer.check_ids(&[eos])?;
             Ok(Self::Answer { layout, eos })
         };
-        match (template, row) {
-            (Some(template), _) => answer(template.layout(row)?),
-            (None, Row::PromptCompletion { prompt, completion }) => {
-                answer(Layout::plain(Cow::Borrowed(prompt), completion))
+        if let Some(template) = template {
+            usage.placed(row);
+            return answer(template.layout(row)?);
+        }
+        if let Some((prompt, learned)) = row.prompt_and_answer() {
+            return answer(Layout::plain(prompt, learned));
+        }
+        match row {
+            Row::Messages(conversation) => {
+                let (messages, variables) = (&conversation.messages, &conversation.variables);
+                let rendered = tokenizer.render(messages, variables, false)?;
+                usage.rendered(tokenizer, conversation, &rendered.text)?;
+                find_turns(tokenizer, conversation, rendered).map(Self::Chat)
             }
-            (
-                None,
-                Row::Instruction {
-                    instruction,
-                    input,
-                    output,
-                },
-            ) => {
-                let prompt = instruction_prompt(instruction, input.as_deref());
-                answer(Layout::plain(Cow::Owned(prompt), output))
+            Row::Tokenized { input_ids, labels } => Ok(Self::Ids { input_ids, labels }),
+            Row::Text(text) => answer(Layout::plain(Cow::Borrowed(""), text)),
+            Row::PromptCompletion { .. } | Row::Instruction { .. } => {
+                unreachable!("these rows have a prompt and an answer")
             }
-            (None, Row::Text(text)) => answer(Layout::plain(Cow::Borrowed(""), text)),
-            (None, Row::Messages(messages)) => {
-                let (text, turns) = render_turns(tokenizer, messages)?;
-                Ok(Self::Chat { text, turns })
-            }
-            (None, Row::Tokenized { input_ids, labels }) => Ok(Self::Ids { input_ids, labels }),
         }
     }
 
@@ -68,7 +64,7 @@ impl<'a> Draft<'a> {
     fn texts(&self) -> Vec<&str> {
         match self {
             Self::Answer { layout, .. } => layout.texts(),
-            Self::Chat { text, .. } => vec![text],
+            Self::Chat(chat) => vec![&chat.text],
             Self::Ids { .. } => Vec::new(),
         }
     }
@@ -80,8 +76,8 @@ impl<'a> Draft<'a> {
                 let ids: Vec<&[u32]> = encodings.iter().map(Encoding::get_ids).collect();
                 layout.assemble(&ids, *eos, tokenizer)
             }
-            Self::Chat { text, turns } => {
-                let labels = turn_labels(tokenizer, text, turns, &encodings[0]);
+            Self::Chat(chat) => {
+                let labels = chat.labels(tokenizer, &encodings[0]);
                 (encodings[0].get_ids().to_vec(), labels, None)
             }
             Self::Ids { input_ids, labels } => (input_ids.to_vec(), labels.to_vec(), None),
@@ -101,6 +97,7 @@ pub(super) fn tokenize_chunk(
     rows: &[(usize, Row)],
     tokenizer: &TextTokenizer,
     template: Option<&Template>,
+    usage: &mut Usage,
 ) -> Result<Vec<Example>> {
     let at = |line: usize, error: Error| match error {
         // These concern the model, not this row.
@@ -111,14 +108,17 @@ pub(super) fn tokenize_chunk(
             source: Box::new(error),
         },
     };
-    let mut drafts = Vec::with_capacity(rows.len());
-    for (line, row) in rows {
-        check_ids(path, *line, row, tokenizer.vocab_size())?;
-        drafts.push((
-            *line,
-            Draft::new(row, tokenizer, template).map_err(|error| at(*line, error))?,
-        ));
-    }
+    // Every rendering needs a deep stack. A thread for all of them costs less than one for each.
+    let draft_all = || {
+        let mut drafts = Vec::with_capacity(rows.len());
+        for (line, row) in rows {
+            check_ids(path, *line, row, tokenizer.vocab_size())?;
+            let draft = Draft::new(row, tokenizer, template, usage);
+            drafts.push((*line, draft.map_err(|error| at(*line, error))?));
+        }
+        Ok::<_, Error>(drafts)
+    };
+    let drafts = on_deep_stack(draft_all).map_err(|source| Error::Memory { source })??;
     let texts: Vec<&str> = drafts.iter().flat_map(|(_, draft)| draft.texts()).collect();
     let encodings = tokenizer.encode_batch(texts).map_err(|error| {
         // The error does not name the text that failed, so encode them again one at a time.
@@ -134,9 +134,12 @@ pub(super) fn tokenize_chunk(
     let example = |(line, draft): (usize, Draft<'_>)| {
         let (own, rest) = encodings.split_at(draft.texts().len());
         encodings = rest;
-        draft.assemble(own, tokenizer, line)
+        let example = draft.assemble(own, tokenizer, line);
+        let checked = tokenizer.check_ids(&example.input_ids);
+        checked.map_err(|error| at(line, error))?;
+        Ok(example)
     };
-    Ok(drafts.into_iter().map(example).collect())
+    drafts.into_iter().map(example).collect()
 }
 
 /// Checks that the ids and labels of a tokenised row are in the vocabulary. The reader has compared their

@@ -1,5 +1,6 @@
 //! Rows of each format, tokenised and labelled.
 
+mod reach;
 mod templates;
 
 use super::*;

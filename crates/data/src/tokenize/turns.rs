@@ -1,38 +1,89 @@
-//! The parts of a rendered conversation that the assistant wrote.
+//! The parts of a rendered conversation that are learned.
 
 use std::ops::Range;
 
 use tokenizers::Encoding;
 
-use crate::error::{Error, Result};
+use super::spans::turn_range;
+use crate::conversation::Conversation;
+use crate::error::Result;
 use crate::example::IGNORE_INDEX;
-use crate::row::Message;
-use crate::tokenizer::TextTokenizer;
+use crate::tokenizer::{Rendered, TextTokenizer};
 
-/// Renders a conversation and finds the byte ranges of its assistant turns.
-///
-/// The template does not mark the turns. So the conversation is rendered twice for each assistant turn: up
-/// to the turn, with the generation prompt, and through the turn. The turn is the text that only the second
-/// has. Both texts must be prefixes of the whole conversation. A template that renders earlier turns
-/// differently later on does not satisfy this.
-pub(super) fn render_turns(
+/// A rendered conversation and the byte ranges of it that are learned.
+#[derive(Debug)]
+pub(super) struct Chat {
+    pub(super) text: String,
+    learned: Learned,
+}
+
+#[derive(Debug)]
+enum Learned {
+    /// What the template marks with `{% generation %}`.
+    Marked(Vec<Range<usize>>),
+    /// The assistant's turns, in a template that marks nothing.
+    Turns(Vec<Range<usize>>),
+}
+
+/// Finds in a rendered conversation what the assistant wrote: what the template marks, or else the assistant's turns.
+/// Turns that a flag takes out are not learned.
+pub(super) fn find_turns(
     tokenizer: &TextTokenizer,
-    messages: &[Message],
-) -> Result<(String, Vec<Range<usize>>)> {
-    let text = tokenizer.render_chat(messages, false)?;
-    let mut turns = Vec::new();
-    for (index, message) in messages.iter().enumerate() {
-        if message.role != "assistant" {
-            continue;
-        }
-        let before = tokenizer.render_chat(&messages[..index], true)?;
-        let through = tokenizer.render_chat(&messages[..=index], false)?;
-        if !text.starts_with(&through) || !through.starts_with(&before) {
-            return Err(Error::UnstableChatTemplate { message: index });
-        }
-        turns.push(before.len()..through.len());
+    conversation: &Conversation,
+    rendered: Rendered,
+) -> Result<Chat> {
+    let Rendered { text, marks } = rendered;
+    let turns = |is_learned: bool| {
+        let turns = conversation.messages.iter().enumerate();
+        let turns = turns.filter(move |(_, message)| {
+            message.role() == "assistant" && message.is_learned == is_learned
+        });
+        let ranges = turns.map(|(index, _)| turn_range(tokenizer, conversation, index, &text));
+        ranges.collect::<Result<Vec<_>>>()
+    };
+    let learned = match tokenizer.has_marks() {
+        true => Learned::Marked(without(marks, &turns(false)?)),
+        false => Learned::Turns(turns(true)?),
+    };
+    Ok(Chat { text, learned })
+}
+
+/// Takes the ranges of `holes` out of `ranges`.
+fn without(mut ranges: Vec<Range<usize>>, holes: &[Range<usize>]) -> Vec<Range<usize>> {
+    for hole in holes {
+        let rest = |range: Range<usize>| {
+            let before = range.start..range.end.min(hole.start);
+            let behind = range.start.max(hole.end)..range.end;
+            [before, behind].into_iter().filter(|rest| !rest.is_empty())
+        };
+        ranges = ranges.into_iter().flat_map(rest).collect();
     }
-    Ok((text, turns))
+    ranges
+}
+
+impl Chat {
+    /// Returns the labels `[seq]` of the text, encoded.
+    pub(super) fn labels(&self, tokenizer: &TextTokenizer, encoding: &Encoding) -> Vec<i64> {
+        match &self.learned {
+            Learned::Marked(marks) => mark_labels(marks, encoding),
+            Learned::Turns(turns) => turn_labels(tokenizer, &self.text, turns, encoding),
+        }
+    }
+}
+
+/// Returns the labels of marked text, as transformers' `return_assistant_tokens_mask` does: each token of which a
+/// part is marked.
+fn mark_labels(marks: &[Range<usize>], encoding: &Encoding) -> Vec<i64> {
+    let (ids, offsets) = (encoding.get_ids(), encoding.get_offsets());
+    let mut labels = vec![IGNORE_INDEX; ids.len()];
+    for mark in marks {
+        let first = offsets.partition_point(|&(_, end)| end <= mark.start);
+        let end = offsets.partition_point(|&(start, _)| start < mark.end);
+        for position in first..end {
+            labels[position] = i64::from(ids[position]);
+        }
+    }
+    labels
 }
 
 /// Returns the labels `[seq]` of an encoded conversation: the ids of each turn through its end-of-turn token.
@@ -40,7 +91,7 @@ pub(super) fn render_turns(
 /// Most templates end a turn with a special token and a line break. The model stops at the special token, so
 /// the line break is not supervised. Without a special token the whole turn is supervised. A token that
 /// begins before a turn is not supervised, because a part of it belongs to the prompt.
-pub(super) fn turn_labels(
+fn turn_labels(
     tokenizer: &TextTokenizer,
     text: &str,
     turns: &[Range<usize>],
@@ -71,12 +122,20 @@ pub(super) fn turn_labels(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_support::{CONFIG, tokenizer, tokenizer_json};
+    use crate::conversation::Message;
+    use crate::error::Error;
+    use crate::test_support::{CHAT_TEMPLATE, CONFIG, tokenizer, tokenizer_json};
 
     fn supervised_text(tokenizer: &TextTokenizer, messages: &[Message]) -> Result<String> {
-        let (text, turns) = render_turns(tokenizer, messages)?;
-        let encoding = tokenizer.encode_batch(vec![&text])?.remove(0);
-        let labels = turn_labels(tokenizer, &text, &turns, &encoding);
+        learned_text(tokenizer, &Conversation::new(messages))
+    }
+
+    fn learned_text(tokenizer: &TextTokenizer, conversation: &Conversation) -> Result<String> {
+        let (messages, variables) = (&conversation.messages, &conversation.variables);
+        let rendered = tokenizer.render(messages, variables, false)?;
+        let chat = find_turns(tokenizer, conversation, rendered)?;
+        let encoding = tokenizer.encode_batch(vec![&chat.text])?.remove(0);
+        let labels = chat.labels(tokenizer, &encoding);
         let ids: Vec<u32> = labels
             .iter()
             .filter_map(|&label| u32::try_from(label).ok())
@@ -130,11 +189,134 @@ mod tests {
         assert_eq!(text, "y<|im_end|>");
     }
 
+    /// As Qwen3's does, which leaves out the reasoning of all turns but the last.
     #[test]
-    fn a_template_that_rewrites_earlier_turns_is_refused() {
+    fn a_turn_that_is_written_differently_once_others_follow_is_found() {
         let tokenizer = with_template(
-            "{% for m in messages %}[{{ m.role if loop.last else 'past' }}]{{ m.content }}{% endfor %}\
-             {% if add_generation_prompt %}[assistant]{% endif %}",
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n\
+             {% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}\
+             {{ m.content }}<|im_end|>\n{% endfor %}\
+             {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        );
+        let messages = [
+            Message::new("user", "a"),
+            Message::new("assistant", "assistant"),
+            Message::new("user", "assistant"),
+            Message::new("assistant", "yes"),
+        ];
+        let text = supervised_text(&tokenizer, &messages).expect("a good chat");
+        assert_eq!(
+            text,
+            "assistant<|im_end|><think>\n\n</think>\n\nyes<|im_end|>"
+        );
+    }
+
+    /// As that of DeepSeek-R1's distilled models does.
+    #[test]
+    fn a_generation_prompt_that_says_more_than_the_saved_turn_leaves_the_turn_learned() {
+        let tokenizer = with_template(
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content.split('</think>')[-1] }}<|im_end|>\n\
+             {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}",
+        );
+        for answer in ["yes", "<b>yes", "a</think>yes"] {
+            let messages = [Message::new("user", "a"), Message::new("assistant", answer)];
+            let text = supervised_text(&tokenizer, &messages).expect("a good chat");
+            let shown = answer.trim_start_matches("a</think>");
+            assert_eq!(text, format!("{shown}<|im_end|>"));
+        }
+    }
+
+    #[test]
+    fn an_assistant_that_speaks_first_is_learned_whatever_the_template_puts_in_front() {
+        // It looks at the first turn, of which there is none before the assistant's.
+        let looks = format!("{{%- set first = messages[0]['content'].strip() %}}{CHAT_TEMPLATE}");
+        let tokenizer = with_template(&looks);
+        let messages = [
+            Message::new("assistant", "assistant"),
+            Message::new("user", "assistant"),
+            Message::new("assistant", "yes"),
+        ];
+        for count in 1..=3 {
+            let text = supervised_text(&tokenizer, &messages[..count]).expect("a good chat");
+            let expected = ["assistant<|im_end|>", "", "yes<|im_end|>"][..count].concat();
+            assert_eq!(text, expected);
+        }
+    }
+
+    #[test]
+    fn a_turn_that_a_flag_takes_out_is_given_and_not_learned() {
+        let messages = || {
+            let mut wrong = Message::new("assistant", "no");
+            wrong.is_learned = false;
+            [
+                Message::new("user", "a"),
+                wrong,
+                Message::new("user", "b"),
+                Message::new("assistant", "yes"),
+            ]
+        };
+        let marked = with_template(
+            "{% for m in messages %}{{ m.role }}: {% if m.role == 'assistant' %}{% generation %}\
+             {{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}{% endif %}\n\n{% endfor %}\
+             {% if add_generation_prompt %}assistant: {% endif %}",
+        );
+        for tokenizer in [tokenizer(), marked] {
+            let text = supervised_text(&tokenizer, &messages()).expect("a good chat");
+            assert_eq!(text, "yes<|im_end|>");
+        }
+    }
+
+    #[test]
+    fn marked_text_is_learned_and_nothing_else() {
+        let tokenizer = with_template(
+            "{% for m in messages %}{{ m.role }}: {% generation %}{{ m.content }}{% endgeneration %}<|im_end|>\n{% endfor %}",
+        );
+        let messages = [Message::new("user", "é"), Message::new("tool", "早")];
+        let text = supervised_text(&tokenizer, &messages).expect("a good chat");
+        assert_eq!(text, "é早");
+    }
+
+    #[test]
+    fn tool_calls_are_learned_wherever_the_turn_stands() {
+        let tokenizer = with_template(
+            "{%- set first = messages[0]['role'].strip() %}{% for m in messages %}<|im_start|>{{ m.role }}\n\
+             {{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}<|im_end|>\n\
+             {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        );
+        let mut call = Message::new("assistant", "");
+        let calls = serde_json::json!([{"type": "function", "function": {"name": "f"}}]);
+        call.fields.insert("tool_calls".to_owned(), calls);
+        let text = supervised_text(&tokenizer, &[call]).expect("a good chat");
+        assert_eq!(text, "{\"name\": \"f\"}<|im_end|>");
+    }
+
+    /// As Mistral's, which puts nothing in front of the assistant's turns, and the tools in front of the last user's.
+    #[test]
+    fn a_turn_with_nothing_in_front_begins_where_the_turn_before_ends() {
+        let tokenizer = with_template(
+            "{% for m in messages %}{% if m.role == 'user' %}\
+             {{ 'TOOLS' if m == (messages | selectattr('role', 'equalto', 'user') | list | last) }}[{{ m.content }}]\
+             {% else %} {{ m.content }}{% for c in m.tool_calls or [] %}{{ c | tojson }}{% endfor %}<|im_end|>{% endif %}\
+             {% endfor %}",
+        );
+        let mut call = Message::new("assistant", "");
+        let calls = serde_json::json!([{"name": "f"}]);
+        call.fields.insert("tool_calls".to_owned(), calls);
+        let messages = [
+            Message::new("user", "a"),
+            call,
+            Message::new("user", "b"),
+            Message::new("assistant", "c"),
+        ];
+        let text = supervised_text(&tokenizer, &messages).expect("a good chat");
+        assert_eq!(text, " {\"name\": \"f\"}<|im_end|> c<|im_end|>");
+    }
+
+    #[test]
+    fn a_template_that_writes_a_turn_in_no_known_way_is_refused() {
+        let tokenizer = with_template(
+            "{% for m in messages %}[{{ m.role if loop.last else 'past' }}]{{ m.content }}\
+             {{ '<|im_end|>' if loop.last }}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}",
         );
         let messages = [Message::new("assistant", "a"), Message::new("user", "b")];
         let error = supervised_text(&tokenizer, &messages).expect_err("the first turn changes");
@@ -142,5 +324,12 @@ mod tests {
             matches!(error, Error::UnstableChatTemplate { message: 0 }),
             "{error}"
         );
+    }
+
+    #[test]
+    fn holes_are_taken_out_of_ranges() {
+        let ranges = || vec![0..4, 6..9];
+        assert_eq!(without(ranges(), &[2..7, 8..9]), [0..2, 7..8]);
+        assert_eq!(without(ranges(), &[1..2, 6..9]), [0..1, 2..4]);
     }
 }

@@ -59,10 +59,10 @@ fn every_problem_is_reported_at_once() {
     let error = wrong.check(&base(), Path::new("a")).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "a: the adapter does not fit the base model: `num_transformer_submodules` is 2, expected 1; \
+        "a: the adapter does not fit the base model; it was trained on `some/base`: \
+         `num_transformer_submodules` is 2, expected 1; \
          `num_layers` is 28, expected 2; `token_dim` is 1536, expected 24; tensor `extra` [1] is unexpected; \
-         tensor `prompt_embedding` [3, 24] is unexpected; \
-         tensor `prompt_embeddings` is missing, expected with shape [3, 24]"
+         tensor `prompt_embedding` [3, 24] is unexpected; and 1 more"
     );
 }
 

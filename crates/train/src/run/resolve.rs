@@ -1,0 +1,59 @@
+//! What a run comes to: every value of its configuration, and which run it is.
+
+use burn::tensor::{DType, backend::Backend};
+
+use super::RunInputs;
+use crate::{
+    BaseDtype, Error, GradientCheckpointing, Method, Plan, RunConfig, RunIdentity,
+    identity::checksum_of_rows,
+};
+use burn_peft_data::Example;
+
+/// What is known once the rows are tokenised.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// Type of the frozen base.
+    pub(super) dtype: DType,
+    pub(super) plan: Plan,
+    /// Whether layers are computed again in the backward pass.
+    pub(super) recompute: bool,
+    pub(super) train: &'a [Example],
+    pub(super) valid: Option<&'a [Example]>,
+}
+
+/// The configuration with every value that the run uses.
+pub(super) fn resolve(config: &RunConfig, method: &impl Method, known: Known<'_>) -> RunConfig {
+    let mut config = config.clone();
+    config.model.dtype = BaseDtype::of(known.dtype);
+    let train = &mut config.train;
+    train.gradient_checkpointing = GradientCheckpointing::from(known.recompute);
+    train
+        .learning_rate
+        .get_or_insert_with(|| method.default_learning_rate());
+    if known.valid.is_some() {
+        train.eval_steps.get_or_insert(known.plan.steps_per_epoch);
+    }
+    config
+}
+
+/// Which run it is.
+///
+/// # Errors
+/// A configuration that does not fit TOML, or weights that cannot be read.
+pub(super) fn identity<B: Backend>(
+    config: &RunConfig,
+    method: &impl Method,
+    inputs: &RunInputs,
+    known: Known<'_>,
+    device: &B::Device,
+) -> Result<RunIdentity, Error> {
+    Ok(RunIdentity {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        backend: B::name(device),
+        base: inputs.base_name.clone().unwrap_or_default(),
+        base_fingerprint: inputs.checkpoint.fingerprint()?.to_string(),
+        train_rows: checksum_of_rows(known.train),
+        valid_rows: known.valid.map_or_else(String::new, checksum_of_rows),
+        config: config.to_toml_of(&method.settings(inputs.checkpoint.config()))?,
+    })
+}
