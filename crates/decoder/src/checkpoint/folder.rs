@@ -45,9 +45,10 @@ pub(super) fn check_checksums(folder: &Path) -> Result<(), Error> {
     checksums.verify(folder).map_err(changed(folder))?;
     let weights = weights_paths(folder)?;
     let weights = weights.iter().filter_map(|path| path.file_name()?.to_str());
-    let here = RESULT_FILES
-        .into_iter()
-        .filter(|name| folder.join(name).exists());
+    // Beside a single file, an index is left over from other weights.
+    let index = (!folder.join(SINGLE_FILE).exists()).then_some(INDEX_FILE);
+    let here = RESULT_FILES.into_iter().chain(index);
+    let here = here.filter(|name| folder.join(name).exists());
     match here
         .chain(weights)
         .find(|name| checksums.get(name).is_none())
