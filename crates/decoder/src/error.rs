@@ -22,7 +22,7 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// A file is not the JSON it should be.
+    /// A file is not the JSON it should be, or has a value in it that makes no sense.
     #[error("{path}: {reason}")]
     Json {
         /// The file.

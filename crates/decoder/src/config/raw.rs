@@ -27,19 +27,40 @@ const MOST_PARAMETERS: f64 = (1_u64 << 44) as f64;
 
 pub(super) fn parse(text: &str, path: PathBuf) -> Result<DecoderConfig, Error> {
     let map: Map<String, Value> = Error::json(&path, text, "a model's configuration")?;
-    check(Keys(&map)).map_err(|what| Error::Unsupported { path, what })
+    check(Keys(&map)).map_err(|refusal| match refusal {
+        Refusal::Value(reason) => Error::Json { path, reason },
+        Refusal::Unsupported(what) => Error::Unsupported { path, what },
+    })
 }
 
-/// The configuration, or what in it is not supported.
-fn check(keys: Keys<'_>) -> Result<DecoderConfig, String> {
+/// Why a configuration is not taken.
+enum Refusal {
+    /// A value that is missing or makes no sense.
+    Value(String),
+    /// A value that asks for what is not computed.
+    Unsupported(String),
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Self::Value(reason)
+    }
+}
+
+fn unsupported<T>(what: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::Unsupported(what.into()))
+}
+
+/// The configuration, or why it is not taken.
+fn check(keys: Keys<'_>) -> Result<DecoderConfig, Refusal> {
     let family = family(keys)?;
     refuse_what_is_not_computed(keys)?;
     let hidden_size = size(keys, "hidden_size")?;
     let layers = keys.size("num_hidden_layers")?;
     if layers > MOST_LAYERS {
-        return Err(format!(
-            "num_hidden_layers {layers}; at most {MOST_LAYERS} are"
-        ));
+        return Err(
+            format!("`num_hidden_layers` is {layers}; expected at most {MOST_LAYERS}").into(),
+        );
     }
     let positions = match keys.get("max_position_embeddings") {
         Some(_) => keys.size("max_position_embeddings")?,
@@ -50,21 +71,20 @@ fn check(keys: Keys<'_>) -> Result<DecoderConfig, String> {
     // Older files leave the key/value heads out: every query head has its own.
     let n_kv_heads = keys.whole("num_key_value_heads")?.unwrap_or(n_heads);
     if n_kv_heads == 0 || !n_heads.is_multiple_of(n_kv_heads) {
-        return Err(format!(
-            "{n_heads} attention heads cannot share {n_kv_heads} key/value heads"
-        ));
+        return Err(
+            format!("{n_heads} attention heads cannot share {n_kv_heads} key/value heads").into(),
+        );
     }
     let head_dim = keys.whole("head_dim")?.or(family.default_head_dim());
     if head_dim.is_none() && n_heads > hidden_size {
         return Err(format!(
-            "num_attention_heads {n_heads} for hidden_size {hidden_size}"
-        ));
+            "`num_attention_heads` is {n_heads}; expected at most `hidden_size`, {hidden_size}"
+        )
+        .into());
     }
     let head_dim = head_dim.unwrap_or(hidden_size / n_heads);
     if head_dim == 0 || !head_dim.is_multiple_of(2) {
-        return Err(format!(
-            "head_dim {head_dim}: rotary embedding needs an even one"
-        ));
+        return Err(format!("`head_dim` is {head_dim}; rotary embedding needs an even one").into());
     }
     let rms_norm_eps = keys.number("rms_norm_eps")?;
     let rms_norm_eps = rms_norm_eps.unwrap_or(DEFAULT_RMS_NORM_EPS);
@@ -98,22 +118,24 @@ fn check(keys: Keys<'_>) -> Result<DecoderConfig, String> {
 }
 
 /// A size that some model may have.
-fn size(keys: Keys<'_>, key: &str) -> Result<usize, String> {
+fn size(keys: Keys<'_>, key: &str) -> Result<usize, Refusal> {
     match keys.size(key)? {
-        size if size > MOST_UNITS => Err(format!("{key} {size}; at most {MOST_UNITS} is")),
+        size if size > MOST_UNITS => {
+            Err(format!("`{key}` is {size}; expected at most {MOST_UNITS}").into())
+        }
         size => Ok(size),
     }
 }
 
-fn positive(key: &str, value: f64) -> Result<(), String> {
+fn positive(key: &str, value: f64) -> Result<(), Refusal> {
     match value.is_finite() && value > 0.0 {
         true => Ok(()),
-        false => Err(format!("{key} {value}: it must be above 0")),
+        false => Err(format!("`{key}` is {value}; expected above 0").into()),
     }
 }
 
 /// Sizes that no model has would overflow the sizes of tensors.
-fn check_sizes(config: &DecoderConfig) -> Result<(), String> {
+fn check_sizes(config: &DecoderConfig) -> Result<(), Refusal> {
     // In floating point nothing overflows.
     let sizes = [
         ("vocab_size", config.vocab_size),
@@ -132,19 +154,17 @@ fn check_sizes(config: &DecoderConfig) -> Result<(), String> {
     }
     let largest = sizes.iter().max_by_key(|(_, size)| *size);
     let (key, size) = largest.expect("there are sizes");
-    Err(format!(
-        "{key} {size}: the model would have {parameters:.0e} parameters"
-    ))
+    Err(format!("`{key}` is {size}; the model would have {parameters:.0e} parameters").into())
 }
 
-fn refuse_what_is_not_computed(keys: Keys<'_>) -> Result<(), String> {
+fn refuse_what_is_not_computed(keys: Keys<'_>) -> Result<(), Refusal> {
     let hidden_act = keys.text("hidden_act")?.unwrap_or("silu");
     // Two names of one function.
     if !["silu", "swish"].contains(&hidden_act) {
-        return Err(format!("hidden_act `{hidden_act}`; supported: `silu`"));
+        return unsupported(format!("hidden_act `{hidden_act}`; supported: `silu`"));
     }
     match keys.get("quantization_config") {
-        Some(_) => Err("quantised weights (`quantization_config`)".into()),
+        Some(_) => unsupported("quantised weights (`quantization_config`)"),
         None => Ok(()),
     }
 }
@@ -155,15 +175,16 @@ fn check_windows(
     family: Family,
     layers: usize,
     positions: usize,
-) -> Result<(), String> {
+) -> Result<(), Refusal> {
     if let Some(kinds) = keys.get("layer_types") {
-        let kinds = kinds.as_array().ok_or("`layer_types` that is no list")?;
+        let kinds = kinds.as_array();
+        let kinds = kinds.ok_or_else(|| "`layer_types` is no list".to_owned())?;
         if let Some(kind) = kinds.iter().find(|kind| *kind != "full_attention") {
-            return Err(format!("layers of type {kind} (`layer_types`)"));
+            return unsupported(format!("layers of type {kind} (`layer_types`)"));
         }
         return match kinds.len() == layers {
             true => Ok(()),
-            false => Err(format!("{} layer_types for {layers} layers", kinds.len())),
+            false => Err(format!("{} layer_types for {layers} layers", kinds.len()).into()),
         };
     }
     if !family.has_sliding_windows() || !keys.flag("use_sliding_window")? {
@@ -177,21 +198,23 @@ fn check_windows(
     let first = first.unwrap_or(DEFAULT_MAX_WINDOW_LAYERS);
     // A window as long as the longest row hides nothing.
     match window.is_some_and(|window| window < positions) && first < layers {
-        true => Err("sliding-window attention (`use_sliding_window: true`)".into()),
+        true => unsupported("sliding-window attention (`use_sliding_window: true`)"),
         false => Ok(()),
     }
 }
 
 /// The family that `model_type` names. `architectures` is not looked at, as in transformers: what kind of model it
 /// is, the names of the weights say.
-fn family(keys: Keys<'_>) -> Result<Family, String> {
+fn family(keys: Keys<'_>) -> Result<Family, Refusal> {
     let supported = Family::ALL.map(|family| format!("`{}`", family.model_type()));
     let supported = supported.join(", ");
     let Some(model_type) = keys.text("model_type")? else {
-        return Err(format!("it has no `model_type`; supported: {supported}"));
+        return Err(format!("it has no `model_type`; supported: {supported}").into());
     };
-    Family::of_model_type(model_type)
-        .ok_or_else(|| format!("model type `{model_type}`; supported: {supported}"))
+    match Family::of_model_type(model_type) {
+        Some(family) => Ok(family),
+        None => unsupported(format!("model type `{model_type}`; supported: {supported}")),
+    }
 }
 
 /// The type that the file says; other programs' names of types say nothing, for each tensor has its own.
@@ -207,7 +230,7 @@ fn stored_dtype(keys: Keys<'_>) -> Option<DType> {
 
 /// `rope_theta`, and the scaling. transformers 5 has both in `rope_parameters`, transformers 4 beside and in
 /// `rope_scaling`, which goes before the newer key where it is set.
-fn rope(keys: Keys<'_>, positions: usize) -> Result<(f64, Option<RopeScaling>), String> {
+fn rope(keys: Keys<'_>, positions: usize) -> Result<(f64, Option<RopeScaling>), Refusal> {
     let parameters = match keys.object("rope_scaling")? {
         None => keys.object("rope_parameters")?,
         older => older,
@@ -217,7 +240,7 @@ fn rope(keys: Keys<'_>, positions: usize) -> Result<(f64, Option<RopeScaling>), 
         found => Ok(found),
     };
     if let Some(factor) = of("partial_rotary_factor")?.filter(|factor| *factor != 1.0) {
-        return Err(format!("partial_rotary_factor {factor}; supported: 1"));
+        return unsupported(format!("partial_rotary_factor {factor}; supported: 1"));
     }
     let theta = of("rope_theta")?.unwrap_or(DEFAULT_ROPE_THETA);
     positive("rope_theta", theta)?;
@@ -227,7 +250,7 @@ fn rope(keys: Keys<'_>, positions: usize) -> Result<(f64, Option<RopeScaling>), 
     // transformers 5 nests the parameters for models whose layers differ.
     let nested = ["full_attention", "sliding_attention"];
     if nested.iter().any(|kind| parameters.get(kind).is_some()) {
-        return Err("rope parameters of each type of layer".into());
+        return unsupported("rope parameters of each type of layer");
     }
     // Files may have both: transformers reads `rope_type`.
     let kind = match parameters.text("rope_type")? {
@@ -238,7 +261,7 @@ fn rope(keys: Keys<'_>, positions: usize) -> Result<(f64, Option<RopeScaling>), 
         None | Some("default") => None,
         Some("llama3") => Some(llama3(parameters, keys, positions)?),
         Some(kind) => {
-            return Err(format!(
+            return unsupported(format!(
                 "rope scaling of kind `{kind}`; supported: `default`, `llama3`"
             ));
         }
@@ -247,13 +270,13 @@ fn rope(keys: Keys<'_>, positions: usize) -> Result<(f64, Option<RopeScaling>), 
 }
 
 /// The scaling of Llama 3. The context's length may stand outside, and where it stands nowhere it is the model's.
-fn llama3(parameters: Keys<'_>, keys: Keys<'_>, positions: usize) -> Result<RopeScaling, String> {
+fn llama3(parameters: Keys<'_>, keys: Keys<'_>, positions: usize) -> Result<RopeScaling, Refusal> {
     let given = |key| {
         let value = parameters.number(key)?;
         let value =
             value.ok_or_else(|| format!("rope scaling of kind `llama3` without `{key}`"))?;
         positive(key, value)?;
-        Ok::<_, String>(value)
+        Ok::<_, Refusal>(value)
     };
     let key = "original_max_position_embeddings";
     let original = match keys.whole(key)? {
@@ -268,6 +291,8 @@ fn llama3(parameters: Keys<'_>, keys: Keys<'_>, positions: usize) -> Result<Rope
     };
     match scaling.high_freq_factor > scaling.low_freq_factor {
         true => Ok(scaling),
-        false => Err("a high_freq_factor that is not above low_freq_factor".into()),
+        false => Err(Refusal::Value(
+            "high_freq_factor is not above low_freq_factor".into(),
+        )),
     }
 }

@@ -44,7 +44,7 @@ impl GenerationConfig {
         let keys = Keys(&map);
         let stop_ids = match stop_ids(keys) {
             Ok(ids) => ids,
-            Err(what) => return Err(Error::Unsupported { path, what }),
+            Err(reason) => return Err(Error::Json { path, reason }),
         };
         let mut config = Self {
             stop_ids,
@@ -66,9 +66,9 @@ impl GenerationConfig {
                 stop_ids,
                 ..Self::default()
             }),
-            Err(what) => Err(Error::Unsupported {
+            Err(reason) => Err(Error::Json {
                 path: path.to_owned(),
-                what,
+                reason,
             }),
         }
     }
@@ -155,8 +155,8 @@ impl GenerationOptions {
     /// # Errors
     /// A number that nothing can be generated with, such as a temperature of 0.
     pub fn from_config(config: &GenerationConfig, max_new_tokens: usize) -> Result<Self, Error> {
-        if let Some((path, what)) = config.unusable.clone() {
-            return Err(Error::Unsupported { path, what });
+        if let Some((path, reason)) = config.unusable.clone() {
+            return Err(Error::Json { path, reason });
         }
         let greedy = Self {
             repetition_penalty: config.repetition_penalty.unwrap_or(1.0),
