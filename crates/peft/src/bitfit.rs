@@ -52,6 +52,12 @@ impl Method for BitFitConfig {
         ModuleListing::biases(places.map(|(layer, kind)| (layer, kind, kind.width(base))))
     }
 
+    fn decided_by_folder(&self) -> Vec<&'static str> {
+        let modules = self.target_modules.as_ref().map(|_| "target_modules");
+        let layers = self.layers.map(|_| "layers");
+        modules.into_iter().chain(layers).collect()
+    }
+
     fn fill_in(&mut self, base: &DecoderConfig) {
         if self.init_from.is_none() {
             self.target_modules = Some(self.targets(base).to_vec());

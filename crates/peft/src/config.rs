@@ -252,6 +252,12 @@ impl MethodConfig {
         }
     }
 
+    /// Options that were given although the folder to start from decides them: its adapter must be what they ask for.
+    #[must_use]
+    pub fn decided_by_folder(&self) -> Vec<&'static str> {
+        self.method().decided_by_folder()
+    }
+
     /// The same options with the values that they have on `base` where they were left out.
     #[must_use]
     pub fn filled_in(&self, base: &DecoderConfig) -> Self {

@@ -44,10 +44,20 @@ pub(crate) trait Method {
         StartsFrom::Nothing
     }
 
+    /// Options that were given and that the folder to start from decides, too: they must agree.
+    fn decided_by_folder(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
     /// Settings that are known to train badly, or to have no effect, a sentence each.
     fn warnings(&self, _learning_rate: f64) -> Vec<String> {
         Vec::new()
     }
+}
+
+/// A warning of an option that is given and `unused`, because it needs another one.
+pub(crate) fn without_effect(option: &str, unused: bool, needed: &str) -> Option<String> {
+    unused.then(|| format!("method.{option} has no effect without `{needed}`"))
 }
 
 /// What a new adapter starts from, besides random numbers and the base.

@@ -6,7 +6,7 @@ use burn_peft_decoder::DecoderConfig;
 
 use crate::{
     Error, LayerRange, ModuleListing, Prefix, PrefixHeads, PrefixInit,
-    method::{Method, StartsFrom},
+    method::{Method, StartsFrom, without_effect},
     param::Source,
     prefix::PrefixSpec,
     prefix_shape::PrefixShape,
@@ -52,7 +52,7 @@ impl Method for PTuningV2Config {
         check_at_least_1("num_virtual_tokens", self.num_virtual_tokens)?;
         check_dropout("prefix_dropout", self.prefix_dropout)?;
         let text = self.prefix_init_text.as_deref().unwrap_or_default();
-        if self.init_weights == PrefixInit::Text && text.is_empty() {
+        if self.init_weights == PrefixInit::Text && text.is_empty() && self.init_from.is_none() {
             let reason = "`init_weights = \"text\"` needs a text";
             return Err(Error::option("prefix_init_text", reason));
         }
@@ -87,7 +87,16 @@ impl Method for PTuningV2Config {
             .or_folder(self.init_from.as_deref())
     }
 
+    fn decided_by_folder(&self) -> Vec<&'static str> {
+        let heads = (self.prefix_heads != PrefixHeads::Kv).then_some("prefix_heads");
+        let layers = self.layers.map(|_| "layers");
+        layers.into_iter().chain(heads).collect()
+    }
+
     fn warnings(&self, _learning_rate: f64) -> Vec<String> {
+        let uses_text = self.init_weights == PrefixInit::Text && self.init_from.is_none();
+        let unused = self.prefix_init_text.is_some() && !uses_text;
+        let unused = without_effect("prefix_init_text", unused, "init_weights = \"text\"");
         let warning = match self.init_weights {
             _ if self.init_from.is_some() => None,
             // PEFT's comparison on MetaMathQA: 18.6 % from random, 35.8 % from zero, 41.6 % from a text.
@@ -102,7 +111,10 @@ impl Method for PTuningV2Config {
             ),
             _ => None,
         };
-        warning.into_iter().map(str::to_owned).collect()
+        unused
+            .into_iter()
+            .chain(warning.map(str::to_owned))
+            .collect()
     }
 }
 

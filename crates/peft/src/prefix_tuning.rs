@@ -6,7 +6,7 @@ use burn_peft_decoder::DecoderConfig;
 
 use crate::{
     Error, ModuleListing, PTuningV2Config, Prefix, PrefixHeads, PrefixInit,
-    method::{Method, StartsFrom},
+    method::{Method, StartsFrom, without_effect},
     param::Source,
     prefix::PrefixSpec,
     virtual_tokens::check_at_least_1,
@@ -93,7 +93,15 @@ impl Method for PrefixTuningConfig {
             if self.encoder_hidden_size.is_some() {
                 warnings.push("method.encoder_hidden_size has no effect without the MLP".into());
             }
-        } else if learning_rate > 0.1 {
+        } else {
+            let unused = self.prefix_init_text.is_some() && self.init_weights != PrefixInit::Text;
+            warnings.extend(without_effect(
+                "prefix_init_text",
+                unused,
+                "init_weights = \"text\"",
+            ));
+        }
+        if self.prefix_projection && learning_rate > 0.1 {
             warnings.push(format!(
                 "a learning rate of {learning_rate:e} suits bare prompts; the MLP of Prefix Tuning \
                  diverges at such rates"

@@ -4,7 +4,7 @@ use burn_peft_decoder::DecoderConfig;
 
 use crate::{
     Error, ModuleListing,
-    method::{Method, StartsFrom},
+    method::{Method, StartsFrom, without_effect},
     virtual_tokens::{DEFAULT_TOKENS, check_at_least_1},
 };
 
@@ -70,6 +70,7 @@ impl Method for PromptTuningConfig {
             self.num_virtual_tokens(),
         );
         match self.prompt_tuning_init {
+            _ if self.init_from.is_some() => Ok(()),
             PromptTuningInit::Text if text.is_empty() => Err(Error::option(
                 "prompt_tuning_init_text",
                 "`prompt_tuning_init = \"TEXT\"` needs a text",
@@ -105,7 +106,23 @@ impl Method for PromptTuningConfig {
     }
 
     fn warnings(&self, learning_rate: f64) -> Vec<String> {
+        let text = self.prompt_tuning_init_text.is_some();
+        let labels = !self.prompt_tuning_init_labels.is_empty();
+        let spread = self.random_init != RandomInit::Scaled;
         let mut warnings = Vec::new();
+        for (option, is_set, init) in [
+            ("prompt_tuning_init_text", text, PromptTuningInit::Text),
+            (
+                "prompt_tuning_init_labels",
+                labels,
+                PromptTuningInit::ClassLabels,
+            ),
+            ("random_init", spread, PromptTuningInit::Random),
+        ] {
+            let unused = is_set && self.prompt_tuning_init != init;
+            let needed = format!("prompt_tuning_init = \"{}\"", init.name());
+            warnings.extend(without_effect(option, unused, &needed));
+        }
         let random = self.prompt_tuning_init == PromptTuningInit::Random;
         if random && self.random_init == RandomInit::Normal && self.init_from.is_none() {
             // PEFT's comparison on MetaMathQA: 23.4 % against 34.3 % with vocabulary rows.
@@ -123,5 +140,37 @@ impl Method for PromptTuningConfig {
             ));
         }
         warnings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_nothing_uses_are_said() {
+        let config = PromptTuningConfig {
+            prompt_tuning_init_text: Some("classify".into()),
+            ..PromptTuningConfig::default()
+        };
+        let [warning] = &config.warnings(1e-3)[..] else {
+            panic!("one warning")
+        };
+        assert!(warning.contains("prompt_tuning_init_text") && warning.contains("TEXT"));
+        let used = PromptTuningConfig {
+            prompt_tuning_init: PromptTuningInit::Text,
+            ..config
+        };
+        assert!(used.warnings(1e-3).is_empty());
+    }
+
+    #[test]
+    fn an_adapter_that_starts_from_a_folder_needs_no_text() {
+        let config = PromptTuningConfig {
+            prompt_tuning_init: PromptTuningInit::Text,
+            init_from: Some("adapter".into()),
+            ..PromptTuningConfig::default()
+        };
+        config.validate().unwrap();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use burn::tensor::backend::Backend;
+use burn::{module::Module, tensor::backend::Backend};
 use burn_peft::{AnyAdapter, InitTokens, MethodConfig, TokenCounts};
 use burn_peft_data::{Template, TextTokenizer};
 use burn_peft_decoder::{Decoder, DecoderConfig};
@@ -144,6 +144,14 @@ fn init_from<B: Ops>(
             "it holds an adapter of {}, and this run trains {}",
             folder.config.method.name(),
             method.name()
+        )));
+    }
+    let decided = method.decided_by_folder();
+    let (own, asked) = (found.num_params(), method.num_trainable(base.config()));
+    if !decided.is_empty() && own != asked {
+        return Err(mismatch(format!(
+            "it has {own} parameters, and with {} this run has {asked}; leave that out to train what the folder has",
+            decided.join(" and ")
         )));
     }
     let asked = method.num_virtual_tokens();
