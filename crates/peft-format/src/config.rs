@@ -148,7 +148,16 @@ impl AdapterConfig {
             names.collect::<Vec<_>>().join(", ") + &more
         };
         let unknown: Vec<_> = self.unknown_keys.iter().map(String::as_str).collect();
+        let modules = self.modules_to_save.iter().flatten().map(String::as_str);
+        let modules: Vec<_> = modules.collect();
         let mut notes = Vec::new();
+        // Tensors of theirs are refused where the adapter is used; without them they are the base's own.
+        if !modules.is_empty() {
+            notes.push(format!(
+                "`modules_to_save` names modules that are not read here: {}",
+                list(&modules)
+            ));
+        }
         if !unknown.is_empty() {
             notes.push(format!("unknown keys are ignored: {}", list(&unknown)));
         }
@@ -354,6 +363,11 @@ mod tests {
         let config =
             parse(r#"{"peft_type": "BEFT", "modules_to_save": ["classifier", "score", "classifier", "score"]}"#).unwrap();
         assert_eq!(config.to_json().matches("score").count(), 2);
+        let notes = config.notes();
+        assert!(
+            notes[0].contains("`modules_to_save` names modules"),
+            "{notes:?}"
+        );
     }
 
     #[test]
