@@ -12,6 +12,7 @@ use tempfile::{TempDir, tempdir};
 use crate::fixture;
 
 mod bench;
+mod conversations;
 mod export;
 mod methods;
 mod refusals;
