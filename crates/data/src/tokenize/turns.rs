@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use tokenizers::Encoding;
 
-use super::spans::turn_range;
+use super::spans::Turns;
 use crate::conversation::Conversation;
 use crate::error::Result;
 use crate::example::IGNORE_INDEX;
@@ -36,12 +36,13 @@ pub(super) fn find_turns(
     rendered: Rendered,
 ) -> Result<Chat> {
     let Rendered { text, marks } = rendered;
+    let spans = Turns::new(tokenizer, conversation, &text);
     let turns = |is_learned: bool| {
         let turns = conversation.messages.iter().enumerate();
         let turns = turns.filter(move |(_, message)| {
             message.role() == "assistant" && message.is_learned == is_learned
         });
-        let ranges = turns.map(|(index, _)| turn_range(tokenizer, conversation, index, &text));
+        let ranges = turns.map(|(index, _)| spans.range(index));
         ranges.collect::<Result<Vec<_>>>()
     };
     let learned = match tokenizer.has_marks() {

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::panics::caught;
 
 /// The template for conversations, and the one that transformers takes instead where a row has tools.
-const DEFAULT: &str = "default";
+const DEFAULT: &str = "chat_template";
 const TOOL_USE: &str = "tool_use";
 
 /// The longest template that is compiled, in bytes. Those of published models have up to 30,000.
@@ -48,7 +48,7 @@ impl ChatTemplate {
     ) -> Option<Self> {
         let mut sources = BTreeMap::new();
         let mut has_marks = false;
-        for (name, source) in templates.by_name()? {
+        for (name, source) in templates.by_name(DEFAULT)? {
             let (source, is_marked) = replace_tags(&source);
             has_marks |= is_marked;
             sources.insert(name, source);
