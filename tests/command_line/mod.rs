@@ -13,6 +13,7 @@ use crate::fixture;
 
 mod adapters;
 mod bench;
+mod conversations;
 mod export;
 mod methods;
 mod output;

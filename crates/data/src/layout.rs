@@ -36,6 +36,8 @@ impl Prompt {
             .collect::<Result<Vec<_>>>()?;
         let ids: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
         let (input_ids, placement) = concatenate(pieces, &ids, tokenizer);
+        // The texts are checked; the BOS is not.
+        tokenizer.check_ids(&input_ids)?;
         Ok(Self {
             input_ids,
             placement: Some(placement),

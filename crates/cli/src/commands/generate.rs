@@ -75,6 +75,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Some(template) => template
             .prompt_ids_of_text(&prompt, &open.tokenizer)
             .context("--prompt")?,
+        // A chat template writes its own BOS, if there is one.
+        None if args.chat => open.tokenizer.encode(&prompt)?.into(),
         None => open.tokenizer.encode_start(&prompt)?.into(),
     };
     // Virtual tokens of a prompt predict a first token by themselves; keys and values do not.

@@ -278,6 +278,11 @@ fn table(before: Option<&HeldOut>, after: &HeldOut) -> String {
         let before = before.and_then(score).unwrap_or_else(|| "-".into());
         text += &format!("{name:15}{before:>12}{after:>12}\n");
     }
+    let empty = |h: &HeldOut| h.texts.map_or(0, |texts| texts.empty_texts);
+    let (empty_before, empty) = (before.map_or(0, empty), empty(after));
+    if empty_before + empty > 0 {
+        text += &format!("{:15}{empty_before:>12}{empty:>12}\n", "empty texts");
+    }
     text + "\n"
 }
 

@@ -1,5 +1,6 @@
 //! Where in a rendered conversation the turns of the assistant stand.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 
 use serde_json::{Map, Value};
@@ -48,7 +49,7 @@ impl TurnFrame {
     }
 }
 
-/// Returns the byte range of turn `index`, the assistant's, in the rendered conversation `text`.
+/// Finds the turns of the assistant in a rendered conversation.
 ///
 /// Most templates write a conversation turn by turn. Then the text up to the turn, with the generation prompt, and
 /// the text through the turn are prefixes of the whole, and the turn is what only the second has. Where that is not
@@ -56,72 +57,82 @@ impl TurnFrame {
 /// turn is that with what the [frame](TurnFrame) puts around it. So are turns found that come first (a template may
 /// not render no turns), that are written differently once others follow (Qwen3 drops the reasoning of earlier turns),
 /// and in front of which the generation prompt says more than a saved turn has (DeepSeek-R1's ends in `<think>`).
-///
-/// # Errors
-/// The turn is not rendered, or not in that way.
-pub(super) fn turn_range(
-    tokenizer: &TextTokenizer,
-    conversation: &Conversation,
-    index: usize,
-    text: &str,
-) -> Result<Range<usize>> {
-    let range = between_prefixes(tokenizer, conversation, index, text);
-    range.map_or_else(|| around_change(tokenizer, conversation, index, text), Ok)
+pub(super) struct Turns<'a> {
+    tokenizer: &'a TextTokenizer,
+    conversation: &'a Conversation,
+    text: &'a str,
+    /// What changes with each turn, as far as it was asked for.
+    changed: Vec<OnceCell<Option<Range<usize>>>>,
 }
 
-fn between_prefixes(
-    tokenizer: &TextTokenizer,
-    conversation: &Conversation,
-    index: usize,
-    text: &str,
-) -> Option<Range<usize>> {
-    let render = |count: usize, with_prompt| {
-        let messages = &conversation.messages[..count];
-        let rendered = tokenizer.render(messages, &conversation.variables, with_prompt);
-        Some(rendered.ok()?.text)
-    };
-    let through = render(index + 1, false)?;
-    let before = render(index, true)?;
-    let is_between = text.starts_with(&through) && through.starts_with(&before);
-    is_between.then_some(before.len()..through.len())
-}
+impl<'a> Turns<'a> {
+    /// Of a conversation and its rendered text.
+    pub(super) fn new(
+        tokenizer: &'a TextTokenizer,
+        conversation: &'a Conversation,
+        text: &'a str,
+    ) -> Self {
+        Self {
+            tokenizer,
+            conversation,
+            text,
+            changed: vec![OnceCell::new(); conversation.messages.len()],
+        }
+    }
 
-fn around_change(
-    tokenizer: &TextTokenizer,
-    conversation: &Conversation,
-    index: usize,
-    text: &str,
-) -> Result<Range<usize>> {
-    let unknown = || Error::UnstableChatTemplate { message: index };
-    let frame = tokenizer.turn_frame().ok_or_else(unknown)?;
-    let changed = changed_range(tokenizer, conversation, index, text);
-    let changed = changed?.ok_or_else(unknown)?;
-    // The header is this turn's only if it stands behind the turn before.
-    let before = index
-        .checked_sub(1)
-        .and_then(|before| changed_range(tokenizer, conversation, before, text).ok()?)
-        .map_or(0, |before| before.end)
-        .min(changed.start);
-    let between = &text[before..changed.start];
-    let start = match frame.header.as_str() {
-        "" => behind_prompt(tokenizer, conversation, index, between).unwrap_or(between.len()),
-        header => between.rfind(header).ok_or_else(unknown)? + header.len(),
-    };
-    // And the footer is this turn's only if it stands in front of the turn behind.
-    let mut behind = index + 1..conversation.messages.len();
-    let behind = behind
-        .find_map(|behind| changed_range(tokenizer, conversation, behind, text).ok()?)
-        .map_or(text.len(), |behind| behind.start)
-        .max(changed.end);
-    let footer = frame.footer.trim_end();
-    // The last turn of a conversation may end with more than the others.
-    let shorter = footer.lines().next().unwrap_or_default();
-    let rest = &text[changed.end..behind];
-    let footer = [footer, shorter]
-        .into_iter()
-        .find_map(|footer| Some(rest.find(footer)? + footer.len()))
-        .ok_or_else(unknown)?;
-    Ok(before + start..changed.end + footer)
+    /// Returns the byte range of turn `index`, which is the assistant's.
+    ///
+    /// # Errors
+    /// The turn is not rendered, or in no known way.
+    pub(super) fn range(&self, index: usize) -> Result<Range<usize>> {
+        self.between_prefixes(index)
+            .or_else(|| self.around_change(index))
+            .ok_or(Error::UnstableChatTemplate { message: index })
+    }
+
+    fn between_prefixes(&self, index: usize) -> Option<Range<usize>> {
+        let render = |count: usize, with_prompt| {
+            let messages = &self.conversation.messages[..count];
+            let variables = &self.conversation.variables;
+            let rendered = self.tokenizer.render(messages, variables, with_prompt);
+            Some(rendered.ok()?.text)
+        };
+        let through = render(index + 1, false).filter(|text| self.text.starts_with(text))?;
+        let before = render(index, true).filter(|text| through.starts_with(text))?;
+        Some(before.len()..through.len())
+    }
+
+    fn around_change(&self, index: usize) -> Option<Range<usize>> {
+        let (text, frame) = (self.text, self.tokenizer.turn_frame()?);
+        let changed = self.changed(index)?;
+        // The header is this turn's only if it stands behind the turn before.
+        let before = index.checked_sub(1).and_then(|before| self.changed(before));
+        let before = before.map_or(0, |before| before.end.min(changed.start));
+        let between = &text[before..changed.start];
+        let start = match frame.header.as_str() {
+            "" => behind_prompt(self.tokenizer, self.conversation, index, between)
+                .unwrap_or(between.len()),
+            header => between.rfind(header)? + header.len(),
+        };
+        // And the footer is this turn's only if it stands in front of the turn behind.
+        let mut behind = index + 1..self.conversation.messages.len();
+        let behind = behind.find_map(|behind| self.changed(behind));
+        let behind = behind.map_or(text.len(), |behind| behind.start.max(changed.end));
+        let footer = frame.footer.trim_end();
+        // The last turn of a conversation may end with more than the others.
+        let shorter = footer.lines().next().unwrap_or_default();
+        let rest = &text[changed.end..behind];
+        let footer = [footer, shorter]
+            .into_iter()
+            .find_map(|footer| Some(rest.find(footer)? + footer.len()))?;
+        Some(before + start..changed.end + footer)
+    }
+
+    fn changed(&self, index: usize) -> Option<Range<usize>> {
+        let changed = || changed_range(self.tokenizer, self.conversation, index, self.text);
+        let range = self.changed[index].get_or_init(|| changed().ok().flatten());
+        range.clone()
+    }
 }
 
 /// Where in `between`, what stands between the texts of turn `index` and of the turn before, the prompt ends. This is

@@ -144,16 +144,17 @@ impl SpecialIds {
 }
 
 impl Templates {
-    /// Returns the templates by their names. Where none is named `default`, the first is. `None` if there is none.
-    pub(super) fn by_name(self) -> Option<BTreeMap<String, String>> {
+    /// Returns the templates by their names, and the one named `default`, or else the first, under `default`. `None` if
+    /// there is none.
+    pub(super) fn by_name(self, default: &str) -> Option<BTreeMap<String, String>> {
         let list = match self {
-            Self::One(template) => return Some([("default".to_owned(), template)].into()),
+            Self::One(template) => return Some([(default.to_owned(), template)].into()),
             Self::Named(list) => list,
         };
-        let first = list.first()?.template.clone();
+        let is_default = |entry: &&NamedTemplate| entry.name == "default";
+        let chosen = list.iter().find(is_default).or(list.first())?;
+        let chosen = (default.to_owned(), chosen.template.clone());
         let named = list.into_iter().map(|entry| (entry.name, entry.template));
-        let mut templates: BTreeMap<String, String> = named.collect();
-        templates.entry("default".to_owned()).or_insert(first);
-        Some(templates)
+        Some(named.chain([chosen]).collect())
     }
 }

@@ -1,0 +1,199 @@
+//! Files of each format, good and bad.
+
+use std::path::Path;
+
+use super::*;
+
+fn message_of(text: &str) -> String {
+    parse_rows("train.jsonl", text)
+        .expect_err("these rows are bad")
+        .to_string()
+}
+
+fn only(text: &str) -> Row {
+    let rows = parse_rows("train.jsonl", text).expect("this row is good");
+    assert_eq!(rows.rows().len(), 1);
+    rows.rows()[0].1.clone()
+}
+
+#[test]
+fn each_format_is_recognised_by_its_keys() {
+    assert!(matches!(
+        only(r#"{"prompt":"a","completion":"b"}"#),
+        Row::PromptCompletion { .. }
+    ));
+    assert!(matches!(only(r#"{"text":"a"}"#), Row::Text(text) if text == "a"));
+    assert!(
+        matches!(only(r#"{"messages":[{"role":"user","content":"a"}]}"#), Row::Messages(chat) if chat.messages.len() == 1)
+    );
+    assert!(matches!(
+        only(r#"{"input_ids":[1,2],"labels":[-100,2]}"#),
+        Row::Tokenized { .. }
+    ));
+    assert!(matches!(
+        only(r#"{"instruction":"a","input":"","output":"b"}"#),
+        Row::Instruction { input: None, .. }
+    ));
+}
+
+#[test]
+fn a_rendered_text_beside_the_keys_of_a_format_does_not_win() {
+    assert!(matches!(
+        only(r#"{"id":7,"text":"rendered","instruction":"a","input":null,"output":"b"}"#),
+        Row::Instruction { input: None, .. }
+    ));
+}
+
+#[test]
+fn classification_formats_are_refused_in_plain_words() {
+    for row in [
+        r#"{"text":"a","label":1}"#,
+        r#"{"tokens":["a"],"tags":["O"]}"#,
+    ] {
+        let message = message_of(row);
+        assert!(message.starts_with("train.jsonl:1: "), "{message}");
+        assert!(message.contains("not supported yet"), "{message}");
+    }
+}
+
+#[test]
+fn unknown_keys_list_what_was_found_and_what_there_is() {
+    let message = message_of(r#"{"question":"a","answer":"b"}"#);
+    assert!(message.contains(r#"["question", "answer"]"#), "{message}");
+    assert!(message.contains(r#"{"prompt","completion"}"#), "{message}");
+}
+
+#[test]
+fn a_bad_row_names_its_file_its_line_and_the_key() {
+    let good = "{\"prompt\":\"a\",\"completion\":\"b\"}\n";
+    let cases = [
+        (
+            "{\"prompt\":\"a\"}",
+            "no \"completion\"; the first row (line 1)",
+        ),
+        (
+            "{\"prompt\":3,\"completion\":\"b\"}",
+            "\"prompt\" must be a string, found a number",
+        ),
+        ("[1]", "expected a JSON object, found a list"),
+        ("3", "expected a JSON object, found a number"),
+        ("{\"prompt\":\"a\",", "not JSON"),
+    ];
+    for (row, expected) in cases {
+        let message = message_of(&format!("{good}\n{row}\n{good}"));
+        assert!(message.starts_with("train.jsonl:3: "), "{message}");
+        assert!(message.contains(expected), "{message}");
+        assert!(!message.contains("at line 1 column"), "{message}");
+    }
+}
+
+#[test]
+fn nested_values_are_named_by_index() {
+    let cases = [
+        (r#"{"messages":[]}"#, "\"messages\" is empty"),
+        (
+            r#"{"messages":[{"role":"user","content":null}]}"#,
+            "messages[0].content must be a string, found nothing",
+        ),
+        (
+            r#"{"messages":["hi"]}"#,
+            "messages[0].role must be a string, found nothing",
+        ),
+        (
+            r#"{"input_ids":[1,-2],"labels":[1,2]}"#,
+            "input_ids[1] is -2",
+        ),
+        (
+            r#"{"input_ids":[1,2.5],"labels":[1,2]}"#,
+            "input_ids[1] must be a whole number, found a fraction",
+        ),
+        (
+            r#"{"input_ids":[1,2],"labels":[1]}"#,
+            "2 input_ids and 1 labels",
+        ),
+    ];
+    for (row, expected) in cases {
+        let message = message_of(row);
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn a_file_without_rows_is_an_error() {
+    for text in ["", "\n", "  \n\r\n\n"] {
+        assert!(
+            message_of(text).contains("train.jsonl: no rows"),
+            "{text:?}"
+        );
+    }
+}
+
+#[test]
+fn invalid_utf8_names_its_line() {
+    let mut bytes = b"{\"text\":\"a\"}\n".to_vec();
+    bytes.extend(b"{\"text\":\"\xff\"}\n");
+    let error = parse("train.jsonl", &bytes).expect_err("0xff is no UTF-8");
+    assert!(matches!(error, Error::NotUtf8 { line: 2, .. }), "{error}");
+}
+
+#[test]
+fn a_byte_order_mark_and_windows_line_ends_are_tolerated() {
+    let rows = parse_rows(
+        "train.jsonl",
+        "\u{feff}{\"text\":\"a\"}\r\n\r\n{\"text\":\"b\"}\r\n",
+    )
+    .expect("good rows");
+    let lines: Vec<usize> = rows.rows().iter().map(|(line, _)| *line).collect();
+    assert_eq!(lines, [1, 3]);
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = read_rows(Path::new("no/such/rows.jsonl")).expect_err("there is no such file");
+    assert!(error.to_string().contains("no/such/rows.jsonl"), "{error}");
+}
+
+fn notes(text: &str) -> Vec<String> {
+    let rows = parse_rows("train.jsonl", text).expect("good rows");
+    rows.notes().to_vec()
+}
+
+#[test]
+fn a_key_that_the_format_does_not_have_is_named_once_with_its_count() {
+    let rows = concat!(
+        r#"{"prompt":"a","completion":"b","id":7,"note":null}"#,
+        "\n",
+        r#"{"prompt":"a","completion":"b"}"#,
+        "\n",
+        r#"{"prompt":"a","completion":"b","id":8,"weight":0}"#,
+    );
+    assert_eq!(
+        notes(rows),
+        [
+            r#"train.jsonl: key "id" in 2 rows is not used"#,
+            r#"train.jsonl: key "weight" in 1 row is not used"#,
+        ]
+    );
+    assert!(notes(r#"{"instruction":"a","output":"b","system":"c","history":[]}"#).is_empty());
+    assert!(notes(r#"{"messages":[{"role":"user","content":"a"}],"tools":[]}"#).is_empty());
+}
+
+#[test]
+fn an_instruction_has_its_system_text_and_its_history() {
+    let row =
+        only(r#"{"instruction":"a","output":"b","system":"s","history":[["c","d"],["e","f"]]}"#);
+    let (prompt, answer) = row.prompt_and_answer().expect("an instruction");
+    let turn = |asked: &str, answered: &str| {
+        format!("\n\n### Instruction:\n{asked}\n\n### Response:\n{answered}")
+    };
+    let turns = [turn("c", "d"), turn("e", "f"), turn("a", "")].concat();
+    assert_eq!(
+        (prompt.as_ref(), answer),
+        (format!("s{turns}").as_str(), "b")
+    );
+    let empty = only(r#"{"instruction":"a","output":"b","input":"","system":"","history":null}"#);
+    let (prompt, _) = empty.prompt_and_answer().expect("an instruction");
+    assert_eq!(prompt, crate::layout::instruction_prompt("a", None));
+    let message = message_of(r#"{"instruction":"a","output":"b","history":[["c"]]}"#);
+    assert!(message.contains("history[0] must be a pair"), "{message}");
+}
