@@ -30,7 +30,7 @@ impl ClaimedFolder {
     /// or if it cannot be made or written to.
     pub fn claim(path: &Path) -> Result<Self, Error> {
         let mut made = Vec::new();
-        make_folders(path, &mut made)?;
+        make_folders(path, &mut made).map_err(Error::to("create", path))?;
         Self::lock(path, made)
     }
 
@@ -40,7 +40,7 @@ impl ClaimedFolder {
     /// As [`claim`](Self::claim).
     pub fn claim_new(path: &Path) -> Result<Option<Self>, Error> {
         let mut made = Vec::new();
-        make_folders(parent(path), &mut made)?;
+        make_folders(parent(path), &mut made).map_err(Error::to("create", path))?;
         match fs::create_dir(path) {
             Ok(()) => made.push(path.to_owned()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
@@ -93,7 +93,7 @@ impl Drop for ClaimedFolder {
     }
 }
 
-fn make_folders(path: &Path, made: &mut Vec<PathBuf>) -> Result<(), Error> {
+fn make_folders(path: &Path, made: &mut Vec<PathBuf>) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -104,7 +104,11 @@ fn make_folders(path: &Path, made: &mut Vec<PathBuf>) -> Result<(), Error> {
         Ok(()) => made.push(path.to_owned()),
         // By another process in the meantime.
         Err(_) if path.is_dir() => {}
-        Err(error) => return Err(Error::to("create", path)(error)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let reason = format!("{} is a file", path.display());
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, reason));
+        }
+        Err(error) => return Err(error),
     }
     Ok(())
 }

@@ -107,13 +107,13 @@ impl RunIdentity {
                 &found.base_fingerprint,
             ),
             (
-                "the training rows",
+                "the training data",
                 "data.train",
                 &self.train_rows,
                 &found.train_rows,
             ),
             (
-                "the validation rows",
+                "the validation data",
                 "data.valid",
                 &self.valid_rows,
                 &found.valid_rows,
@@ -261,7 +261,7 @@ mod tests {
         };
         let found = saved.differences(&other).unwrap();
         let expected = Difference {
-            what: "the training rows".into(),
+            what: "the training data".into(),
             saved: "\"a.jsonl\"".into(),
             found: "\"b.jsonl\"".into(),
         };

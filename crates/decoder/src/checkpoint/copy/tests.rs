@@ -181,8 +181,6 @@ fn a_copy_has_checksums_of_what_results_depend_on() {
         ("README.md", "a description"),
         ("tokenizer.json", "{}"),
         ("chat_template.jinja", "x"),
-        // Of the files of another folder.
-        (CHECKSUMS_FILE, ""),
     ] {
         fs::write(from.path().join(name), text).unwrap();
     }

@@ -59,14 +59,14 @@ fn resuming_from_an_older_checkpoint_drops_the_later_records() {
 fn a_finished_run_resumes_to_itself() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
-    let (whole, _) = run(options(dir.path(), "")).unwrap();
+    let (whole, whole_summary) = run(options(dir.path(), "")).unwrap();
     let mut again = options(dir.path(), "");
     again.resume = Some(latest(&again.output_dir).unwrap());
     let (resumed, summary) = run(again).unwrap();
     assert_eq!(bits(&resumed), bits(&whole));
     assert_eq!(
         (summary.new_steps, summary.train_loss, summary.interrupted),
-        (0, None, false)
+        (0, whole_summary.train_loss, false)
     );
 }
 
@@ -105,7 +105,13 @@ fn half_written_checkpoints_are_not_taken_for_whole_ones() {
     let output = dir.path().join("run");
     fs::create_dir(output.join("checkpoints/.step-30.partial")).unwrap();
     fs::create_dir(output.join("checkpoints/step-40")).unwrap();
-    assert_eq!(latest(&output).unwrap().state.step, TOTAL);
+    let mut damaged = Vec::new();
+    let newest = Checkpoint::latest(&output, &mut |error| damaged.push(error.to_string()));
+    assert_eq!(newest.unwrap().state.step, TOTAL);
+    assert!(
+        damaged.len() == 1 && damaged[0].contains("step-40"),
+        "{damaged:?}"
+    );
 }
 
 #[test]
@@ -123,7 +129,7 @@ fn a_checkpoint_of_another_run_is_refused_by_what_differs() {
     let mut other = options(dir.path(), "train.optim = \"adafactor\"");
     other.resume = Some(saved.clone());
     let message = run(other).unwrap_err().to_string();
-    assert!(message.contains("train.optim was adamw"), "{message}");
+    assert!(message.contains("train.optim was \"adamw\""), "{message}");
 
     let device = Default::default();
     let wider = Toy {
