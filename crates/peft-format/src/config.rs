@@ -95,11 +95,11 @@ impl AdapterConfig {
         Ok(Self::parse_sealed(json, path)?.0)
     }
 
-    /// [`parse`](Self::parse), and the checksum of the weights where the configuration has one.
+    /// [`parse`](Self::parse), and the checksums that the weights may have where the configuration has them.
     pub(crate) fn parse_sealed(
         json: &[u8],
         path: &Path,
-    ) -> Result<(Self, Option<Checksum>), Error> {
+    ) -> Result<(Self, Option<Vec<Checksum>>), Error> {
         let mut map = parse_object(json, path)?;
         let weights = integrity::unseal(&mut map, path)?;
         let mut fields = Fields::new(map, path);
@@ -176,8 +176,8 @@ impl AdapterConfig {
         to_text(self.to_map())
     }
 
-    /// The text of `adapter_config.json` beside the file of these weights.
-    pub(crate) fn to_sealed_json(&self, weights: &[u8]) -> String {
+    /// The text of `adapter_config.json` beside a file of weights that has one of these checksums.
+    pub(crate) fn to_sealed_json(&self, weights: &[Checksum]) -> String {
         to_text(integrity::seal(self.to_map(), weights))
     }
 

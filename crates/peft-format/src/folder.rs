@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use burn_peft_files::{Error as FileError, StagedFiles, if_exists};
+use burn_peft_files::{Checksum, Error as FileError, StagedFiles, if_exists};
 
 use crate::card::{MARK, ModelCard};
 use crate::config::AdapterConfig;
@@ -53,7 +53,7 @@ impl AdapterFolder {
         let bytes = burn_peft_files::read(&path)?;
         let tensors = AdapterTensors::parse(&bytes, &path)?;
         if let Some(expected) = checksum {
-            integrity::check_weights(&bytes, expected, &path)?;
+            integrity::check_weights(&bytes, &expected, &path)?;
         }
         Ok(Self { config, tensors })
     }
@@ -77,9 +77,8 @@ impl AdapterFolder {
     ///
     /// All files are first written in full, and synced, under temporary names in `dir`; then each is renamed into
     /// its place, the configuration last. So a failure to write (a full disk, say) changes nothing, and a fresh
-    /// folder that was cut off is not an adapter yet, never half of one. Over an existing adapter, an interruption
-    /// exactly between two renames can leave the new weights under the old configuration. Its checksum tells: such a
-    /// folder is refused until it is saved again. A `README.md` that someone else wrote, or that was made their own, is left alone.
+    /// folder that was cut off is not an adapter yet, never half of one. Over an existing adapter, a configuration comes
+    /// first that allows the old weights too, so that the folder loads at every moment. A `README.md` that someone else wrote, or that was made their own, is left alone.
     ///
     /// # Errors
     /// If a file cannot be written, or the configuration is one that PEFT refuses to load.
@@ -88,15 +87,31 @@ impl AdapterFolder {
             let path = dir.join(CONFIG_FILE);
             return Err(Error::MissingField { path, field });
         }
-        let mut files = StagedFiles::new(dir)?;
-        let weights = self.tensors.to_safetensors();
-        files.add(WEIGHTS_FILE, &weights)?;
+        let mut staged = StagedFiles::new(dir)?;
         if owns_card(&dir.join(CARD_FILE))? {
-            files.add(CARD_FILE, card.render(&self.config).as_bytes())?;
+            staged.add(CARD_FILE, card.render(&self.config).as_bytes())?;
         }
-        let config = self.config.to_sealed_json(&weights);
-        files.add(CONFIG_FILE, config.as_bytes())?;
-        Ok(files.commit()?)
+        for (name, bytes) in self.files(dir) {
+            staged.add(name, &bytes)?;
+        }
+        Ok(staged.commit()?)
+    }
+
+    /// The adapter's files in the order in which they get their places in `dir`.
+    pub(crate) fn files(&self, dir: &Path) -> Vec<(&'static str, Vec<u8>)> {
+        let config = |weights: &[Checksum]| {
+            let text = self.config.to_sealed_json(weights);
+            (CONFIG_FILE, text.into_bytes())
+        };
+        let weights = self.tensors.to_safetensors();
+        let new = Checksum::of(&weights);
+        let mut files = Vec::new();
+        if let Ok(old) = Checksum::of_file(&dir.join(WEIGHTS_FILE)) {
+            files.push(config(&[new, old]));
+        }
+        files.push((WEIGHTS_FILE, weights));
+        files.push(config(&[new]));
+        files
     }
 }
 

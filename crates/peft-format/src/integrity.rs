@@ -19,13 +19,15 @@ use crate::folder::{CONFIG_FILE, WEIGHTS_FILE};
 /// The key of the checksums.
 const CHECKSUMS: &str = "burn_peft_checksums";
 
-/// Adds the checksums to a configuration; `weights` are the bytes of the weights' file.
-pub(crate) fn seal(mut config: Map<String, Value>, weights: &[u8]) -> Map<String, Value> {
+/// Adds the checksums to a configuration. The weights' file may have any of the checksums `weights`.
+pub(crate) fn seal(mut config: Map<String, Value>, weights: &[Checksum]) -> Map<String, Value> {
+    let mut texts: Vec<Value> = weights.iter().map(|sum| sum.to_string().into()).collect();
+    let weights = match texts.len() {
+        1 => texts.remove(0),
+        _ => Value::Array(texts),
+    };
     let mut sums = Map::new();
-    sums.insert(
-        WEIGHTS_FILE.into(),
-        Checksum::of(weights).to_string().into(),
-    );
+    sums.insert(WEIGHTS_FILE.into(), weights);
     config.insert(CHECKSUMS.into(), sums.clone().into());
     sums.insert(
         CONFIG_FILE.into(),
@@ -36,11 +38,11 @@ pub(crate) fn seal(mut config: Map<String, Value>, weights: &[u8]) -> Map<String
 }
 
 /// Takes the checksums out of a configuration, makes sure that it is as it was written, and returns the
-/// checksum of the weights. None where it has no checksums. `path` is for errors.
+/// checksums that the weights may have. None where it has no checksums. `path` is for errors.
 pub(crate) fn unseal(
     config: &mut Map<String, Value>,
     path: &Path,
-) -> Result<Option<Checksum>, Error> {
+) -> Result<Option<Vec<Checksum>>, Error> {
     let Some(value) = config.get_mut(CHECKSUMS) else {
         return Ok(None);
     };
@@ -51,7 +53,10 @@ pub(crate) fn unseal(
         .as_object_mut()
         .and_then(|sums| sums.shift_remove(CONFIG_FILE));
     let own = parse(own.as_ref()).ok_or_else(|| missing(CONFIG_FILE))?;
-    let weights = parse(value.get(WEIGHTS_FILE));
+    let weights: Option<Vec<_>> = match value.get(WEIGHTS_FILE) {
+        Some(Value::Array(texts)) => texts.iter().map(|text| parse(Some(text))).collect(),
+        other => parse(other).map(|sum| vec![sum]),
+    };
     let found = checksum_of(config);
     if found != own {
         return Err(damaged(format!(
@@ -63,12 +68,18 @@ pub(crate) fn unseal(
     weights.map(Some).ok_or_else(|| missing(WEIGHTS_FILE))
 }
 
-/// Makes sure that the weights are those that `expected` was made of. `path` is for errors.
-pub(crate) fn check_weights(weights: &[u8], expected: Checksum, path: &Path) -> Result<(), Error> {
+/// Makes sure that the weights have one of the checksums `expected`. `path` is for errors.
+pub(crate) fn check_weights(
+    weights: &[u8],
+    expected: &[Checksum],
+    path: &Path,
+) -> Result<(), Error> {
     let found = Checksum::of(weights);
-    if found == expected {
+    if expected.contains(&found) {
         return Ok(());
     }
+    let expected: Vec<_> = expected.iter().map(ToString::to_string).collect();
+    let expected = expected.join(" or ");
     Err(FileError::damaged(
         path,
         format!(
@@ -171,6 +182,27 @@ mod tests {
         config.remove(CHECKSUMS).unwrap();
         fs::write(&path, Value::Object(config).to_string()).unwrap();
         assert_eq!(AdapterFolder::load(dir.path()).unwrap(), made);
+    }
+
+    #[test]
+    fn at_each_moment_of_a_save_over_another_adapter_the_folder_loads() {
+        let (dir, old) = saved();
+        let mut new = old.clone();
+        let values = vec![0.5; 2 * 24];
+        let tensor = crate::AdapterTensor::new([2, 24], values);
+        new.tensors.insert(PROMPT_EMBEDDINGS, tensor);
+        let files = new.files(dir.path());
+        let names: Vec<&str> = files.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, [CONFIG_FILE, WEIGHTS_FILE, CONFIG_FILE]);
+        for (index, (name, bytes)) in files.iter().enumerate() {
+            fs::write(dir.path().join(name), bytes).unwrap();
+            let expected = if index == 0 { &old } else { &new };
+            assert_eq!(&AdapterFolder::load(dir.path()).unwrap(), expected);
+        }
+        let weights = dir.path().join(WEIGHTS_FILE);
+        fs::write(&weights, old.tensors.to_safetensors()).unwrap();
+        let error = AdapterFolder::load(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("it is damaged"), "{error}");
     }
 
     #[test]
