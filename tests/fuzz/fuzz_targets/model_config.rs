@@ -13,7 +13,7 @@ fuzz_target!(|data: &[u8]| {
         let _ = (config.num_parameters(), config.tensor_shapes().len());
         for method in MethodConfig::all() {
             if method.check_base(&config).is_ok() {
-                method.num_trainable(&config);
+                let _ = method.num_trainable(&config);
             }
         }
     }
