@@ -356,3 +356,109 @@ fn a_refused_run_leaves_no_folder() {
     refused(&mut train(&data, &output, &["--set", template]));
     assert!(!folder.path().join("runs").exists());
 }
+
+#[test]
+fn a_damaged_later_checkpoint_takes_no_place_of_a_whole_one() {
+    let folder = tempdir().unwrap();
+    let (data, output) = (rows_file(folder.path(), 20), folder.path().join("run"));
+    succeed(&mut train(&data, &output, &["--max-steps", "8"]));
+    let later = output.join("checkpoints/step-8/model.mpk");
+    fs::write(&later, "damaged").unwrap();
+    let more = [
+        "--resume",
+        "--max-steps",
+        "6",
+        "--set",
+        "train.save_total_limit=1",
+    ];
+    succeed(&mut train(&data, &output, &more));
+    let resumed = succeed(&mut train(&data, &output, &more));
+    let said = String::from_utf8(resumed.stderr).unwrap();
+    assert!(said.contains("resuming at step 6"), "{said}");
+}
+
+#[test]
+fn a_finished_run_resumes_to_itself_in_every_file() {
+    let folder = tempdir().unwrap();
+    let (data, output) = (rows_file(folder.path(), 20), folder.path().join("run"));
+    let more = ["--max-steps", "6", "--set", "train.save_steps=3"];
+    succeed(&mut train(&data, &output, &more));
+    let before = contents(&output);
+    for _ in 0..2 {
+        let config = output.join("run.toml");
+        let args = ["train", "--no-tui", "--config", text(&config), "--resume"];
+        succeed(&mut burn_peft(&args));
+    }
+    let after = contents(&output);
+    let names: Vec<_> = after
+        .keys()
+        .filter(|path| after[*path] != before[*path])
+        .collect();
+    assert!(names.is_empty() && after.len() == before.len(), "{names:?}");
+}
+
+#[test]
+fn fewer_steps_than_are_done_are_refused() {
+    let folder = tempdir().unwrap();
+    let (data, output) = (rows_file(folder.path(), 20), folder.path().join("run"));
+    succeed(&mut train(&data, &output, &["--max-steps", "6"]));
+    let line = refused(&mut train(
+        &data,
+        &output,
+        &["--resume", "--max-steps", "5"],
+    ));
+    assert!(
+        line.contains("6 already") && line.contains("is 5"),
+        "{line}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_closed_standard_output_stops_and_saves() {
+    let folder = tempdir().unwrap();
+    let (data, output) = (rows_file(folder.path(), 20), folder.path().join("run"));
+    let mut run = train(&data, &output, &["--json", "--max-steps", "100000000"]);
+    let mut run = run
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut reader = std::io::BufReader::new(run.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut reader, &mut String::new()).unwrap();
+    drop(reader);
+    let ended = run.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{said}");
+    assert!(said.contains("--resume"), "{said}");
+    assert!(output.join("adapter_model.safetensors").exists());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_that_is_ignored_stays_ignored() {
+    let folder = tempdir().unwrap();
+    let (data, output) = (rows_file(folder.path(), 20), folder.path().join("run"));
+    let arguments = arguments(&data, &output, &["--max-steps", "100000000"]);
+    let mut run = std::process::Command::new("sh");
+    run.args([
+        "-c",
+        "trap '' HUP; exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_burn-peft"),
+    ]);
+    let mut run = run
+        .args(arguments)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("a checkpoint", || {
+        output.join("checkpoints/step-4").is_dir()
+    });
+    signal(&run, "HUP");
+    wait_until("a later one", || {
+        output.join("checkpoints/step-40").is_dir()
+    });
+    signal(&run, "TERM");
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+}

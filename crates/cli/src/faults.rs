@@ -37,6 +37,8 @@ pub(crate) fn guarded(program: impl FnOnce() -> ExitCode) -> ExitCode {
         if fault.message == KILLED {
             leave(STOPPED, None);
         } else if here.name() == Some(DASHBOARD) {
+            // Most likely this is what it failed for, and it is not done writing.
+            output::let_go_of_a_closed_terminal();
             output::say(&format!(
                 "the dashboard failed ({fault}); the training goes on"
             ));

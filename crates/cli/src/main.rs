@@ -55,6 +55,7 @@ enum Command {
 
 fn main() -> ExitCode {
     keep_freed_memory();
+    signals::survive_file_limits();
     faults::guarded(run)
 }
 

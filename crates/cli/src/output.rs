@@ -27,6 +27,24 @@ pub(crate) fn say(line: &str) {
     writeln!(io::stderr().lock(), "{line}").ok();
 }
 
+/// Points standard output and standard error nowhere where they are a terminal that was closed: writing there fails, and
+/// not everything that writes is prepared for that.
+pub(crate) fn let_go_of_a_closed_terminal() {
+    #[cfg(unix)]
+    {
+        use nix::{errno::Errno, sys::termios::tcgetattr, unistd};
+        let Ok(nowhere) = std::fs::OpenOptions::new().write(true).open("/dev/null") else {
+            return;
+        };
+        if tcgetattr(io::stdout()).err() == Some(Errno::EIO) {
+            unistd::dup2_stdout(&nowhere).ok();
+        }
+        if tcgetattr(io::stderr()).err() == Some(Errno::EIO) {
+            unistd::dup2_stderr(&nowhere).ok();
+        }
+    }
+}
+
 /// A warning to stderr, on one line.
 pub(crate) fn warn(text: &str) {
     say(&format!("warning: {}", text.replace('\n', " ")));

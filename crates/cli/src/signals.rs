@@ -8,14 +8,70 @@ use burn_peft_train::{Stop, Stopping};
 use crate::{faults, output};
 
 /// The status of a process that a signal ended before its work was done.
-const INTERRUPTED: i32 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
-/// Has the signals stop a run: the first one after the step under way, another one at once.
-pub(crate) fn stop_run(stop: Stop) -> Result<()> {
-    let handler = move || match stop.request() {
+/// Has the signals stop a run: the first one after the step under way, another one at once. A signal that the process
+/// was started to ignore, as with `nohup`, stays ignored.
+#[cfg(unix)]
+pub(crate) fn stop_run(stop: Stop, json: bool) -> Result<()> {
+    use signal_hook::{consts, iterator::Signals};
+
+    let ignored = ignored();
+    let all = [consts::SIGINT, consts::SIGTERM, consts::SIGHUP];
+    let wanted = all
+        .into_iter()
+        .filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut signals = Signals::new(wanted).context("signals cannot be caught")?;
+    let wait = move || {
+        for signal in signals.forever() {
+            if signal == consts::SIGHUP {
+                output::let_go_of_a_closed_terminal();
+            }
+            request(&stop, json);
+        }
+    };
+    let thread = std::thread::Builder::new().name("signals".into());
+    thread.spawn(wait).context("signals cannot be caught")?;
+    Ok(())
+}
+
+/// Has Ctrl-C stop a run.
+#[cfg(not(unix))]
+pub(crate) fn stop_run(stop: Stop, json: bool) -> Result<()> {
+    ctrlc::set_handler(move || request(&stop, json)).context("Ctrl-C cannot be caught")
+}
+
+/// The signals that the process ignores, a bit each, where the system says.
+#[cfg(unix)]
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+/// Makes an error of a file that grows over the limit of `ulimit -f`, which otherwise ends the process.
+pub(crate) fn survive_file_limits() {
+    #[cfg(target_os = "linux")]
+    {
+        const SIGXFSZ: i32 = 25;
+        signal_hook::flag::register(SIGXFSZ, Default::default()).ok();
+    }
+}
+
+fn request(stop: &Stop, json: bool) {
+    match stop.request() {
         Stopping::AfterThisStep => output::say("stopping after this step"),
-        Stopping::Saved => {
-            output::say("stopped; the adapter is saved, its scores are not computed");
+        Stopping::Saved(folder) => {
+            output::say("stopped; the scores after training are left out");
+            let folder = folder.display().to_string();
+            let done = match json {
+                true => {
+                    output::print_json(&serde_json::json!({"event": "done", "adapter": folder}))
+                }
+                false => output::print(&format!("adapter: {folder}\n")),
+            };
+            done.ok();
             leave(0);
         }
         Stopping::BeforeTheFirstStep => {
@@ -23,11 +79,11 @@ pub(crate) fn stop_run(stop: Stop) -> Result<()> {
             leave(INTERRUPTED);
         }
         _ => leave(INTERRUPTED),
-    };
-    ctrlc::set_handler(handler).context("signals cannot be caught")
+    }
 }
 
-fn leave(status: i32) -> ! {
+/// Ends the process with the terminal as it was.
+pub(crate) fn leave(status: u8) -> ! {
     faults::restore_terminal();
-    exit(status)
+    exit(status.into())
 }

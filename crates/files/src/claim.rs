@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use crate::{Error, folder::remove_leftovers, parent};
+use crate::{Error, parent};
 
 /// Name of the file that is locked while a process writes to the folder, and that names the process.
 pub const LOCK_FILE: &str = "run.lock";
@@ -23,7 +23,7 @@ pub struct ClaimedFolder {
 }
 
 impl ClaimedFolder {
-    /// Claims a folder, which is made if it does not exist. What a crashed process left half-written in it is removed.
+    /// Claims a folder, which is made if it does not exist.
     ///
     /// # Errors
     /// If another process has claimed it (the source's kind is then [`ResourceBusy`](io::ErrorKind::ResourceBusy)),
@@ -50,14 +50,11 @@ impl ClaimedFolder {
     }
 
     fn lock(path: &Path, made: Vec<PathBuf>) -> Result<Self, Error> {
-        let lock = lock_file(path)?;
-        let claimed = Self {
+        Ok(Self {
             path: path.to_owned(),
-            lock,
+            lock: lock_file(path)?,
             made,
-        };
-        remove_leftovers(path);
-        Ok(claimed)
+        })
     }
 
     /// The folder.
@@ -118,7 +115,7 @@ fn lock_file(folder: &Path) -> Result<Option<File>, Error> {
     let path = folder.join(LOCK_FILE);
     let refused = |error| Error::to("write to", folder)(error);
     loop {
-        if path.is_symlink() {
+        if is_shared(&path) {
             // Whatever it points to is not ours to write to.
             fs::remove_file(&path).map_err(refused)?;
         }
@@ -150,6 +147,18 @@ fn lock_file(folder: &Path) -> Result<Option<File>, Error> {
             return Ok(Some(file));
         }
     }
+}
+
+/// Whether the name is a link to a file that has other names too.
+fn is_shared(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        if fs::symlink_metadata(path).is_ok_and(|data| data.nlink() > 1) {
+            return true;
+        }
+    }
+    path.is_symlink()
 }
 
 /// Whether the open file still has this name.
@@ -217,28 +226,6 @@ mod tests {
         assert!(ClaimedFolder::claim_new(&new).unwrap().is_some());
     }
 
-    #[test]
-    fn what_a_crash_left_is_removed_and_nothing_else() {
-        let root = tempfile::tempdir().unwrap();
-        let staged = crate::StagedFolder::new(&root.path().join("step-1")).unwrap();
-        std::mem::forget(staged);
-        let mut files = crate::StagedFiles::new(root.path()).unwrap();
-        files.add("a", b"1").unwrap();
-        std::mem::forget(files);
-        for mine in [".gitignore", "step-2"] {
-            fs::write(root.path().join(mine), "").unwrap();
-        }
-        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 4);
-        let claimed = ClaimedFolder::claim(root.path()).unwrap();
-        drop(claimed);
-        let mut names: Vec<_> = fs::read_dir(root.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        names.sort();
-        assert_eq!(names, [".gitignore", "step-2"]);
-    }
-
     #[cfg(unix)]
     #[test]
     fn a_link_in_the_locks_place_is_not_followed() {
@@ -247,7 +234,10 @@ mod tests {
         fs::write(&outside, "precious").unwrap();
         let folder = root.path().join("run");
         fs::create_dir(&folder).unwrap();
-        std::os::unix::fs::symlink(&outside, folder.join(LOCK_FILE)).unwrap();
+        let lock = folder.join(LOCK_FILE);
+        std::os::unix::fs::symlink(&outside, &lock).unwrap();
+        drop(ClaimedFolder::claim(&folder).unwrap());
+        fs::hard_link(&outside, &lock).unwrap();
         drop(ClaimedFolder::claim(&folder).unwrap());
         assert_eq!(fs::read_to_string(&outside).unwrap(), "precious");
     }

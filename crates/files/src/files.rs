@@ -50,7 +50,6 @@ impl<'a> StagedFiles<'a> {
 
     fn add_at(&mut self, path: PathBuf, bytes: &[u8]) -> Result<(), Error> {
         let mut builder = staged();
-        builder.prefix(".");
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;

@@ -10,13 +10,16 @@ use tempfile::TempDir;
 use crate::checksums::Summed;
 use crate::{CHECKSUMS_FILE, Checksums, Error, create_folder, if_exists, parent, sync_folder};
 
-/// Ends the names of what is not whole yet or not wanted any more. The next claim of the folder removes them.
+/// Begins and ends the names of what is not whole yet or not wanted any more, so that nobody else's are taken for it.
+const BEGIN: &str = ".burn-peft-";
 const PARTIAL: &str = ".partial";
+/// A folder that is not wanted any more, in the one in which it goes.
+const OLD: &str = "old";
 
 /// A folder that is written under a name of its own beside its place.
 ///
-/// Dropping it removes what was written and changes nothing. A crash can leave the partial folder, which the next
-/// [`ClaimedFolder`](crate::ClaimedFolder) removes.
+/// Dropping it removes what was written and changes nothing. A crash can leave the partial folder, which
+/// [`remove_leftovers`] removes.
 #[derive(Debug)]
 pub struct StagedFolder {
     path: PathBuf,
@@ -97,8 +100,8 @@ impl StagedFolder {
         self.write(CHECKSUMS_FILE, text.as_bytes())
     }
 
-    /// Gives the folder its name. When it replaces another, that one is renamed first and removed last: a crash
-    /// between the two renames leaves both under other names.
+    /// Gives the folder its name. When it replaces another, that one is renamed first and removed last: after a crash
+    /// between the two renames, [`restore_replaced`] gives the old one its name again.
     ///
     /// # Errors
     /// If what is in its place cannot be removed, or the folder cannot be renamed.
@@ -108,14 +111,24 @@ impl StagedFolder {
         if self.path.exists() {
             match self.replaces {
                 true => {
-                    old = Some(set_aside(&self.path).map_err(Error::to("write to", &self.path))?)
+                    let aside = set_aside(&self.path);
+                    old = Some(aside.map_err(Error::to("write to", &self.path))?);
                 }
                 // Refused by the system if somebody has put a file there in the meantime.
-                false => fs::remove_dir(&self.path).map_err(Error::to("write to", &self.path))?,
+                false => {
+                    let removed = fs::remove_dir(&self.path);
+                    removed.map_err(Error::to("write to", &self.path))?;
+                }
             }
         }
-        let renamed = fs::rename(self.partial.path(), &self.path);
-        renamed.map_err(Error::to("write", &self.path))?;
+        if let Err(error) = fs::rename(self.partial.path(), &self.path) {
+            if let Some(old) = old.map(TempDir::keep) {
+                // Where this fails, too, the old folder stays where it is, to be restored.
+                fs::rename(old.join(OLD), &self.path).ok();
+                fs::remove_dir(old).ok();
+            }
+            return Err(Error::to("write", &self.path)(error));
+        }
         // It has another name now.
         let _ = self.partial.keep();
         sync_folder(parent(&self.path))?;
@@ -135,23 +148,54 @@ pub fn remove_folder(path: &Path) -> Result<(), Error> {
         .map_err(Error::to("remove", path))
 }
 
-/// Removes what a crash left half-written in a folder and in the folders in it. For whoever alone writes to it.
-pub(crate) fn remove_leftovers(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let path = entry.path();
-        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if name.starts_with('.') && name.ends_with(PARTIAL) {
-            // What cannot be removed does no harm.
-            match is_folder {
-                true => fs::remove_dir_all(path).ok(),
-                false => fs::remove_file(path).ok(),
-            };
-        } else if is_folder {
-            remove_leftovers(&path);
+/// Gives folders back the names that they had when a crash came between the two renames of a
+/// [commit](StagedFolder::commit). Only for a folder that no other process writes to.
+///
+/// # Errors
+/// If `folder` cannot be read or one cannot be renamed.
+pub fn restore_replaced(folder: &Path) -> Result<(), Error> {
+    for (name, path) in leftovers(folder)? {
+        // `.burn-peft-NAME.RANDOM.partial`
+        let replaced = name
+            .strip_prefix(BEGIN)
+            .and_then(|name| name.strip_suffix(PARTIAL));
+        let replaced = replaced.and_then(|name| Some(folder.join(name.rsplit_once('.')?.0)));
+        let old = path.join(OLD);
+        if let Some(replaced) = replaced.filter(|place| old.is_dir() && !place.exists()) {
+            fs::rename(&old, &replaced).map_err(Error::to("write", &replaced))?;
         }
     }
+    Ok(())
+}
+
+/// Removes what a crash left half-written in a folder, if there is such a folder. Only for a folder that no other
+/// process writes to.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn remove_leftovers(folder: &Path) -> Result<(), Error> {
+    for (_, path) in leftovers(folder)? {
+        // What cannot be removed does no harm.
+        match path.is_dir() && !path.is_symlink() {
+            true => fs::remove_dir_all(path).ok(),
+            false => fs::remove_file(path).ok(),
+        };
+    }
+    Ok(())
+}
+
+/// Names and paths of what is not whole yet, or not wanted any more.
+fn leftovers(folder: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
+    let entries = if_exists(fs::read_dir(folder)).map_err(Error::to("read", folder))?;
+    let mut found = Vec::new();
+    for entry in entries.into_iter().flatten() {
+        let entry = entry.map_err(Error::to("read", folder))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(BEGIN) && name.ends_with(PARTIAL) {
+            found.push((name, entry.path()));
+        }
+    }
+    Ok(found)
 }
 
 /// A new folder beside `path`, with a name of its own.
@@ -165,21 +209,21 @@ fn beside(path: &Path) -> io::Result<TempDir> {
         builder.permissions(fs::Permissions::from_mode(0o777));
     }
     builder
-        .prefix(&format!(".{name}."))
+        .prefix(&format!("{BEGIN}{name}."))
         .tempdir_in(parent(path))
 }
 
 /// The names of what is not whole yet.
 pub(crate) fn staged<'a, 'b>() -> tempfile::Builder<'a, 'b> {
     let mut builder = tempfile::Builder::new();
-    builder.suffix(PARTIAL);
+    builder.prefix(BEGIN).suffix(PARTIAL);
     builder
 }
 
 /// Puts a folder into a temporary one, with which it goes.
 fn set_aside(path: &Path) -> io::Result<TempDir> {
     let aside = beside(path)?;
-    fs::rename(path, aside.path().join("old"))?;
+    fs::rename(path, aside.path().join(OLD))?;
     Ok(aside)
 }
 
@@ -245,6 +289,42 @@ mod tests {
         assert_eq!(names(&path), ["b"]);
         remove_folder(&path).unwrap();
         assert!(names(root.path()).is_empty());
+    }
+
+    #[test]
+    fn a_crash_between_the_two_renames_loses_neither_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("step.1");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("old"), "").unwrap();
+        let staged = StagedFolder::replacing(&path).unwrap();
+        staged.write("new", b"").unwrap();
+        std::mem::forget(staged);
+        std::mem::forget(set_aside(&path).unwrap());
+        assert!(!path.exists());
+        restore_replaced(root.path()).unwrap();
+        assert_eq!(names(&path), ["old"]);
+        remove_leftovers(root.path()).unwrap();
+        assert_eq!(names(root.path()), ["step.1"]);
+    }
+
+    #[test]
+    fn only_names_of_our_own_are_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let mine = [".download.partial", ".gitignore", "sub"];
+        fs::create_dir(root.path().join("sub")).unwrap();
+        for file in [
+            ".download.partial",
+            ".gitignore",
+            "sub/.burn-peft-a.partial",
+        ] {
+            fs::write(root.path().join(file), "").unwrap();
+        }
+        fs::write(root.path().join(".burn-peft-abc123.partial"), "").unwrap();
+        remove_leftovers(root.path()).unwrap();
+        assert_eq!(names(root.path()), mine);
+        assert_eq!(names(&root.path().join("sub")), [".burn-peft-a.partial"]);
+        remove_leftovers(&root.path().join("absent")).unwrap();
     }
 
     #[test]

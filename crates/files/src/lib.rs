@@ -39,7 +39,7 @@ use std::path::{Path, PathBuf};
 pub use checksums::{CHECKSUMS_FILE, Checksum, Checksums};
 pub use claim::{ClaimedFolder, LOCK_FILE};
 pub use files::{StagedFiles, write};
-pub use folder::{StagedFolder, remove_folder};
+pub use folder::{StagedFolder, remove_folder, remove_leftovers, restore_replaced};
 
 /// What the file system refused, and where.
 #[derive(Debug, thiserror::Error)]

@@ -142,8 +142,10 @@ fn weights_file(dir: &Path) -> Result<PathBuf, Error> {
 /// Whether the card at `path` is ours to write: there is none, or one that this crate wrote.
 fn owns_card(path: &Path) -> Result<bool, Error> {
     let found = if_exists(path.symlink_metadata()).map_err(FileError::to("read", path))?;
-    if found.is_none() {
-        return Ok(true);
+    match found {
+        None => return Ok(true),
+        Some(data) if !data.is_file() => return Ok(false),
+        Some(_) => {}
     }
     let text = burn_peft_files::read(path)?;
     Ok(String::from_utf8_lossy(&text).contains(MARK))

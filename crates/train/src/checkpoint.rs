@@ -62,6 +62,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::NoCheckpoint`] where there is none, and what is wrong with the newest where none is whole.
     pub fn latest(output_dir: &Path, damaged: &mut dyn FnMut(&Error)) -> Result<Self, Error> {
+        burn_peft_files::restore_replaced(&folder(output_dir))?;
         let mut newest = None;
         for (_, path) in steps_in(&folder(output_dir))?.into_iter().rev() {
             match Self::open(&path) {
@@ -186,6 +187,13 @@ impl Checkpoint {
                 path: self.path.clone(),
                 differences: found.refused,
             });
+        }
+        let (done, planned) = (self.state.step, plan.total_steps);
+        if done > planned {
+            let (done, planned) = (format!("{done} already"), planned.to_string());
+            return self
+                .same("the number of steps", done, planned)
+                .map(|()| Vec::new());
         }
         // The rows are the same, but a caller of `fit` brings its own loader.
         self.same(

@@ -155,6 +155,10 @@ pub enum Error {
         checkpoint: String,
     },
 
+    /// The run was stopped before its first step.
+    #[error("stopped before the first step; nothing is saved")]
+    NotBegun,
+
     /// The training data ended before the run.
     #[error("the training data ended before step {step} of {total_steps}")]
     DataExhausted {

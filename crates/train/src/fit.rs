@@ -61,6 +61,8 @@ pub struct FitOptions {
     pub observers: Vec<Box<dyn Observer>>,
     /// Stops the run after the step under way; the run saves a checkpoint first.
     pub interrupter: Interrupter,
+    /// Called once, right before the first step, or before a finished run ends. An error ends the run.
+    pub before_first_step: Box<dyn FnMut() -> Result<(), Error> + Send>,
 }
 
 impl FitOptions {
@@ -79,6 +81,7 @@ impl FitOptions {
             renderer: RendererChoice::Plain,
             observers: Vec::new(),
             interrupter: Interrupter::new(),
+            before_first_step: Box::new(|| Ok(())),
         }
     }
 
@@ -157,17 +160,23 @@ where
         checkpoint.check_run(&run, &plan)?;
         checkpoint.restore(&mut learner, device)?;
     }
-    let mut observers: Vec<Box<dyn Observer>> = vec![Box::new(open_metrics(
-        &output_dir,
-        resume.as_ref().map(|saved| &saved.state),
-    )?)];
-    observers.extend(options.observers);
+    let (dir, state) = (
+        output_dir.clone(),
+        resume.as_ref().map(|saved| saved.state.clone()),
+    );
+    let mut before = options.before_first_step;
+    let begin = move || {
+        let metrics = open_metrics(&dir, state.as_ref())?;
+        before()?;
+        Ok(metrics)
+    };
 
     let outcome = Arc::new(Mutex::new(None));
     let strategy = StepStrategy::<Components<B, M>> {
         device: device.clone(),
         session: Mutex::new(Session {
-            observers,
+            observers: options.observers,
+            begin: Box::new(begin),
             checkpointer: StepCheckpointer::new(&output_dir, config.save_total_limit),
         }),
         outcome: outcome.clone(),

@@ -11,17 +11,17 @@ use toml::{Table, Value};
 use crate::Error;
 
 /// Keys of run.toml that another key or a checksum stands for: files may move.
-const ELSEWHERE: [&str; 6] = [
+const ELSEWHERE: [&str; 5] = [
     "model.path",
     "model.revision",
     "data.train",
     "data.valid",
-    "data.test",
     "output.dir",
 ];
 
 /// Keys that may be changed on purpose in the middle of a run.
-const CHANGEABLE: [&str; 10] = [
+const CHANGEABLE: [&str; 11] = [
+    "data.test",
     "train.num_train_epochs",
     "train.max_steps",
     "train.learning_rate",

@@ -158,6 +158,7 @@ mod tests {
             epoch: 0.0,
             seed: 0,
             best_eval: None,
+            learning_rate: 0.0,
             eval,
             window: Window::default(),
             totals: Default::default(),

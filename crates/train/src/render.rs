@@ -35,30 +35,32 @@ impl RendererChoice {
 }
 
 /// burn-train's dashboard, at which Ctrl-C is the signal that it is everywhere else.
+///
+/// The dashboard puts the terminal into raw mode, in which Ctrl-C is a key like any other, and ignores that key. It leaves
+/// a terminal alone that is in raw mode already, so this goes before it, and has the terminal make a signal of the key.
+/// The keys of SIGQUIT and SIGTSTP stay off: they would leave the terminal as the dashboard has it.
 pub(crate) fn dashboard(interrupter: Interrupter) -> TuiMetricsRendererWrapper {
-    let dashboard = TuiMetricsRendererWrapper::new(interrupter, None);
     #[cfg(unix)]
-    keep_ctrl_c();
-    dashboard
+    if crossterm::terminal::enable_raw_mode().is_ok() {
+        keep_ctrl_c();
+    }
+    TuiMetricsRendererWrapper::new(interrupter, None)
 }
 
-/// The dashboard puts the terminal into raw mode, in which Ctrl-C is a key like any other, and ignores that key. This
-/// waits until its thread has done so, and has the terminal make a signal of the key again.
 #[cfg(unix)]
 fn keep_ctrl_c() {
-    use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+    use nix::sys::termios::{
+        LocalFlags, SetArg, SpecialCharacterIndices as Key, tcgetattr, tcsetattr,
+    };
 
     let terminal = std::io::stdin();
-    for _ in 0..200 {
-        let Ok(mut settings) = tcgetattr(&terminal) else {
-            return;
-        };
-        if !settings.local_flags.contains(LocalFlags::ICANON) {
-            settings.local_flags.insert(LocalFlags::ISIG);
-            tcsetattr(&terminal, SetArg::TCSANOW, &settings).ok();
-            return;
+    if let Ok(mut settings) = tcgetattr(&terminal) {
+        settings.local_flags.insert(LocalFlags::ISIG);
+        for key in [Key::VQUIT, Key::VSUSP] {
+            // No key.
+            settings.control_chars[key as usize] = 0;
         }
-        std::thread::sleep(Duration::from_millis(5));
+        tcsetattr(&terminal, SetArg::TCSANOW, &settings).ok();
     }
 }
 

@@ -237,8 +237,17 @@ where
     if let Some(saved) = &resume {
         saved.check_parameters::<B, _>(&trainee)?;
     }
-    stop.training_begins();
-    burn_peft_files::write(&output_dir.join(RUN_FILE), identity.config.as_bytes())?;
+    let (begins, dir, run_file) = (stop.clone(), output_dir.clone(), identity.config.clone());
+    let before_first_step = move || {
+        begins.training_begins();
+        for folder in [dir.clone(), dir.join("checkpoints")] {
+            burn_peft_files::remove_leftovers(&folder)?;
+        }
+        Ok(burn_peft_files::write(
+            &dir.join(RUN_FILE),
+            run_file.as_bytes(),
+        )?)
+    };
     let (trained, summary) = fit(
         trainee,
         Arc::new(loader),
@@ -250,14 +259,23 @@ where
             observers,
             run: identity,
             interrupter: stop.interrupter(),
+            before_first_step: Box::new(before_first_step),
             ..FitOptions::new(config, plan)
         },
     )?;
+    if summary.steps == 0 {
+        return Err(Error::NotBegun);
+    }
     let model = trained.into_model();
     save(method, config, inputs, model.adapter(), &summary)?;
-    stop.saved();
+    let asked = stop.saved();
+    if asked && !summary.interrupted {
+        notes("stopped; the scores after training are left out");
+    }
     let after = match &held_out {
-        Some(rows) if !summary.interrupted => Some(rows.score(&model, texts, &mut progress)?),
+        Some(rows) if !summary.interrupted && !asked => {
+            Some(rows.score(&model, texts, &mut progress)?)
+        }
         _ => None,
     };
     Ok(RunReport {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::mem::forget;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use burn_peft_files::ClaimedFolder;
 use burn_train::Interrupter;
@@ -13,6 +13,7 @@ use burn_train::Interrupter;
 pub struct Stop {
     interrupter: Interrupter,
     phase: Arc<Mutex<Phase>>,
+    folder: Arc<OnceLock<PathBuf>>,
 }
 
 impl fmt::Debug for Stop {
@@ -29,8 +30,8 @@ enum Phase {
     Preparing(Option<(PathBuf, Vec<PathBuf>)>),
     /// The steps, up to the saved adapter. Whether a stop was asked for already.
     Training { asked: bool },
-    /// Everything behind that.
-    Saved,
+    /// Everything behind that, with the run's folder.
+    Saved(PathBuf),
 }
 
 impl Default for Phase {
@@ -40,7 +41,7 @@ impl Default for Phase {
 }
 
 /// What becomes of a run that was asked to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stopping {
     /// It had not begun, has nothing to save, and does nothing any more: the caller ends the process.
@@ -49,8 +50,8 @@ pub enum Stopping {
     AfterThisStep,
     /// It was asked before and is still at it. A caller that does not want to wait ends the process.
     AskedAgain,
-    /// The adapter is saved; what is left is its scores, which the caller may wait for or not.
-    Saved,
+    /// The adapter is saved in this folder; what is left is its scores, which the caller may wait for or not.
+    Saved(PathBuf),
 }
 
 impl Stop {
@@ -78,7 +79,11 @@ impl Stop {
                 self.interrupter.stop(Some("asked to stop"));
                 Stopping::AfterThisStep
             }
-            Phase::Saved => Stopping::Saved,
+            Phase::Saved(folder) => {
+                let folder = folder.clone();
+                ClaimedFolder::abandon(&folder, &[]);
+                Stopping::Saved(folder)
+            }
         }
     }
 
@@ -90,6 +95,7 @@ impl Stop {
     /// The run has a folder, and no step of its own yet.
     pub(crate) fn claimed(&self, folder: &ClaimedFolder) {
         let (path, made) = (folder.path().to_owned(), folder.made().to_owned());
+        self.folder.set(path.clone()).ok();
         *self.phase() = Phase::Preparing(Some((path, made)));
     }
 
@@ -98,9 +104,12 @@ impl Stop {
         *self.phase() = Phase::Training { asked: false };
     }
 
-    /// Everything is saved.
-    pub(crate) fn saved(&self) {
-        *self.phase() = Phase::Saved;
+    /// Everything is saved. Returns whether a stop was asked for.
+    pub(crate) fn saved(&self) -> bool {
+        let mut phase = self.phase();
+        let asked = matches!(*phase, Phase::Training { asked: true });
+        *phase = Phase::Saved(self.folder.get().cloned().unwrap_or_default());
+        asked
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {
@@ -121,8 +130,8 @@ mod tests {
         // The dashboard takes the request back when it ends.
         stop.interrupter().reset();
         assert_eq!(stop.request(), Stopping::AskedAgain);
-        stop.saved();
-        assert_eq!(stop.request(), Stopping::Saved);
+        assert!(stop.saved());
+        assert_eq!(stop.request(), Stopping::Saved(PathBuf::new()));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod tally;
 
 pub use self::tally::FitSummary;
 
+use std::fs::File;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
@@ -24,7 +25,7 @@ use self::tally::Tally;
 use crate::checkpoint::{Checkpoint, StepCheckpointer};
 use crate::identity::RunIdentity;
 use crate::metrics::Window;
-use crate::record::Observer;
+use crate::record::{JsonLines, Observer};
 use crate::{Error, LmOutput, Plan, TrainConfig};
 
 /// What the loop needs to know.
@@ -61,6 +62,8 @@ pub(crate) type Outcome = Arc<Mutex<Option<Result<FitSummary, Error>>>>;
 /// What the loop changes.
 pub(crate) struct Session<LC: LearningComponentsTypes> {
     pub(crate) observers: Vec<Box<dyn Observer>>,
+    /// Called once, before the first step: opens the run's metrics.
+    pub(crate) begin: Box<dyn FnMut() -> Result<JsonLines<File>, Error> + Send>,
     pub(crate) checkpointer: StepCheckpointer<LC>,
 }
 

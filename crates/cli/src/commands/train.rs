@@ -1,14 +1,18 @@
 //! `train`: an adapter from rows.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use anyhow::{Context, Result};
 use burn::tensor::{DType, backend::AutodiffBackend};
 use burn_peft_data::read_rows;
 use burn_peft_ops::Ops;
 use burn_peft_train::{
-    HeldOut, JsonLines, Observer, Override, RUN_FILE, RendererChoice, RunConfig, RunInputs,
-    RunOptions, RunReport, Stop, run as run_training,
+    Error, HeldOut, JsonLines, LogRecord, Observer, Override, RUN_FILE, RendererChoice, RunConfig,
+    RunInputs, RunOptions, RunReport, Stop, run as run_training,
 };
 use serde_json::json;
 
@@ -88,6 +92,10 @@ impl Args {
     fn resume_command(&self, report: &RunReport) -> Option<String> {
         let summary = &report.summary;
         let config = display(&report.output_dir.join(RUN_FILE));
+        let config = match config.starts_with('-') {
+            true => format!("./{config}"),
+            false => config,
+        };
         let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=,".contains(c);
         let config = match config.chars().all(plain) {
             true => config,
@@ -187,10 +195,11 @@ impl Job for Train<'_> {
             dtype,
         } = self;
         let stop = Stop::new();
-        signals::stop_run(stop.clone())?;
+        signals::stop_run(stop.clone(), args.json)?;
         let mut observers: Vec<Box<dyn Observer>> = Vec::new();
+        let reader = Reader::default();
         if args.json {
-            observers.push(Box::new(JsonLines::new(io::stdout(), "standard output")));
+            observers.push(Box::new(reader.observer(stop.clone())));
         }
         let options = RunOptions {
             dtype,
@@ -202,8 +211,18 @@ impl Job for Train<'_> {
             progress: Box::new(stage_bars()),
             notes: Box::new(output::say),
         };
-        let report = run_training::<B>(&config, &inputs, options, &device)?;
+        let report = match run_training::<B>(&config, &inputs, options, &device) {
+            Err(error @ Error::NotBegun) => {
+                output::say(&error.to_string());
+                signals::leave(signals::INTERRUPTED);
+            }
+            report => report?,
+        };
         let again = args.resume_command(&report);
+        if let Some(gone) = reader.error() {
+            again.iter().for_each(|line| output::say(line));
+            return Err(gone.into());
+        }
         let printed = match args.json {
             true => {
                 again.iter().for_each(|line| output::say(line));
@@ -219,6 +238,36 @@ impl Job for Train<'_> {
             }
             false => printed,
         }
+    }
+}
+
+/// Standard output, for `--json`. When it takes no more, the run is stopped as a signal stops it, so that nothing is lost.
+#[derive(Debug, Clone, Default)]
+struct Reader {
+    error: Arc<Mutex<Option<Error>>>,
+}
+
+impl Reader {
+    fn observer(&self, stop: Stop) -> impl Observer + use<> {
+        let mut lines = JsonLines::new(io::stdout(), "standard output");
+        let reader = self.clone();
+        move |record: &LogRecord| {
+            if let Err(error) = lines.record(record) {
+                let mut kept = reader.lock();
+                if kept.replace(error).is_none() {
+                    stop.request();
+                }
+            }
+            Ok(())
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Error>> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self) -> Option<Error> {
+        self.lock().take()
     }
 }
 

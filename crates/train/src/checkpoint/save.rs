@@ -72,7 +72,8 @@ impl<LC: LearningComponentsTypes> StepCheckpointer<LC> {
                 .unwrap_or((MODEL, Err("its thread ended".into())));
             parts.push(part);
         }
-        let path = self.folder.join(format!("step-{}", state.step));
+        let step = state.step;
+        let path = self.folder.join(format!("step-{step}"));
         let staged = StagedFolder::replacing(&path)?;
         for (name, bytes) in parts {
             let file = format!("{name}.mpk");
@@ -88,15 +89,18 @@ impl<LC: LearningComponentsTypes> StepCheckpointer<LC> {
         staged.write(STATE, &state)?;
         staged.write_checksums()?;
         staged.commit()?;
-        self.remove_old()?;
+        self.remove_old(step)?;
         Ok(path)
     }
 
-    fn remove_old(&self) -> Result<(), Error> {
+    /// Removes checkpoints over the limit. What has the name of a later step than the one just saved is damaged, or
+    /// it would have been gone on from: it does not count, and its place will be taken.
+    fn remove_old(&self, saved: usize) -> Result<(), Error> {
         let Some(limit) = self.limit else {
             return Ok(());
         };
-        let found = steps_in(&self.folder)?;
+        let mut found = steps_in(&self.folder)?;
+        found.retain(|(step, _)| *step <= saved);
         let excess = found.len().saturating_sub(limit);
         for (_, path) in found.iter().take(excess) {
             remove_folder(path)?;

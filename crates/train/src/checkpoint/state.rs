@@ -23,6 +23,9 @@ pub struct TrainerState {
     pub seed: u64,
     /// The lowest evaluation loss so far.
     pub best_eval: Option<BestEval>,
+    /// The learning rate of the last step.
+    #[serde(with = "exact")]
+    pub(crate) learning_rate: f64,
     /// The last evaluation.
     pub eval: Option<EvalRecord>,
     /// The steps since the last logged record, whose mean the next one is.

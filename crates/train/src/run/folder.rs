@@ -1,9 +1,12 @@
 //! The folder of a run.
 
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use burn_peft_files::ClaimedFolder;
+use burn_peft_files::{ClaimedFolder, Error as FileError};
+use burn_peft_format::{CARD_FILE, CONFIG_FILE, WEIGHTS_FILE};
 
+use super::RUN_FILE;
 use crate::{Checkpoint, Error};
 
 /// Claims the folder that was chosen. Where none was, a new run gets the first free of `runs/METHOD`,
@@ -20,8 +23,8 @@ pub(super) fn claim(
     let folder = match chosen {
         Some(dir) => ClaimedFolder::claim(dir)?,
         None if resume => {
-            let taken = (1..).take_while(|number| numbered(*number).exists());
-            ClaimedFolder::claim(&numbered(taken.last().unwrap_or(1)))?
+            let newest = numbers_of(method).into_iter().max();
+            ClaimedFolder::claim(&numbered(newest.unwrap_or(1)))?
         }
         None => {
             let mut number = 1;
@@ -37,5 +40,35 @@ pub(super) fn claim(
     if !resume {
         Checkpoint::none_in(folder.path())?;
     }
+    check_places(folder.path())?;
     Ok(folder)
+}
+
+/// The numbers of the folders in `runs` that are named after the method.
+fn numbers_of(method: &str) -> Vec<usize> {
+    let names = fs::read_dir("runs").into_iter().flatten().flatten();
+    let number = |name: String| match name.strip_prefix(method)? {
+        "" => Some(1),
+        rest => rest.strip_prefix('-')?.parse().ok(),
+    };
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter_map(number).collect()
+}
+
+/// What stands in the way of the run's files is to be said before an hour is spent.
+fn check_places(folder: &Path) -> Result<(), Error> {
+    for name in [
+        RUN_FILE,
+        "metrics.jsonl",
+        CARD_FILE,
+        CONFIG_FILE,
+        WEIGHTS_FILE,
+    ] {
+        let path = folder.join(name);
+        if path.symlink_metadata().is_ok_and(|data| data.is_dir()) {
+            let error = io::ErrorKind::IsADirectory.into();
+            return Err(FileError::to("write", &path)(error).into());
+        }
+    }
+    Ok(())
 }

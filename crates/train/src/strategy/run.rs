@@ -47,44 +47,54 @@ where
         let eval_steps = config.eval_steps.unwrap_or(plan.steps_per_epoch);
         let started = Instant::now();
         let done = self.settings.start();
+        let mut begun = false;
         if done > 0 && (done.is_multiple_of(eval_steps) || done == plan.total_steps) {
+            self.begin(&mut begun)?;
             // The stop came before this evaluation was at its end.
             self.evaluate()?;
             self.save()?;
         }
         let mut items = train.iter();
-        for step in self.settings.start() + 1..=plan.total_steps {
+        for step in done + 1..=plan.total_steps {
             if self.interrupter.should_stop() {
                 self.tally.summary.interrupted = true;
                 break;
             }
+            self.begin(&mut begun)?;
             let began = Instant::now();
             let item = items.next().ok_or(Error::DataExhausted {
                 step,
                 total_steps: plan.total_steps,
             })?;
             self.step(step, item, began)?;
-            if step.is_multiple_of(config.logging_steps) {
+            let is_last = step == plan.total_steps;
+            if is_last || step.is_multiple_of(config.logging_steps) {
                 self.log()?;
             }
-            if step.is_multiple_of(eval_steps) {
+            if is_last || step.is_multiple_of(eval_steps) {
                 self.evaluate()?;
             }
-            if step.is_multiple_of(config.save_steps) {
+            // Behind the others, so that a checkpoint knows of all that its step has to show.
+            if is_last || step.is_multiple_of(config.save_steps) {
                 self.save()?;
             }
             self.end_epoch(step);
         }
-        if !self.tally.summary.interrupted {
-            // The steps since the last log, so that no step's loss is lost. An interrupted run has them in its
-            // checkpoint, and logs them with those that follow.
-            self.log()?;
-            self.evaluate()?;
-        }
-        if self.tally.summary.steps > 0 {
+        if self.tally.summary.interrupted && self.tally.summary.steps > 0 {
+            // The steps since the last log are in it, and logged with those that follow.
             self.save()?;
         }
         Ok(self.tally.finish(started.elapsed().as_secs_f64()))
+    }
+
+    /// The first time: from here on, the run writes to its folder.
+    fn begin(&mut self, begun: &mut bool) -> Result<(), Error> {
+        if std::mem::replace(begun, true) {
+            return Ok(());
+        }
+        let metrics = (self.session.begin)()?;
+        self.session.observers.insert(0, Box::new(metrics));
+        Ok(())
     }
 
     /// Step `step`, counted from 1: forward, backward, clip, update.
@@ -101,6 +111,7 @@ where
             step_seed(self.settings.train.seed, step),
         );
         self.learner.lr_step();
+        self.tally.learning_rate = self.learner.lr_current();
         let output = self.learner.train_step(item);
         if output.item.label_tokens == 0 {
             // Its mean is 0/0, and there is nothing to learn from: only the rate moves on.
@@ -156,7 +167,7 @@ where
             step,
             epoch: self.settings.plan.epochs_after(step),
             loss: mean.loss,
-            learning_rate: self.learner.lr_current(),
+            learning_rate: self.tally.learning_rate,
             grad_norm: mean.grad_norm,
             tokens_per_second: mean.tokens_per_second().unwrap_or_default(),
         });
@@ -233,6 +244,7 @@ where
             epoch: plan.epochs_after(step),
             seed: self.settings.train.seed,
             best_eval: self.tally.summary.best_eval,
+            learning_rate: self.tally.learning_rate,
             eval: self.tally.summary.eval.clone(),
             window: self.window.clone(),
             totals: self.tally.totals,

@@ -38,6 +38,8 @@ pub struct FitSummary {
 pub(super) struct Tally {
     pub(super) summary: FitSummary,
     pub(super) totals: Totals,
+    /// Of the last step.
+    pub(super) learning_rate: f64,
     pub(super) saved_at: Option<usize>,
     pub(super) evaluated_at: Option<usize>,
 }
@@ -57,6 +59,7 @@ impl Tally {
                 ..FitSummary::default()
             },
             totals: state.totals,
+            learning_rate: state.learning_rate,
             saved_at: Some(state.step),
             evaluated_at: state.eval.as_ref().map(|eval| eval.step),
         }
