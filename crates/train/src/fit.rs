@@ -24,7 +24,7 @@ use crate::checkpoint::{Checkpoint, StepCheckpointer};
 use crate::identity::RunIdentity;
 use crate::metrics::ScalarMetric;
 use crate::record::{Observer, open_metrics};
-use crate::render::{PlainRenderer, RendererChoice, dashboard};
+use crate::render::{PlainRenderer, RendererChoice, dashboard, terminal_is_closed};
 use crate::strategy::{FitSummary, Session, Settings, StepStrategy};
 use crate::{
     Error, LmOutput, Plan, RunConfig, RunOptimizer, Schedule, TrainConfig, init_optimizer,
@@ -166,9 +166,8 @@ where
     );
     let mut before = options.before_first_step;
     let begin = move || {
-        let metrics = open_metrics(&dir, state.as_ref())?;
         before()?;
-        Ok(metrics)
+        open_metrics(&dir, state.as_ref())
     };
 
     let outcome = Arc::new(Mutex::new(None));
@@ -214,7 +213,11 @@ where
     };
     let result = training.launch(learner);
     // The dashboard leaves the terminal when it is dropped; only then may errors be printed.
-    drop(result.renderer);
+    match terminal_is_closed() {
+        // It waits for its thread, which in a terminal that was closed never comes back from looking for a key.
+        true => std::mem::forget(result.renderer),
+        false => drop(result.renderer),
+    }
 
     let outcome = outcome
         .lock()

@@ -47,6 +47,17 @@ pub(crate) fn dashboard(interrupter: Interrupter) -> TuiMetricsRendererWrapper {
     TuiMetricsRendererWrapper::new(interrupter, None)
 }
 
+/// Whether standard input is a terminal that does not exist any more.
+pub(crate) fn terminal_is_closed() -> bool {
+    #[cfg(unix)]
+    {
+        use nix::{errno::Errno, sys::termios::tcgetattr};
+        tcgetattr(std::io::stdin()).err() == Some(Errno::EIO)
+    }
+    #[cfg(not(unix))]
+    false
+}
+
 #[cfg(unix)]
 fn keep_ctrl_c() {
     use nix::sys::termios::{
