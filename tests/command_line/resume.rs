@@ -462,3 +462,29 @@ fn a_signal_that_is_ignored_stays_ignored() {
     signal(&run, "TERM");
     assert_eq!(run.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn another_chat_template_is_named() {
+    let folder = tempdir().unwrap();
+    let (data, output) = (folder.path().join("chat.jsonl"), folder.path().join("run"));
+    let row = r#"{"messages": [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"}]}"#;
+    fs::write(&data, format!("{row}\n").repeat(4)).unwrap();
+    let model = super::copy_model("tied_gqa");
+    let args = [
+        "train",
+        "--no-tui",
+        "--model",
+        text(model.path()),
+        "--data",
+        text(&data),
+    ];
+    let args = [&args[..], &["--output", text(&output), "--max-steps", "2"]].concat();
+    succeed(&mut burn_peft(&args));
+    let template = model.path().join("chat_template.jinja");
+    let changed = fs::read_to_string(&template)
+        .unwrap()
+        .replace("user", "you");
+    fs::write(&template, format!("<s>{changed}")).unwrap();
+    let line = refused(&mut burn_peft(&[&args[..], &["--resume"]].concat()));
+    assert!(line.contains("the chat template was"), "{line}");
+}

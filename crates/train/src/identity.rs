@@ -45,6 +45,8 @@ pub struct RunIdentity {
     pub base: String,
     /// The fingerprint of the base's weights.
     pub base_fingerprint: String,
+    /// A checksum of what the model's chat template makes of a short conversation; empty without one.
+    pub chat_template: String,
     /// A checksum of the tokenised training rows, with labels and places of virtual tokens.
     pub train_rows: String,
     /// The same of the validation rows; empty without any.
@@ -124,6 +126,14 @@ impl RunIdentity {
                 let what = what.to_owned();
                 differences.refused.push(Difference { what, saved, found });
             }
+        }
+        // Only where it matters: other rows than conversations do not go through it.
+        if !differences.refused.is_empty() && self.chat_template != found.chat_template {
+            differences.refused.push(Difference {
+                what: "the chat template".into(),
+                saved: short(&self.chat_template),
+                found: short(&found.chat_template),
+            });
         }
         let keys: BTreeSet<&String> = saved_config.keys().chain(found_config.keys()).collect();
         for key in keys {

@@ -7,7 +7,8 @@ use crate::{
     BaseDtype, Error, GradientCheckpointing, Method, Plan, RunConfig, RunIdentity,
     identity::checksum_of_rows,
 };
-use burn_peft_data::Example;
+use burn_peft_data::{Example, Message, TextTokenizer};
+use burn_peft_files::Checksum;
 
 /// What is known once the rows are tokenised.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +37,16 @@ pub(super) fn resolve(config: &RunConfig, method: &impl Method, known: Known<'_>
     config
 }
 
+/// A checksum of what the chat template makes of a short conversation; empty where there is none.
+fn checksum_of_chat(tokenizer: &TextTokenizer) -> String {
+    let messages = [Message::new("user", "a"), Message::new("assistant", "b")];
+    let rendered = tokenizer.render_chat(&messages, true);
+    rendered.map_or_else(
+        |_| String::new(),
+        |text| Checksum::of(text.as_bytes()).to_string(),
+    )
+}
+
 /// Which run it is.
 ///
 /// # Errors
@@ -52,6 +63,7 @@ pub(super) fn identity<B: Backend>(
         backend: B::name(device),
         base: inputs.base_name.clone().unwrap_or_default(),
         base_fingerprint: inputs.checkpoint.fingerprint()?.to_string(),
+        chat_template: checksum_of_chat(&inputs.tokenizer),
         train_rows: checksum_of_rows(known.train),
         valid_rows: known.valid.map_or_else(String::new, checksum_of_rows),
         config: config.to_toml_of(&method.settings(inputs.checkpoint.config()))?,
