@@ -488,3 +488,19 @@ fn another_chat_template_is_named() {
     let line = refused(&mut burn_peft(&[&args[..], &["--resume"]].concat()));
     assert!(line.contains("the chat template was"), "{line}");
 }
+
+#[test]
+fn a_run_does_not_write_over_the_adapter_that_it_starts_from() {
+    let folder = tempdir().unwrap();
+    let (data, output) = (rows_file(folder.path(), 8), folder.path().join("run"));
+    succeed(&mut train(&data, &output, &["--max-steps", "1"]));
+    fs::remove_dir_all(output.join("checkpoints")).unwrap();
+    let before = contents(&output);
+    let start = format!("method.init_from={}", output.display());
+    let line = refused(&mut train(&data, &output, &["--set", &start]));
+    assert!(
+        line.contains("method.init_from") && line.contains("the output folder"),
+        "{line}"
+    );
+    assert!(contents(&output) == before);
+}

@@ -42,6 +42,16 @@ pub(crate) fn check_init_from(
     let Some(dir) = config.method.init_from().map(Path::new) else {
         return Ok(Vec::new());
     };
+    let output = config.output.dir.as_deref().map(Path::canonicalize);
+    if let (Some(Ok(output)), Ok(start)) = (output, dir.canonicalize())
+        && output == start
+    {
+        let reason = "it is the output folder, too; the run would write over what it starts from";
+        return Err(Error::InitFrom {
+            path: dir.to_owned(),
+            reason: reason.into(),
+        });
+    }
     let (folder, base) = (AdapterFolder::load(dir)?, &inputs.checkpoint);
     folder.check(base.config(), dir)?;
     folder.check_values(dir)?;
