@@ -56,6 +56,7 @@ impl TurnFrame {
 /// so, the conversation is rendered with another text in that turn. What changes is the text of the turn, and the
 /// turn is that with what the [frame](TurnFrame) puts around it. So are turns found that come first (a template may
 /// not render no turns), that are written differently once others follow (Qwen3 drops the reasoning of earlier turns),
+/// that follow a turn behind which the template writes no generation prompt (Zephyr's writes none behind no turn),
 /// and in front of which the generation prompt says more than a saved turn has (DeepSeek-R1's ends in `<think>`).
 pub(super) struct Turns<'a> {
     tokenizer: &'a TextTokenizer,
@@ -99,7 +100,15 @@ impl<'a> Turns<'a> {
         };
         let through = render(index + 1, false).filter(|text| self.text.starts_with(text))?;
         let before = render(index, true).filter(|text| through.starts_with(text))?;
-        Some(before.len()..through.len())
+        // A template may write a generation prompt behind some turns and none behind others. Where it writes none,
+        // the header would be taken for a part of the turn.
+        let has_header = || {
+            self.tokenizer
+                .turn_frame()
+                .is_some_and(|frame| !frame.header.is_empty())
+        };
+        let has_prompt = || render(index, false).is_some_and(|without| without != before);
+        (!has_header() || has_prompt()).then_some(before.len()..through.len())
     }
 
     fn around_change(&self, index: usize) -> Option<Range<usize>> {
