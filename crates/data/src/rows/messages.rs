@@ -53,14 +53,14 @@ impl Line<'_> {
         for key in ["tools", "documents"] {
             let list = match object.get_mut(key).map(Value::take) {
                 None | Some(Value::Null) => continue,
+                Some(Value::String(text)) if text.trim().is_empty() => continue,
                 // A table of columns has no type for them, so they are often stored as text.
                 Some(Value::String(text)) => serde_json::from_str(&text).map_err(|error| {
                     self.bad(format!("\"{key}\" is text, and not JSON: {error}"))
                 })?,
                 Some(list) => list,
             };
-            if !list.is_null() {
-                self.list(&list, key)?;
+            if !list.is_null() && !self.list(&list, key)?.is_empty() {
                 variables.insert(key.to_owned(), list);
             }
         }
@@ -86,6 +86,9 @@ impl Line<'_> {
             Value::Object(fields) => fields.into_iter().filter(|(_, v)| !v.is_null()).collect(),
             _ => Map::new(),
         };
+        if fields.get("tool_calls").is_some_and(is_nothing) {
+            fields.shift_remove("tool_calls");
+        }
         let must_be_text = |key: &str, found: Option<&Value>| {
             self.bad(format!(
                 "messages[{index}].{key} must be a string, found {}",
@@ -148,6 +151,15 @@ impl Line<'_> {
     }
 }
 
+/// Whether a value is what a table of columns has where a row has no list: an empty one, or an empty text.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty(),
+        Value::String(text) => text.trim().is_empty(),
+        _ => false,
+    }
+}
+
 /// The usual spelling of a role, if it has another.
 fn usual_role(role: &str) -> Option<&'static str> {
     let spelling = role.trim().to_lowercase();
@@ -206,6 +218,17 @@ mod tests {
             conversation.variables["tools"],
             json!([{"type": "function"}])
         );
+    }
+
+    #[test]
+    fn empty_lists_as_tables_have_them_are_absent() {
+        let row = r#"{"tools":"","documents":[],"messages":[{"role":"user","content":"a","tool_calls":[]},
+            {"role":"assistant","content":"b","tool_calls":""}]}"#;
+        let conversation = conversation(&row.replace('\n', ""));
+        assert!(conversation.variables.is_empty());
+        for message in &conversation.messages {
+            assert_eq!(message.fields.len(), 2, "{message:?}");
+        }
     }
 
     #[test]
