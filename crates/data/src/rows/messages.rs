@@ -111,13 +111,15 @@ impl Line<'_> {
                 .any(|key| fields.contains_key(*key)) => {}
             other => return Err(must_be_text("content", other)),
         }
-        let mut is_learned = true;
+        let mut masked_by = None;
         for key in FLAGS {
-            if let Some(flag) = fields.remove(key) {
-                is_learned &= self.flag(index, key, &flag)?;
+            if let Some(flag) = fields.shift_remove(key)
+                && !self.flag(index, key, &flag)?
+            {
+                masked_by = Some(key);
             }
         }
-        Ok(Message { fields, is_learned })
+        Ok(Message { fields, masked_by })
     }
 
     /// Checks the parts of a turn's content: a list of texts.
@@ -244,7 +246,7 @@ mod tests {
         ] {
             let row = format!(r#"{{"messages":[{{"role":"gpt","content":"a",{flag}}}]}}"#);
             let message = &conversation(&row).messages[0];
-            assert_eq!(message.is_learned, learned, "{flag}");
+            assert_eq!(message.is_learned(), learned, "{flag}");
             assert_eq!(message.fields.len(), 2, "templates do not see {flag}");
         }
         let row = r#"{"messages":[{"role":"gpt","content":"a","weight":0.5}]}"#;

@@ -40,7 +40,7 @@ pub(super) fn find_turns(
     let turns = |is_learned: bool| {
         let turns = conversation.messages.iter().enumerate();
         let turns = turns.filter(move |(_, message)| {
-            message.role() == "assistant" && message.is_learned == is_learned
+            message.role() == "assistant" && message.is_learned() == is_learned
         });
         let ranges = turns.map(|(index, _)| spans.range(index));
         ranges.collect::<Result<Vec<_>>>()

@@ -155,7 +155,7 @@ fn a_generation_prompt_that_is_not_always_written_leaves_the_header_given() {
 fn a_turn_that_a_flag_takes_out_is_given_and_not_learned() {
     let messages = || {
         let mut wrong = Message::new("assistant", "no");
-        wrong.is_learned = false;
+        wrong.masked_by = Some("weight");
         [
             Message::new("user", "a"),
             wrong,
