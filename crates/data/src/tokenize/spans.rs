@@ -81,13 +81,15 @@ impl<'a> Turns<'a> {
         }
     }
 
-    /// Returns the byte range of turn `index`, which is the assistant's.
+    /// Returns the byte range of turn `index`, which is the assistant's. It is empty if the turn says nothing and
+    /// cannot be found.
     ///
     /// # Errors
     /// The turn is not rendered, or in no known way.
     pub(super) fn range(&self, index: usize) -> Result<Range<usize>> {
         self.between_prefixes(index)
             .or_else(|| self.around_change(index))
+            .or_else(|| self.says_nothing(index).then_some(0..0))
             .ok_or(Error::UnstableChatTemplate { message: index })
     }
 
@@ -109,6 +111,11 @@ impl<'a> Turns<'a> {
         };
         let has_prompt = || render(index, false).is_some_and(|without| without != before);
         (!has_header() || has_prompt()).then_some(before.len()..through.len())
+    }
+
+    /// Whether a turn has no text, and nothing else of which the template writes anything.
+    fn says_nothing(&self, index: usize) -> bool {
+        self.conversation.messages[index].text().is_none() && self.changed(index).is_none()
     }
 
     fn around_change(&self, index: usize) -> Option<Range<usize>> {

@@ -90,6 +90,34 @@ fn a_turn_that_is_written_differently_once_others_follow_is_found() {
     );
 }
 
+#[test]
+fn an_empty_turn_that_cannot_be_found_is_not_learned_and_the_others_are() {
+    let tokenizer = with_template(
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n\
+         {% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}\
+         {{ m.content }}<|im_end|>\n{% endfor %}\
+         {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    );
+    for empty in ["", "\n"] {
+        let messages = [
+            Message::new("user", "a"),
+            Message::new("assistant", empty),
+            Message::new("user", "b"),
+            Message::new("assistant", "yes"),
+        ];
+        let text = supervised_text(&tokenizer, &messages).expect("a good chat");
+        assert_eq!(text, "<think>\n\n</think>\n\nyes<|im_end|>");
+    }
+    // Where it can be found, its end is learned.
+    let messages = [Message::new("assistant", ""), Message::new("user", "b")];
+    let plain = with_template(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}\
+         {% if add_generation_prompt %}assistant: {% endif %}",
+    );
+    let text = supervised_text(&plain, &messages).expect("a good chat");
+    assert_eq!(text, "<|im_end|>");
+}
+
 /// As that of DeepSeek-R1's distilled models does.
 #[test]
 fn a_generation_prompt_that_says_more_than_the_saved_turn_leaves_the_turn_learned() {
