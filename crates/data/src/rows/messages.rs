@@ -28,6 +28,9 @@ const ROLES: [(&str, &[&str]); 4] = [
 /// Keys that say whether a turn is learned: OpenAI's, axolotl's two, and ms-swift's.
 const FLAGS: [&str; 4] = ["weight", "train", "training", "loss"];
 
+/// Variables of a chat template that a row cannot set, because each rendering does.
+const OWN_VARIABLES: [&str; 2] = ["messages", "add_generation_prompt"];
+
 /// Keys that can stand in place of a turn's text.
 const INSTEAD_OF_CONTENT: [&str; 5] = [
     "tool_calls",
@@ -66,7 +69,17 @@ impl Line<'_> {
         }
         match object.get_mut("chat_template_kwargs").map(Value::take) {
             None | Some(Value::Null) => {}
-            Some(Value::Object(given)) => variables.extend(given),
+            Some(Value::Object(given)) => {
+                let is_taken = |key: &&String| {
+                    OWN_VARIABLES.contains(&key.as_str()) || variables.contains_key(*key)
+                };
+                if let Some(key) = given.keys().find(is_taken) {
+                    return Err(self.bad(format!(
+                        "\"chat_template_kwargs\" has \"{key}\", which the chat template is given already"
+                    )));
+                }
+                variables.extend(given);
+            }
             Some(other) => {
                 return Err(self.bad(format!(
                     "\"chat_template_kwargs\" must be an object, found {}",
@@ -267,6 +280,14 @@ mod tests {
             (
                 r#"{"messages":[{"role":"user","content":"a"}],"tools":"[}"}"#,
                 "\"tools\" is text, and not JSON",
+            ),
+            (
+                r#"{"messages":[{"role":"user","content":"a"}],"chat_template_kwargs":{"add_generation_prompt":true}}"#,
+                "\"chat_template_kwargs\" has \"add_generation_prompt\"",
+            ),
+            (
+                r#"{"messages":[{"role":"user","content":"a"}],"chat_template_kwargs":{"messages":[]}}"#,
+                "\"chat_template_kwargs\" has \"messages\"",
             ),
             (
                 r#"{"messages":[{"role":"user","content":"a"}],"tools":{}}"#,

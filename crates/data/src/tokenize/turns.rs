@@ -45,9 +45,9 @@ pub(super) fn find_turns(
         let ranges = turns.map(|(index, _)| spans.range(index));
         ranges.collect::<Result<Vec<_>>>()
     };
-    let learned = match tokenizer.has_marks() {
-        true => Learned::Marked(without(marks, &turns(false)?)),
-        false => Learned::Turns(turns(true)?),
+    let learned = match marks {
+        Some(marks) => Learned::Marked(without(marks, &turns(false)?)),
+        None => Learned::Turns(turns(true)?),
     };
     Ok(Chat { text, learned })
 }
