@@ -31,8 +31,8 @@ impl Conversation {
 pub struct Message {
     /// The keys of the turn, `role` and `content` among them. None of the values is null.
     pub(crate) fields: Map<String, Value>,
-    /// Whether the turn is learned if it is the assistant's.
-    pub(crate) is_learned: bool,
+    /// The flag of the row that says that the turn is not learned.
+    pub(crate) masked_by: Option<&'static str>,
 }
 
 impl Message {
@@ -42,7 +42,7 @@ impl Message {
         let content = ("content".to_owned(), Value::String(content.into()));
         Self {
             fields: [role, content].into_iter().collect(),
-            is_learned: true,
+            masked_by: None,
         }
     }
 
@@ -52,6 +52,11 @@ impl Message {
             .get("role")
             .and_then(Value::as_str)
             .unwrap_or_default()
+    }
+
+    /// Whether the turn is to be learned: the assistant's, and no flag says otherwise.
+    pub(crate) fn is_learned(&self) -> bool {
+        self.role() == "assistant" && self.masked_by.is_none()
     }
 
     /// The text of the turn, white space at its ends aside: of its `content`, or of the first part of that which has

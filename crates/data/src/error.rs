@@ -273,7 +273,7 @@ pub enum Error {
 
     /// A row has nothing to learn.
     #[error(
-        "{path}:{line}: no supervised token after the first, so there is nothing to learn; \
+        "{path}:{line}: no supervised token after the first, so there is nothing to learn{reason}; \
          give the row an answer, or remove it"
     )]
     NothingSupervised {
@@ -281,6 +281,8 @@ pub enum Error {
         path: String,
         /// The line, from 1.
         line: usize,
+        /// The cause, in brackets, or nothing if it is not known.
+        reason: String,
     },
 
     /// The cut to `max_length` leaves no example.

@@ -3,6 +3,7 @@
 mod keys;
 mod line;
 mod messages;
+mod strict;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -80,16 +81,25 @@ pub fn parse_rows(path: &str, text: &str) -> Result<Rows> {
 
 fn parse(path: &str, bytes: &[u8]) -> Result<Rows> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let before = &bytes[..error.valid_up_to()];
+        Error::NotUtf8 {
+            path: path.to_owned(),
+            line: 1 + before.iter().filter(|&&byte| byte == b'\n').count(),
+        }
+    })?;
     let mut reader = Reader::new(path);
-    if values::is_document(bytes) {
-        for (number, object) in values::objects(path, bytes)? {
+    if values::is_document(text) {
+        let document = values::Document::parse(path, text)?;
+        reader.notes = document.notes(path);
+        for (number, value) in document.rows {
+            let object = Line { path, number }.expect_object(value)?;
             reader.push(number, object)?;
         }
     } else {
-        for (index, bytes) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        for (index, text) in text.split('\n').enumerate() {
             let number = index + 1;
             let line = Line { path, number };
-            let text = line.text(bytes)?;
             if !text.trim().is_empty() {
                 reader.push(number, line.object(text)?)?;
             }
@@ -105,6 +115,7 @@ struct Reader<'a> {
     /// The line of the first row, and the format that it has set.
     first: Option<(usize, RowFormat)>,
     unknown: UnknownKeys,
+    notes: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
@@ -114,6 +125,7 @@ impl<'a> Reader<'a> {
             rows: Vec::new(),
             first: None,
             unknown: UnknownKeys::default(),
+            notes: Vec::new(),
         }
     }
 
@@ -138,8 +150,10 @@ impl<'a> Reader<'a> {
         if self.rows.is_empty() {
             return Err(Error::NoRows { path });
         }
+        let mut notes = self.notes;
+        notes.extend(self.unknown.notes(&path, "is not used"));
         Ok(Rows {
-            notes: self.unknown.notes(&path, "is not used"),
+            notes,
             path,
             rows: self.rows,
         })

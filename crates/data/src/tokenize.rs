@@ -7,8 +7,10 @@ mod tests;
 mod turns;
 mod usage;
 
+use crate::conversation::Message;
 use crate::error::{Error, Result};
 use crate::example::Example;
+use crate::row::Row;
 use crate::rows::Rows;
 use crate::template::Template;
 use crate::tokenizer::TextTokenizer;
@@ -18,6 +20,10 @@ use usage::Usage;
 
 /// The number of rows that are tokenised in parallel between two reports of progress.
 const CHUNK: usize = 256;
+
+/// The most roles that an error names, and the most characters of each.
+const SHOWN_ROLES: usize = 8;
+const SHOWN_CHARACTERS: usize = 40;
 
 /// How rows become examples.
 #[derive(Debug, Clone, Copy, Default)]
@@ -80,13 +86,13 @@ pub fn tokenize_rows(
     let mut usage = Usage::default();
     let mut done = 0;
     for chunk in all.chunks(CHUNK) {
-        for mut example in
-            tokenize_chunk(rows.path(), chunk, tokenizer, options.template, &mut usage)?
-        {
+        let examples = tokenize_chunk(rows.path(), chunk, tokenizer, options.template, &mut usage)?;
+        for ((line, row), mut example) in chunk.iter().zip(examples) {
             if !example.has_target() {
                 return Err(Error::NothingSupervised {
                     path: rows.path().to_owned(),
-                    line: example.line,
+                    line: *line,
+                    reason: why_nothing(row).map_or_else(String::new, |why| format!(" ({why})")),
                 });
             }
             let is_cut = example.len() > limit;
@@ -109,4 +115,44 @@ pub fn tokenize_rows(
         });
     }
     Ok(tokenized)
+}
+
+/// Why nothing of a row is learned, if the row shows it.
+fn why_nothing(row: &Row) -> Option<String> {
+    let Row::Messages(conversation) = row else {
+        return None;
+    };
+    let messages = &conversation.messages;
+    let is_answer = |message: &&Message| message.role() == "assistant";
+    let mut answers = messages.iter().filter(is_answer).peekable();
+    if answers.peek().is_none() {
+        let mut roles: Vec<String> = Vec::new();
+        for role in messages
+            .iter()
+            .map(|message| format!("{:?}", message.role()))
+        {
+            if !roles.contains(&role) {
+                roles.push(role);
+            }
+        }
+        let shown = roles.iter().take(SHOWN_ROLES).cloned();
+        let shown: Vec<String> = shown.map(shorten).collect();
+        return Some(format!(
+            "no turn of the assistant; the roles are {}",
+            shown.join(", ")
+        ));
+    }
+    let flags: Option<Vec<&str>> = answers.map(|answer| answer.masked_by).collect();
+    let flag = *flags?.first()?;
+    Some(format!(
+        "`{flag}` says of every turn of the assistant that it is not learned"
+    ))
+}
+
+/// The first characters of a text.
+fn shorten(text: String) -> String {
+    match text.char_indices().nth(SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }

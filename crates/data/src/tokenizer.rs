@@ -263,11 +263,6 @@ impl TextTokenizer {
         self.chat.as_ref().is_some_and(|chat| chat.reads(name))
     }
 
-    /// Whether the chat template marks what the assistant wrote.
-    pub(crate) fn has_marks(&self) -> bool {
-        self.chat.as_ref().is_some_and(|chat| chat.has_marks())
-    }
-
     /// How the chat template begins and ends a turn of the assistant.
     pub(crate) fn turn_frame(&self) -> Option<&TurnFrame> {
         let frame = self.frame.get_or_init(|| TurnFrame::find(self));

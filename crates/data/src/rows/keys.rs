@@ -34,6 +34,15 @@ impl UnknownKeys {
         self.0.retain(|(key, _)| !used.contains(key));
     }
 
+    /// A sentence for each key that stands beside the rows of a document.
+    pub(crate) fn beside(&self, path: &str) -> Vec<String> {
+        let note = |(key, _): &(String, usize)| {
+            let key: String = key.chars().take(SHOWN).collect();
+            format!("{path}: key {key:?} beside \"data\" is not used")
+        };
+        self.0.iter().take(NAMED).map(note).collect()
+    }
+
     /// A sentence for each key; `fate` says what becomes of it.
     pub(crate) fn notes(&self, path: &str, fate: &str) -> Vec<String> {
         let note = |(key, rows): &(String, usize)| {

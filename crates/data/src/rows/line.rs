@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::strict::Strict;
 use crate::error::{Error, Result};
 use crate::row::{Row, RowFormat};
 
@@ -13,14 +14,6 @@ pub(super) struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// Decodes the line. The result may be blank.
-    pub(super) fn text<'b>(&self, bytes: &'b [u8]) -> Result<&'b str> {
-        std::str::from_utf8(bytes).map_err(|_| Error::NotUtf8 {
-            path: self.path.to_owned(),
-            line: self.number,
-        })
-    }
-
     pub(super) fn bad(&self, reason: String) -> Error {
         Error::BadRow {
             path: self.path.to_owned(),
@@ -31,7 +24,7 @@ impl Line<'_> {
 
     /// Parses the line as a JSON object.
     pub(super) fn object(&self, text: &str) -> Result<Map<String, Value>> {
-        let value = serde_json::from_str(text).map_err(|error| {
+        let Strict(value) = serde_json::from_str(text).map_err(|error| {
             // The parser counts the lines of this one row, of which there is one.
             self.not_json(&error, error.column())
         })?;
@@ -41,7 +34,11 @@ impl Line<'_> {
     pub(super) fn not_json(&self, error: &serde_json::Error, column: usize) -> Error {
         // The parser's own " at line 1 column 9" would mislead.
         let message = error.to_string();
-        let reason = message.split(" at line ").next().unwrap_or(&message);
+        let reason = message.rsplit_once(" at line ");
+        let reason = reason.map_or(message.as_str(), |(reason, _)| reason);
+        if error.is_data() {
+            return self.bad(format!("{reason} (column {column})"));
+        }
         Error::NotJson {
             path: self.path.to_owned(),
             line: self.number,

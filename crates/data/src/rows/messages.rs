@@ -28,6 +28,9 @@ const ROLES: [(&str, &[&str]); 4] = [
 /// Keys that say whether a turn is learned: OpenAI's, axolotl's two, and ms-swift's.
 const FLAGS: [&str; 4] = ["weight", "train", "training", "loss"];
 
+/// Variables of a chat template that a row cannot set, because each rendering does.
+const OWN_VARIABLES: [&str; 2] = ["messages", "add_generation_prompt"];
+
 /// Keys that can stand in place of a turn's text.
 const INSTEAD_OF_CONTENT: [&str; 5] = [
     "tool_calls",
@@ -53,20 +56,30 @@ impl Line<'_> {
         for key in ["tools", "documents"] {
             let list = match object.get_mut(key).map(Value::take) {
                 None | Some(Value::Null) => continue,
+                Some(Value::String(text)) if text.trim().is_empty() => continue,
                 // A table of columns has no type for them, so they are often stored as text.
                 Some(Value::String(text)) => serde_json::from_str(&text).map_err(|error| {
                     self.bad(format!("\"{key}\" is text, and not JSON: {error}"))
                 })?,
                 Some(list) => list,
             };
-            if !list.is_null() {
-                self.list(&list, key)?;
+            if !list.is_null() && !self.list(&list, key)?.is_empty() {
                 variables.insert(key.to_owned(), list);
             }
         }
         match object.get_mut("chat_template_kwargs").map(Value::take) {
             None | Some(Value::Null) => {}
-            Some(Value::Object(given)) => variables.extend(given),
+            Some(Value::Object(given)) => {
+                let is_taken = |key: &&String| {
+                    OWN_VARIABLES.contains(&key.as_str()) || variables.contains_key(*key)
+                };
+                if let Some(key) = given.keys().find(is_taken) {
+                    return Err(self.bad(format!(
+                        "\"chat_template_kwargs\" has \"{key}\", which the chat template is given already"
+                    )));
+                }
+                variables.extend(given);
+            }
             Some(other) => {
                 return Err(self.bad(format!(
                     "\"chat_template_kwargs\" must be an object, found {}",
@@ -86,6 +99,9 @@ impl Line<'_> {
             Value::Object(fields) => fields.into_iter().filter(|(_, v)| !v.is_null()).collect(),
             _ => Map::new(),
         };
+        if fields.get("tool_calls").is_some_and(is_nothing) {
+            fields.shift_remove("tool_calls");
+        }
         let must_be_text = |key: &str, found: Option<&Value>| {
             self.bad(format!(
                 "messages[{index}].{key} must be a string, found {}",
@@ -108,13 +124,15 @@ impl Line<'_> {
                 .any(|key| fields.contains_key(*key)) => {}
             other => return Err(must_be_text("content", other)),
         }
-        let mut is_learned = true;
+        let mut masked_by = None;
         for key in FLAGS {
-            if let Some(flag) = fields.remove(key) {
-                is_learned &= self.flag(index, key, &flag)?;
+            if let Some(flag) = fields.shift_remove(key)
+                && !self.flag(index, key, &flag)?
+            {
+                masked_by = Some(key);
             }
         }
-        Ok(Message { fields, is_learned })
+        Ok(Message { fields, masked_by })
     }
 
     /// Checks the parts of a turn's content: a list of texts.
@@ -145,6 +163,15 @@ impl Line<'_> {
                 "messages[{index}].{key} is {value}; a turn is learned (1, true) or not (0, false)"
             ))),
         }
+    }
+}
+
+/// Whether a value is what a table of columns has where a row has no list: an empty one, or an empty text.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty(),
+        Value::String(text) => text.trim().is_empty(),
+        _ => false,
     }
 }
 
@@ -209,6 +236,17 @@ mod tests {
     }
 
     #[test]
+    fn empty_lists_as_tables_have_them_are_absent() {
+        let row = r#"{"tools":"","documents":[],"messages":[{"role":"user","content":"a","tool_calls":[]},
+            {"role":"assistant","content":"b","tool_calls":""}]}"#;
+        let conversation = conversation(&row.replace('\n', ""));
+        assert!(conversation.variables.is_empty());
+        for message in &conversation.messages {
+            assert_eq!(message.fields.len(), 2, "{message:?}");
+        }
+    }
+
+    #[test]
     fn flags_of_each_spelling_say_whether_a_turn_is_learned() {
         for (flag, learned) in [
             (r#""weight":0"#, false),
@@ -221,7 +259,7 @@ mod tests {
         ] {
             let row = format!(r#"{{"messages":[{{"role":"gpt","content":"a",{flag}}}]}}"#);
             let message = &conversation(&row).messages[0];
-            assert_eq!(message.is_learned, learned, "{flag}");
+            assert_eq!(message.is_learned(), learned, "{flag}");
             assert_eq!(message.fields.len(), 2, "templates do not see {flag}");
         }
         let row = r#"{"messages":[{"role":"gpt","content":"a","weight":0.5}]}"#;
@@ -242,6 +280,14 @@ mod tests {
             (
                 r#"{"messages":[{"role":"user","content":"a"}],"tools":"[}"}"#,
                 "\"tools\" is text, and not JSON",
+            ),
+            (
+                r#"{"messages":[{"role":"user","content":"a"}],"chat_template_kwargs":{"add_generation_prompt":true}}"#,
+                "\"chat_template_kwargs\" has \"add_generation_prompt\"",
+            ),
+            (
+                r#"{"messages":[{"role":"user","content":"a"}],"chat_template_kwargs":{"messages":[]}}"#,
+                "\"chat_template_kwargs\" has \"messages\"",
             ),
             (
                 r#"{"messages":[{"role":"user","content":"a"}],"tools":{}}"#,

@@ -77,6 +77,10 @@ fn a_bad_row_names_its_file_its_line_and_the_key() {
         ),
         ("[1]", "expected a JSON object, found a list"),
         ("3", "expected a JSON object, found a number"),
+        (
+            "{\"prompt\":\"a\",\"prompt\":\"b\",\"completion\":\"c\"}",
+            "an object has the key \"prompt\" twice (column",
+        ),
         ("{\"prompt\":\"a\",", "not JSON"),
     ];
     for (row, expected) in cases {
@@ -134,6 +138,9 @@ fn invalid_utf8_names_its_line() {
     bytes.extend(b"{\"text\":\"\xff\"}\n");
     let error = parse("train.jsonl", &bytes).expect_err("0xff is no UTF-8");
     assert!(matches!(error, Error::NotUtf8 { line: 2, .. }), "{error}");
+    let document = b"[\n{\"text\":\"a\"},\n{\"text\":\"\xff\"}]";
+    let error = parse("train.json", document).expect_err("0xff is no UTF-8");
+    assert!(matches!(error, Error::NotUtf8 { line: 3, .. }), "{error}");
 }
 
 #[test]

@@ -2,78 +2,92 @@
 
 use serde_json::{Deserializer, Map, Value};
 
+use super::keys::UnknownKeys;
 use super::line::Line;
+use super::strict::Strict;
 use crate::error::{Error, Result};
+use crate::row::RowFormat;
 
-/// A row and the number of its line.
-type Numbered = (usize, Map<String, Value>);
+/// A value and the number of its line.
+type Numbered = (usize, Value);
 
 /// Whether a file is one document: a list, or an object that does not end on its first line or holds a list of rows.
-pub(super) fn is_document(bytes: &[u8]) -> bool {
-    let Ok(text) = std::str::from_utf8(bytes) else {
-        return false;
-    };
+pub(super) fn is_document(text: &str) -> bool {
     let text = text.trim();
-    let first = text.lines().next().unwrap_or_default().trim_end();
-    let goes_on = first.ends_with(['{', '[', ',']) && text.lines().nth(1).is_some();
-    text.starts_with('[') || (text.starts_with('{') && (goes_on || is_wrapped(first)))
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    if !first.starts_with('{') {
+        return first.starts_with('[');
+    }
+    match serde_json::from_str::<Value>(first) {
+        Ok(value) => value.as_object().is_some_and(is_wrapper),
+        Err(error) if !error.is_eof() => false,
+        // The first line of a document goes on in the next. A line that was cut off has another row behind it.
+        Err(_) => lines.next().is_some_and(|next| {
+            first.ends_with(['{', '[', ',', ':'])
+                || serde_json::from_str::<Map<_, _>>(next).is_err()
+        }),
+    }
 }
 
-/// Whether a line is an object with the key `data` and no format of its own.
-fn is_wrapped(line: &str) -> bool {
-    line[1..].trim_start().starts_with("\"data\"")
-        && serde_json::from_str(line).is_ok_and(|value: Value| value["data"].is_array())
-}
-
-/// The rows of a document. In a list on one line the numbers are those of the rows.
-pub(super) fn objects(path: &str, bytes: &[u8]) -> Result<Vec<Numbered>> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Error::NotUtf8 {
-        path: path.to_owned(),
-        line: 1,
-    })?;
-    let mut cursor = Cursor {
-        path,
-        text,
-        at: 0,
-        line: 1,
+/// Whether an object is no row and holds a list of them.
+fn is_wrapper(object: &Map<String, Value>) -> bool {
+    let is_row = |format: RowFormat| {
+        let mut keys = format.required_keys().iter();
+        keys.all(|key| object.contains_key(*key))
     };
-    let mut rows = Vec::new();
-    cursor.skip_space();
-    if cursor.rest().starts_with('[') {
-        cursor.list(&mut rows)?;
-        cursor.end()?;
-    } else {
-        while !cursor.rest().is_empty() {
-            let (number, value) = cursor.value()?;
-            let line = Line { path, number };
-            let mut object = line.expect_object(value)?;
-            match object.get_mut("data").map(Value::take) {
-                Some(Value::Array(list)) => {
-                    let object = |(index, value)| {
-                        let number = index + 1;
-                        Ok((number, Line { path, number }.expect_object(value)?))
-                    };
-                    let list: Result<Vec<_>> = list.into_iter().enumerate().map(object).collect();
-                    rows.extend(list?);
+    object.get("data").is_some_and(Value::is_array) && !RowFormat::ALL.into_iter().any(is_row)
+}
+
+/// The rows of a file that is a document.
+pub(super) struct Document {
+    /// The rows. Where all stand on one line, the numbers are those of the rows.
+    pub(super) rows: Vec<Numbered>,
+    /// The keys beside `data`.
+    beside: UnknownKeys,
+}
+
+impl Document {
+    pub(super) fn parse(path: &str, text: &str) -> Result<Self> {
+        let mut cursor = Cursor {
+            path,
+            text,
+            at: 0,
+            line: 1,
+        };
+        let mut rows = Vec::new();
+        let mut beside = UnknownKeys::default();
+        cursor.skip_space();
+        if cursor.rest().starts_with('[') {
+            cursor.list(&mut rows)?;
+            cursor.end()?;
+        } else {
+            while !cursor.rest().is_empty() {
+                let begin = cursor;
+                let (number, value) = cursor.value()?;
+                match value.as_object().is_some_and(is_wrapper) {
+                    true => begin.wrapped(&mut rows, &mut beside)?,
+                    false => rows.push((number, value)),
                 }
-                Some(other) => {
-                    object.insert("data".to_owned(), other);
-                    rows.push((number, object));
-                }
-                None => rows.push((number, object)),
+                cursor.skip_space();
             }
-            cursor.skip_space();
         }
-    }
-    if rows.len() > 1 && rows.iter().all(|(number, _)| *number == rows[0].0) {
-        for (index, (number, _)) in rows.iter_mut().enumerate() {
-            *number = index + 1;
+        if rows.len() > 1 && rows.iter().all(|(number, _)| *number == rows[0].0) {
+            for (index, (number, _)) in rows.iter_mut().enumerate() {
+                *number = index + 1;
+            }
         }
+        Ok(Self { rows, beside })
     }
-    Ok(rows)
+
+    /// A sentence for each key beside `data`.
+    pub(super) fn notes(&self, path: &str) -> Vec<String> {
+        self.beside.beside(path)
+    }
 }
 
 /// A place in the document.
+#[derive(Clone, Copy)]
 struct Cursor<'a> {
     path: &'a str,
     text: &'a str,
@@ -101,9 +115,9 @@ impl<'a> Cursor<'a> {
     /// Takes one value and returns the line on which it begins.
     fn value(&mut self) -> Result<(usize, Value)> {
         let begins = self.line;
-        let mut values = Deserializer::from_str(self.rest()).into_iter::<Value>();
+        let mut values = Deserializer::from_str(self.rest()).into_iter::<Strict>();
         let value = match values.next() {
-            Some(Ok(value)) => value,
+            Some(Ok(Strict(value))) => value,
             Some(Err(error)) => {
                 let line = Line {
                     path: self.path,
@@ -123,7 +137,32 @@ impl<'a> Cursor<'a> {
         Ok((begins, value))
     }
 
-    /// Takes a list of objects.
+    /// Takes an object that holds the rows as its `data`, with the lines on which they stand.
+    fn wrapped(mut self, rows: &mut Vec<Numbered>, beside: &mut UnknownKeys) -> Result<()> {
+        loop {
+            // Past the brace or the comma, to the key.
+            self.advance(1);
+            self.skip_space();
+            let (_, key) = self.value()?;
+            self.skip_space();
+            // Past the colon.
+            self.advance(1);
+            self.skip_space();
+            match key.as_str() {
+                Some("data") => self.list(rows)?,
+                key => {
+                    self.value()?;
+                    beside.count(key);
+                }
+            }
+            self.skip_space();
+            if !self.rest().starts_with(',') {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes a list.
     fn list(&mut self, rows: &mut Vec<Numbered>) -> Result<()> {
         self.advance(1);
         self.skip_space();
@@ -133,9 +172,7 @@ impl<'a> Cursor<'a> {
         }
         loop {
             self.skip_space();
-            let (number, value) = self.value()?;
-            let path = self.path;
-            rows.push((number, Line { path, number }.expect_object(value)?));
+            rows.push(self.value()?);
             self.skip_space();
             let next = self.rest().chars().next();
             match next {
@@ -212,6 +249,40 @@ mod tests {
     }
 
     #[test]
+    fn the_rows_of_an_object_have_their_lines_and_what_is_beside_them_is_named() {
+        let over_lines = "{\"version\": {\"data\": []},\n\n\"data\": [\n{\"text\":\"a\"},\n{\"text\":\n\"b\"}],\n\"n\": 1}";
+        assert_eq!(lines(over_lines), [4, 5]);
+        let one_row = "{\"data\": [\n{\"text\":\"a\"}\n]}";
+        assert_eq!(lines(one_row), [2]);
+        let on_one = r#"{"version":1,"data":[{"text":"a"},{"text":"b"}]}"#;
+        assert_eq!(lines(on_one), [1, 2]);
+        for text in [over_lines, on_one] {
+            let rows = parse_rows("rows.json", text).expect("good rows");
+            assert_eq!(
+                rows.notes()[0],
+                r#"rows.json: key "version" beside "data" is not used"#
+            );
+        }
+        let bad = over_lines.replace("\n\"b\"", "\n2");
+        assert!(message_of(&bad).starts_with("rows.json:5: \"text\" must be a string"));
+    }
+
+    #[test]
+    fn objects_of_any_layout_are_rows() {
+        for text in [
+            "{ \"text\": \"a\"\n, \"n\": 1 }\n{ \"text\": \"b\"\n, \"n\": 2 }",
+            "{ \"text\":\n\"a\" } {\n\"text\": \"b\" }",
+            "{\n\n\"text\": \"a\"}{\"text\": \"b\"}",
+        ] {
+            let rows = parse_rows("rows.json", text).expect("good rows");
+            assert_eq!(rows.rows().len(), 2, "{text}");
+        }
+        // A row that was cut off is a bad row.
+        let cut = "{\"text\": \"a\"\n{\"text\": \"b\"}\n";
+        assert!(message_of(cut).starts_with("rows.json:1: not JSON"));
+    }
+
+    #[test]
     fn what_is_wrong_in_a_document_has_its_line() {
         for (text, expected) in [
             (
@@ -230,6 +301,14 @@ mod tests {
             (
                 "[\n{\"text\":\"a\"},\n3]",
                 "rows.json:3: expected a JSON object, found a number",
+            ),
+            (
+                "[{\"text\":\"a\"}, 3, {\"text\":\"a\"}]",
+                "rows.json:2: expected a JSON object, found a number",
+            ),
+            (
+                "[\n{\"text\":\"a\"},\n{\"text\":\"a\",\n\"text\":\"b\"}]",
+                "rows.json:4: an object has the key \"text\" twice",
             ),
             ("[]", "rows.json: no rows"),
             ("[", "rows.json:1: expected a JSON object, found the end"),

@@ -56,6 +56,7 @@ impl TurnFrame {
 /// so, the conversation is rendered with another text in that turn. What changes is the text of the turn, and the
 /// turn is that with what the [frame](TurnFrame) puts around it. So are turns found that come first (a template may
 /// not render no turns), that are written differently once others follow (Qwen3 drops the reasoning of earlier turns),
+/// that follow a turn behind which the template writes no generation prompt (Zephyr's writes none behind no turn),
 /// and in front of which the generation prompt says more than a saved turn has (DeepSeek-R1's ends in `<think>`).
 pub(super) struct Turns<'a> {
     tokenizer: &'a TextTokenizer,
@@ -80,13 +81,15 @@ impl<'a> Turns<'a> {
         }
     }
 
-    /// Returns the byte range of turn `index`, which is the assistant's.
+    /// Returns the byte range of turn `index`, which is the assistant's. It is empty if the turn says nothing and
+    /// cannot be found.
     ///
     /// # Errors
     /// The turn is not rendered, or in no known way.
     pub(super) fn range(&self, index: usize) -> Result<Range<usize>> {
         self.between_prefixes(index)
             .or_else(|| self.around_change(index))
+            .or_else(|| self.says_nothing(index).then_some(0..0))
             .ok_or(Error::UnstableChatTemplate { message: index })
     }
 
@@ -99,7 +102,20 @@ impl<'a> Turns<'a> {
         };
         let through = render(index + 1, false).filter(|text| self.text.starts_with(text))?;
         let before = render(index, true).filter(|text| through.starts_with(text))?;
-        Some(before.len()..through.len())
+        // A template may write a generation prompt behind some turns and none behind others. Where it writes none,
+        // the header would be taken for a part of the turn.
+        let has_header = || {
+            self.tokenizer
+                .turn_frame()
+                .is_some_and(|frame| !frame.header.is_empty())
+        };
+        let has_prompt = || render(index, false).is_some_and(|without| without != before);
+        (!has_header() || has_prompt()).then_some(before.len()..through.len())
+    }
+
+    /// Whether a turn has no text, and nothing else of which the template writes anything.
+    fn says_nothing(&self, index: usize) -> bool {
+        self.conversation.messages[index].text().is_none() && self.changed(index).is_none()
     }
 
     fn around_change(&self, index: usize) -> Option<Range<usize>> {

@@ -161,6 +161,38 @@ fn a_row_with_nothing_to_learn_names_its_line() {
 }
 
 #[test]
+fn a_conversation_with_nothing_to_learn_says_why() {
+    // This template writes any role.
+    let template =
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}";
+    let tokenizer = TextTokenizer::from_bytes(
+        tokenizer_json().as_bytes(),
+        CONFIG.as_bytes(),
+        Some(template),
+    )
+    .expect("a tokenizer");
+    for (row, expected) in [
+        (
+            r#"{"messages":[{"role":"user","content":"a"},{"role":"bard","content":"b"},{"role":"user","content":"c"}]}"#,
+            r#"no turn of the assistant; the roles are "user", "bard""#,
+        ),
+        (
+            r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b","weight":0}]}"#,
+            "`weight` says of every turn of the assistant that it is not learned",
+        ),
+    ] {
+        let rows = parse_rows("train.jsonl", row).expect("a good row");
+        let options = TokenizeOptions::default();
+        let error = tokenize_rows(&rows, &tokenizer, options, &mut |_, _| {});
+        let message = error.expect_err("nothing is learned").to_string();
+        assert!(
+            message.starts_with("train.jsonl:1: ") && message.contains(expected),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn a_conversation_the_template_refuses_names_its_line_and_the_reason() {
     let error = tokenize(r#"{"messages":[{"role":"oracle","content":"x"}]}"#, None)
         .expect_err("no such role");

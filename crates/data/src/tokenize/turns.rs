@@ -40,14 +40,14 @@ pub(super) fn find_turns(
     let turns = |is_learned: bool| {
         let turns = conversation.messages.iter().enumerate();
         let turns = turns.filter(move |(_, message)| {
-            message.role() == "assistant" && message.is_learned == is_learned
+            message.role() == "assistant" && message.is_learned() == is_learned
         });
         let ranges = turns.map(|(index, _)| spans.range(index));
         ranges.collect::<Result<Vec<_>>>()
     };
-    let learned = match tokenizer.has_marks() {
-        true => Learned::Marked(without(marks, &turns(false)?)),
-        false => Learned::Turns(turns(true)?),
+    let learned = match marks {
+        Some(marks) => Learned::Marked(without(marks, &turns(false)?)),
+        None => Learned::Turns(turns(true)?),
     };
     Ok(Chat { text, learned })
 }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json};
 
 use super::config::Templates;
 use super::jinja;
-use super::marks::{Rendered, replace_tags, take_marks};
+use super::marks::{MARKS, Rendered, replace_tags, take_marks};
 use super::stack::on_deep_stack;
 use crate::conversation::Message;
 use crate::error::{Error, Result};
@@ -29,10 +29,11 @@ const LONGEST: usize = 200_000;
 #[derive(Debug)]
 pub(super) struct ChatTemplate {
     environment: Environment<'static>,
-    /// The length of the longest template, and whether there is one for tools, and whether one marks what is learned.
+    /// The length of the longest template, and whether there is one for tools.
     length: usize,
     has_tool_use: bool,
-    has_marks: bool,
+    /// The names of the templates that mark what is learned.
+    marking: HashSet<String>,
     /// The texts of `bos_token`, `eos_token` and so on, which templates use by name.
     special_tokens: BTreeMap<String, String>,
     /// The names of the variables that the templates read; found at its first use.
@@ -47,10 +48,12 @@ impl ChatTemplate {
         special_tokens: BTreeMap<String, String>,
     ) -> Option<Self> {
         let mut sources = BTreeMap::new();
-        let mut has_marks = false;
+        let mut marking = HashSet::new();
         for (name, source) in templates.by_name(DEFAULT)? {
             let (source, is_marked) = replace_tags(&source);
-            has_marks |= is_marked;
+            if is_marked {
+                marking.insert(name.clone());
+            }
             sources.insert(name, source);
         }
         let length = sources.values().map(String::len).max().unwrap_or(0);
@@ -61,7 +64,7 @@ impl ChatTemplate {
             environment,
             length,
             has_tool_use,
-            has_marks,
+            marking,
             special_tokens,
             variables: OnceLock::new(),
         })
@@ -82,9 +85,12 @@ impl ChatTemplate {
         variables.contains(name)
     }
 
-    /// Whether the template marks what the assistant wrote.
-    pub(super) fn has_marks(&self) -> bool {
-        self.has_marks
+    /// The name of the template for a conversation with these variables.
+    fn name(&self, variables: &Map<String, Json>) -> &'static str {
+        match self.has_tool_use && variables.contains_key("tools") {
+            true => TOOL_USE,
+            false => DEFAULT,
+        }
     }
 
     /// Renders a conversation. With `add_generation_prompt` the text ends where the assistant's answer begins.
@@ -100,11 +106,24 @@ impl ChatTemplate {
                 self.length
             )));
         }
+        let is_marked = self.marking.contains(self.name(variables));
+        if is_marked && has_mark(messages, variables) {
+            return Err(failed(
+                "it marks what is learned with the characters U+FDD0 and U+FDD1, and the row has one of them"
+                    .to_owned(),
+            ));
+        }
         let render = || caught(|| self.render_here(messages, variables, add_generation_prompt));
         let rendered = on_deep_stack(render)
             .map_err(|source| Error::Memory { source })?
             .map_err(failed)?
             .map_err(|source| Error::ChatTemplate { source })?;
+        if !is_marked {
+            return Ok(Rendered {
+                text: rendered,
+                marks: None,
+            });
+        }
         take_marks(&rendered)
             .ok_or_else(|| failed("its `generation` tags do not come in pairs".to_owned()))
     }
@@ -115,11 +134,7 @@ impl ChatTemplate {
         variables: &Map<String, Json>,
         add_generation_prompt: bool,
     ) -> Result<String, minijinja::Error> {
-        let name = match self.has_tool_use && variables.contains_key("tools") {
-            true => TOOL_USE,
-            false => DEFAULT,
-        };
-        let template = self.environment.get_template(name)?;
+        let template = self.environment.get_template(self.name(variables))?;
         // transformers defines these two as none: some templates ask `tools is not none`.
         let absent = context! { tools => (), documents => () };
         let special_tokens = Value::from_serialize(&self.special_tokens);
@@ -142,6 +157,23 @@ impl ChatTemplate {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether the marks of `generation` tags stand in a text of the conversation.
+fn has_mark(messages: &[Message], variables: &Map<String, Json>) -> bool {
+    fn is_in(value: &Json) -> bool {
+        match value {
+            Json::String(text) => text.contains(MARKS),
+            Json::Array(items) => items.iter().any(is_in),
+            Json::Object(fields) => fields.iter().any(is_in_field),
+            _ => false,
+        }
+    }
+    fn is_in_field((key, value): (&String, &Json)) -> bool {
+        key.contains(MARKS) || is_in(value)
+    }
+    let fields = messages.iter().flat_map(|message| &message.fields);
+    fields.chain(variables).any(is_in_field)
 }
 
 fn failed(reason: String) -> Error {

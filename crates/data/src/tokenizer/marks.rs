@@ -6,17 +6,18 @@
 
 use std::ops::Range;
 
-/// Two characters that Unicode sets aside for use within a program, so that no text has them.
+/// Two characters that Unicode sets aside for use within a program.
 const BEGIN: char = '\u{fdd0}';
 const END: char = '\u{fdd1}';
+pub(super) const MARKS: [char; 2] = [BEGIN, END];
 
 /// A rendered conversation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rendered {
     /// The text.
     pub(crate) text: String,
-    /// The byte ranges that the template marks as the assistant's.
-    pub(crate) marks: Vec<Range<usize>>,
+    /// The byte ranges that the template marks as the assistant's. `None` if it is a template that marks nothing.
+    pub(crate) marks: Option<Vec<Range<usize>>>,
 }
 
 /// Replaces the `generation` tags of a template. Returns whether there were any.
@@ -106,6 +107,7 @@ pub(super) fn take_marks(rendered: &str) -> Option<Rendered> {
             other => text.push(other),
         }
     }
+    let marks = Some(marks);
     begin.is_none().then_some(Rendered { text, marks })
 }
 
@@ -137,7 +139,7 @@ mod tests {
         let rendered = take_marks("é\u{fdd0}早\u{fdd1}b\u{fdd0}c\u{fdd1}\u{fdd0}\u{fdd1}");
         let rendered = rendered.expect("pairs");
         assert_eq!(rendered.text, "é早bc");
-        assert_eq!(rendered.marks, [2..5, 6..7]);
+        assert_eq!(rendered.marks, Some(vec![2..5, 6..7]));
         for unpaired in ["\u{fdd0}", "\u{fdd1}", "\u{fdd0}\u{fdd0}\u{fdd1}"] {
             assert_eq!(take_marks(unpaired), None);
         }

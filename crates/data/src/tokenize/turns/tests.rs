@@ -90,6 +90,34 @@ fn a_turn_that_is_written_differently_once_others_follow_is_found() {
     );
 }
 
+#[test]
+fn an_empty_turn_that_cannot_be_found_is_not_learned_and_the_others_are() {
+    let tokenizer = with_template(
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n\
+         {% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}\
+         {{ m.content }}<|im_end|>\n{% endfor %}\
+         {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+    );
+    for empty in ["", "\n"] {
+        let messages = [
+            Message::new("user", "a"),
+            Message::new("assistant", empty),
+            Message::new("user", "b"),
+            Message::new("assistant", "yes"),
+        ];
+        let text = supervised_text(&tokenizer, &messages).expect("a good chat");
+        assert_eq!(text, "<think>\n\n</think>\n\nyes<|im_end|>");
+    }
+    // Where it can be found, its end is learned.
+    let messages = [Message::new("assistant", ""), Message::new("user", "b")];
+    let plain = with_template(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}\
+         {% if add_generation_prompt %}assistant: {% endif %}",
+    );
+    let text = supervised_text(&plain, &messages).expect("a good chat");
+    assert_eq!(text, "<|im_end|>");
+}
+
 /// As that of DeepSeek-R1's distilled models does.
 #[test]
 fn a_generation_prompt_that_says_more_than_the_saved_turn_leaves_the_turn_learned() {
@@ -122,11 +150,40 @@ fn an_assistant_that_speaks_first_is_learned_whatever_the_template_puts_in_front
     }
 }
 
+/// Some write it only behind a user. Zephyr's writes it behind the last turn, of which there may be none.
+#[test]
+fn a_generation_prompt_that_is_not_always_written_leaves_the_header_given() {
+    let behind_user = "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}\
+         {%- endfor %}{%- if add_generation_prompt and messages[-1].role == 'user' %}\
+         {{- '<|im_start|>assistant\\n' }}{%- endif %}";
+    let behind_last = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}\
+         {% if loop.last and add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}{% endfor %}";
+    for template in [behind_user, behind_last] {
+        let tokenizer = with_template(template);
+        for roles in [
+            &["user", "assistant", "assistant"][..],
+            &["user", "assistant", "tool", "assistant"],
+            &["system", "assistant", "user", "assistant"],
+            &["assistant", "user", "assistant"],
+        ] {
+            let turn = |(index, role): (usize, &&str)| Message::new(*role, format!("t{index}"));
+            let messages: Vec<Message> = roles.iter().enumerate().map(turn).collect();
+            let answers = roles.iter().enumerate();
+            let answers = answers.filter(|(_, role)| **role == "assistant");
+            let expected: String = answers
+                .map(|(index, _)| format!("t{index}<|im_end|>"))
+                .collect();
+            let text = supervised_text(&tokenizer, &messages).expect("a good chat");
+            assert_eq!(text, expected, "{roles:?} with {template}");
+        }
+    }
+}
+
 #[test]
 fn a_turn_that_a_flag_takes_out_is_given_and_not_learned() {
     let messages = || {
         let mut wrong = Message::new("assistant", "no");
-        wrong.is_learned = false;
+        wrong.masked_by = Some("weight");
         [
             Message::new("user", "a"),
             wrong,

@@ -110,7 +110,43 @@ fn marked_text_is_known_and_the_marks_are_not_in_it() {
     let rendered = template(source).render(&messages, &Map::new(), false);
     let rendered = rendered.expect("a good chat");
     assert_eq!(rendered.text, "a: x\nb: yy\n");
-    assert_eq!(rendered.marks, [3..4, 8..10]);
+    assert_eq!(rendered.marks, Some(vec![3..4, 8..10]));
+}
+
+#[test]
+fn the_characters_of_the_marks_are_kept_or_refused_and_never_taken_for_marks() {
+    let messages = [Message::new("a", "x\u{fdd0}y\u{fdd1}")];
+    let plain = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    let rendered = template(plain).render(&messages, &Map::new(), false);
+    let rendered = rendered.expect("a good chat");
+    assert_eq!(
+        (rendered.text.as_str(), rendered.marks),
+        ("x\u{fdd0}y\u{fdd1}", None)
+    );
+    let marked =
+        "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}";
+    let error = render(marked, &messages, false).expect_err("they would be marks");
+    let source = error.source().expect("the reason is kept").to_string();
+    assert!(source.contains("U+FDD0"), "{source}");
+}
+
+#[test]
+fn marks_are_those_of_the_template_that_renders() {
+    let named = json!([
+        {"name": "default", "template": "{% generation %}d{% endgeneration %}"},
+        {"name": "tool_use", "template": "t"},
+    ]);
+    let templates = serde_json::from_value(named).expect("named templates");
+    let template = ChatTemplate::new(templates, BTreeMap::new()).expect("a template");
+    let mut variables = Map::new();
+    let marks = |variables: &Map<String, Json>| {
+        let rendered = template.render(&[Message::new("user", "Hi")], variables, false);
+        rendered.expect("a good chat").marks
+    };
+    let of_default: Vec<_> = marks(&variables).into_iter().flatten().collect();
+    assert_eq!(of_default.first(), Some(&(0..1)));
+    variables.insert("tools".to_owned(), json!([1]));
+    assert_eq!(marks(&variables), None);
 }
 
 /// What would take all memory, all time or all of the stack ends with an error.
