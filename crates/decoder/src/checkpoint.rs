@@ -22,7 +22,7 @@ mod tests;
 
 pub use copy::Copied;
 use file::{PIECE, WeightsFile};
-use folder::{CONFIG_FILE, GENERATION_FILE, INDEX_FILE, SINGLE_FILE, read_text};
+use folder::{CONFIG_FILE, GENERATION_FILE, INDEX_FILE, SINGLE_FILE, TEMPLATES_FOLDER, read_text};
 
 /// A checkpoint whose configuration was read and whose tensors' names and shapes were checked; the
 /// weights themselves are read by [`load`](Self::load).

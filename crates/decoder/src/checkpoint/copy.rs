@@ -49,7 +49,7 @@ impl Checkpoint {
     /// the sums that f32 arithmetic gives. Loaded in a narrower type, they are rounded to it.
     ///
     /// All other tensors keep their bytes, and shards stay the files they are. The other files of the folder are
-    /// copied, except for weights in other formats, hidden files and subfolders. The copy has a list of checksums of
+    /// copied, except for weights in other formats, hidden files, and subfolders other than that of the chat templates. The copy has a list of checksums of
     /// all files that results depend on, which [`open`](Self::open) checks. `output` is written whole or not
     /// at all ([`StagedFolder`]). `progress` is called with the bytes of weights written and all.
     ///

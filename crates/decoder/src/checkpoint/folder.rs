@@ -20,6 +20,9 @@ pub(super) const SINGLE_FILE: &str = "model.safetensors";
 /// Which shard each tensor is in.
 pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
 
+/// A subfolder with further chat templates.
+pub(super) const TEMPLATES_FOLDER: &str = "additional_chat_templates";
+
 /// `model.safetensors.index.json`.
 #[derive(Deserialize)]
 struct Index {
@@ -27,12 +30,13 @@ struct Index {
 }
 
 /// Files of a checkpoint that results depend on, beside its weights and their index.
-const RESULT_FILES: [&str; 6] = [
+const RESULT_FILES: [&str; 7] = [
     CONFIG_FILE,
     GENERATION_FILE,
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
+    "additional_chat_templates/tool_use.jinja",
     "special_tokens_map.json",
 ];
 
