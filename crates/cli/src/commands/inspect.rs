@@ -98,7 +98,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if args.json {
         output::print_json(&report)
     } else {
-        output::print(&report.to_text())
+        output::print_report(&report.to_text())
     }
 }
 

@@ -170,7 +170,10 @@ impl Client {
         }
         let mut bar = Progress::bytes(&format!("fetching {name}"));
         // One more byte says that there are too many.
-        let mut body = sending.response.into_reader().take((most - done).saturating_add(1));
+        let mut body = sending
+            .response
+            .into_reader()
+            .take((most - done).saturating_add(1));
         let mut piece = vec![0; 1 << 16];
         loop {
             let read = match body.read(&mut piece) {
