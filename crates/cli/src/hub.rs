@@ -12,14 +12,19 @@ use hf_hub::{Cache, Repo, RepoType};
 use client::{Client, PATIENCE};
 
 /// The files of a checkpoint that are used; weights are found by their ending.
-const FILES: [&str; 6] = [
+const FILES: [&str; 8] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "special_tokens_map.json",
     "chat_template.jinja",
+    "additional_chat_templates/tool_use.jinja",
     "model.safetensors.index.json",
 ];
+
+/// Ending of the files of weights.
+const WEIGHTS_ENDING: &str = ".safetensors";
 
 /// Whether `name` can be a hub id: `owner/model`.
 pub(crate) fn is_hub_id(name: &str) -> bool {
@@ -71,7 +76,7 @@ fn fetch(client: &Client, id: &str, revision: &str, folder: &Path) -> Result<Pat
     let mut commit: Option<String> = None;
     for file in info.files()? {
         // Weights of other formats and of sub-folders are other programs' business.
-        let weights = file.ends_with(".safetensors") && !file.contains('/');
+        let weights = file.ends_with(WEIGHTS_ENDING) && !file.contains('/');
         if !FILES.contains(&file) && !weights {
             continue;
         }

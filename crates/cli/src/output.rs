@@ -22,9 +22,44 @@ pub(crate) fn print(text: &str) -> Result<()> {
     written.context(NO_STDOUT)
 }
 
-/// A line to stderr. Nobody is left to tell when that is closed, and it must not end a run.
+/// A report to stdout. Names in it come from files, and what in them would steer a terminal is escaped.
+pub(crate) fn print_report(text: &str) -> Result<()> {
+    let lines = text.split('\n').map(escaped);
+    print(&lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// The longest line on stderr, in characters.
+const LONGEST_LINE: usize = 4000;
+
+/// A line to stderr, escaped and cut: what it quotes may be anything. Nobody is left to tell when stderr is closed, and
+/// that must not end a run.
 pub(crate) fn say(line: &str) {
-    writeln!(io::stderr().lock(), "{line}").ok();
+    writeln!(io::stderr().lock(), "{}", bearable(line)).ok();
+}
+
+/// A text as a line of stderr has it.
+fn bearable(text: &str) -> String {
+    let line = escaped(&text.replace(['\n', '\r', '\t'], " "));
+    match line.char_indices().nth(LONGEST_LINE) {
+        None => line,
+        Some((end, _)) => format!("{}… ({} characters)", &line[..end], line.chars().count()),
+    }
+}
+
+/// The text with escapes in place of the characters that steer a terminal or turn the direction of writing.
+fn escaped(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match steers(c) {
+            true => escaped.extend(c.escape_default()),
+            false => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 /// Points standard output and standard error nowhere where they are a terminal that was closed: writing there fails, and
@@ -47,7 +82,7 @@ pub(crate) fn let_go_of_a_closed_terminal() {
 
 /// A warning to stderr, on one line.
 pub(crate) fn warn(text: &str) {
-    say(&format!("warning: {}", text.replace('\n', " ")));
+    say(&format!("warning: {text}"));
 }
 
 /// An error with its causes on one line. A cause that the text before it quotes already is left
@@ -89,5 +124,18 @@ mod tests {
         assert_eq!(one_line(&silent.unwrap_err()), "a.json: not found");
         let repeating = Err::<(), _>(not_found()).context("a.json: not found");
         assert_eq!(one_line(&repeating.unwrap_err()), "a.json: not found");
+    }
+
+    #[test]
+    fn what_is_quoted_cannot_steer_the_terminal_or_flood_it() {
+        assert_eq!(
+            bearable("a\u{1b}[31m\nb\tc\r\u{7f}\u{9b}\u{202e}é🙂"),
+            r"a\u{1b}[31m b c \u{7f}\u{9b}\u{202e}é🙂"
+        );
+        let long = bearable(&"é".repeat(100_000));
+        assert!(long.ends_with("é… (100000 characters)"), "{long}");
+        assert_eq!(long.chars().filter(|c| *c == 'é').count(), LONGEST_LINE);
+        let fits = "x".repeat(LONGEST_LINE);
+        assert_eq!(bearable(&fits), fits);
     }
 }

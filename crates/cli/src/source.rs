@@ -8,7 +8,7 @@ use burn_peft_data::TextTokenizer;
 use burn_peft_decoder::{Checkpoint, Decoder};
 use burn_peft_ops::Ops;
 
-use crate::{builtin, hub, progress::Progress};
+use crate::{builtin, hub, output, progress::Progress};
 
 /// Where a model comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl ModelSource {
     pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {
         match self {
             Self::BuiltIn => builtin::checkpoint(),
-            Self::Folder { folder, .. } => Ok(Checkpoint::open(folder)?),
+            Self::Folder { folder, .. } => open(folder),
         }
     }
 
@@ -57,6 +57,15 @@ impl ModelSource {
             Self::Folder { folder, .. } => Ok(TextTokenizer::load(folder)?),
         }
     }
+}
+
+/// Opens the checkpoint of a folder, and says what of it is not used.
+pub(crate) fn open(folder: &Path) -> Result<Checkpoint> {
+    let checkpoint = Checkpoint::open(folder)?;
+    for note in checkpoint.notes() {
+        output::warn(note);
+    }
+    Ok(checkpoint)
 }
 
 /// Reads the weights, with a progress bar.

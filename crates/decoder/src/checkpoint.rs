@@ -1,7 +1,6 @@
 //! From a Hugging Face folder to frozen tensors, a piece at a time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -9,10 +8,10 @@ use std::{
 use burn::tensor::{DType, Tensor};
 use burn_peft_files::{Checksum, Checksums};
 use burn_peft_ops::Ops;
-use safetensors::{Dtype, tensor::TensorInfo};
 
 use crate::{Decoder, DecoderConfig, Error, GenerationConfig, weights, weights::TensorSource};
 
+mod check;
 mod convert;
 mod copy;
 mod file;
@@ -23,7 +22,7 @@ mod tests;
 
 pub use copy::Copied;
 use file::{PIECE, WeightsFile};
-use folder::{CONFIG_FILE, GENERATION_FILE, INDEX_FILE, SINGLE_FILE, read_text};
+use folder::{CONFIG_FILE, GENERATION_FILE, INDEX_FILE, SINGLE_FILE, TEMPLATES_FOLDER, read_text};
 
 /// A checkpoint whose configuration was read and whose tensors' names and shapes were checked; the
 /// weights themselves are read by [`load`](Self::load).
@@ -34,6 +33,7 @@ pub struct Checkpoint {
     generation: GenerationConfig,
     files: Vec<WeightsFile>,
     fingerprint: OnceLock<Checksum>,
+    notes: Vec<String>,
 }
 
 impl Checkpoint {
@@ -43,21 +43,22 @@ impl Checkpoint {
     ///
     /// # Errors
     /// A missing or unreadable file, or one that is not what the list says; an unsupported configuration, a
-    /// truncated weights file, and missing, unexpected or misshapen tensors, several at once.
+    /// truncated weights file, and missing or misshapen tensors, several at once. Tensors that the model does not have
+    /// are in [`notes`](Self::notes).
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
         let folder = folder.as_ref();
         folder::check_checksums(folder)?;
         let path = folder.join(CONFIG_FILE);
         let text = read_text(&path)?;
-        let generation_path = folder.join(GENERATION_FILE);
-        let generation = match generation_path.exists() {
-            true => GenerationConfig::parse(&read_text(&generation_path)?, generation_path)?,
-            false => GenerationConfig::of_model_config(&text, &path)?,
+        let mut notes = Vec::new();
+        let generation = match folder::generation_text(folder, &mut notes)? {
+            Some(text) => GenerationConfig::parse(&text, folder.join(GENERATION_FILE))?,
+            None => GenerationConfig::of_model_config(&text, &path)?,
         };
         let config = DecoderConfig::parse(&text, path)?;
         let paths = folder::weights_paths(folder)?.into_iter();
         let files = paths.map(WeightsFile::open).collect::<Result<_, _>>()?;
-        Self::checked(folder.to_owned(), config, generation, files)
+        Self::checked(folder.to_owned(), config, generation, files, notes)
     }
 
     /// The architecture of a folder in Hugging Face layout; nothing else in it is looked at.
@@ -90,7 +91,7 @@ impl Checkpoint {
         let config = DecoderConfig::parse(config, label)?;
         let generation = GenerationConfig::parse(generation_config, label)?;
         let file = WeightsFile::embedded(label, safetensors)?;
-        Self::checked(label.into(), config, generation, vec![file])
+        Self::checked(label.into(), config, generation, vec![file], Vec::new())
     }
 
     fn checked(
@@ -98,6 +99,7 @@ impl Checkpoint {
         config: DecoderConfig,
         generation: GenerationConfig,
         files: Vec<WeightsFile>,
+        notes: Vec<String>,
     ) -> Result<Self, Error> {
         let mut checkpoint = Self {
             path,
@@ -105,12 +107,20 @@ impl Checkpoint {
             generation,
             files,
             fingerprint: OnceLock::new(),
+            notes,
         };
         if checkpoint.config.tie_word_embeddings && checkpoint.has_its_own_head()? {
             checkpoint.config.tie_word_embeddings = false;
+            checkpoint.notes.push(format!(
+                "{}: `{}` is not the embedding table, and so it is the head, although `tie_word_embeddings` is true",
+                checkpoint.path.display(),
+                weights::LM_HEAD
+            ));
         }
         let differences = checkpoint.differences();
         if differences.is_empty() {
+            let ignored = checkpoint.note_of_ignored();
+            checkpoint.notes.extend(ignored);
             Ok(checkpoint)
         } else {
             Err(Error::Mismatch {
@@ -118,30 +128,6 @@ impl Checkpoint {
                 differences,
             })
         }
-    }
-
-    /// Whether a head is stored that is not the embedding table. As in transformers 5, it is the head then,
-    /// whatever the configuration says.
-    fn has_its_own_head(&self) -> Result<bool, Error> {
-        let [head, table] = [weights::LM_HEAD, weights::EMBED_TOKENS].map(|name| self.stored(name));
-        let (Some((head_file, head)), Some((table_file, table))) = (head, table) else {
-            return Ok(false);
-        };
-        if (head.dtype, &head.shape) != (table.dtype, &table.shape) {
-            return Ok(true);
-        }
-        let (head, table) = (head_file.range(head), table_file.range(table));
-        let mut buffers = [vec![0; PIECE], vec![0; PIECE]];
-        for start in (0..head.len()).step_by(PIECE) {
-            let len = PIECE.min(head.len() - start);
-            let [a, b] = buffers.each_mut().map(|buffer| &mut buffer[..len]);
-            head_file.read_at(a, (head.start + start) as u64)?;
-            table_file.read_at(b, (table.start + start) as u64)?;
-            if a != b {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// The architecture. The head is untied where the weights have one of their own.
@@ -154,6 +140,13 @@ impl Checkpoint {
     #[must_use]
     pub fn generation_config(&self) -> &GenerationConfig {
         &self.generation
+    }
+
+    /// What was found and is not used, or used otherwise than the folder says; a sentence each, which names the file
+    /// or folder. A program shows them as warnings.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Size of the weights on disk, in bytes.
@@ -188,64 +181,6 @@ impl Checkpoint {
             read: 0,
         };
         Decoder::assemble(self.config.clone(), &mut reader)
-    }
-
-    /// Every way in which the tensors differ from what the configuration asks, a sentence each.
-    fn differences(&self) -> Vec<String> {
-        let files = self.files.iter();
-        let found: BTreeSet<String> = files.flat_map(|file| file.metadata.offset_keys()).collect();
-        let expected: BTreeMap<String, Vec<usize>> =
-            self.config.tensor_shapes().into_iter().collect();
-        let mut differences = Vec::new();
-        for (name, shape) in &expected {
-            match self.held(name).map(|(_, info)| info) {
-                None => differences.push(format!("tensor `{name}` is missing")),
-                Some(info) if info.shape != *shape => differences.push(format!(
-                    "tensor `{name}` has shape {:?}, expected {shape:?}",
-                    info.shape
-                )),
-                Some(info) if !matches!(info.dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16) => {
-                    differences.push(format!(
-                        "tensor `{name}` is stored as {:?}; F32, BF16 and F16 can be read",
-                        info.dtype
-                    ));
-                }
-                Some(_) => {}
-            }
-        }
-        for name in &found {
-            // As transformers does: some tied checkpoints carry the same table again as the head, and older Llama
-            // checkpoints the rotary frequencies, which follow from the configuration.
-            let redundant = (self.config.tie_word_embeddings && name == weights::LM_HEAD)
-                || name.ends_with(".rotary_emb.inv_freq");
-            if !expected.contains_key(name) && !redundant {
-                differences.push(format!("tensor `{name}` is unexpected"));
-            }
-        }
-        differences
-    }
-
-    /// A tensor that [`differences`](Self::differences) did not miss.
-    fn find(&self, name: &str) -> (&WeightsFile, &TensorInfo) {
-        self.held(name)
-            .unwrap_or_else(|| panic!("`{name}` was found when the checkpoint was opened"))
-    }
-
-    /// The tensor that the model has under this name: of a tied table and head, either may be stored.
-    fn held(&self, name: &str) -> Option<(&WeightsFile, &TensorInfo)> {
-        let is_tied_table = name == weights::EMBED_TOKENS && self.config.tie_word_embeddings;
-        let other = || {
-            is_tied_table
-                .then(|| self.stored(weights::LM_HEAD))
-                .flatten()
-        };
-        self.stored(name).or_else(other)
-    }
-
-    fn stored(&self, name: &str) -> Option<(&WeightsFile, &TensorInfo)> {
-        self.files
-            .iter()
-            .find_map(|file| Some((file, file.metadata.info(name)?)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Continues texts, token by token.
 
+mod not_computed;
 mod options;
 mod sampling;
 

@@ -89,7 +89,7 @@ pub(crate) fn unexpected(key: &str, value: &Value, expected: &str) -> String {
 }
 
 /// A value for a message: one line, and not a long one.
-fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     match value {
         Value::Object(_) => "an object".into(),
         Value::Array(_) => "a list".into(),

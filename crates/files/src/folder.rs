@@ -69,7 +69,8 @@ impl StagedFolder {
         self.write_with(name, |file| file.write_all(bytes))
     }
 
-    /// Writes a file of the folder piece by piece, and waits until it is on the disk.
+    /// Writes a file of the folder piece by piece, and waits until it is on the disk. A slash in its name puts it into
+    /// a subfolder.
     ///
     /// # Errors
     /// If it cannot be created or written.
@@ -78,8 +79,11 @@ impl StagedFolder {
         name: &str,
         write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Error> {
+        let path = self.partial.path().join(name);
+        let subfolder = parent(&path);
         let create = || {
-            let mut file = Summed::new(File::create_new(self.partial.path().join(name))?);
+            fs::create_dir_all(subfolder)?;
+            let mut file = Summed::new(File::create_new(&path)?);
             write(&mut file)?;
             let (file, checksum) = file.finish();
             file.sync_all()?;
@@ -88,7 +92,11 @@ impl StagedFolder {
         // The name that the file will have.
         let checksum = create().map_err(Error::to("write", &self.path.join(name)))?;
         self.checksums.borrow_mut().insert(name, checksum);
-        Ok(())
+        match subfolder == self.partial.path() {
+            // Where it gets its name.
+            true => Ok(()),
+            false => sync_folder(subfolder),
+        }
     }
 
     /// Writes [`CHECKSUMS_FILE`] over all files that were written so far.

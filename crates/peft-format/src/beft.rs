@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use burn_peft::LayerModule;
+use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
 
 /// PEFT's `target_modules`.
@@ -14,15 +15,20 @@ use serde::{Deserialize, Serialize};
 pub enum TargetModules {
     /// Paths of modules, or ends of paths.
     Names(Vec<String>),
-    /// A regular expression over paths. It is kept and not evaluated: the names of the tensors say which modules
-    /// it found.
+    /// A regular expression over whole paths, or `all-linear`.
     Pattern(String),
 }
+
+/// Layers and modules.
+pub(crate) type Biases = BTreeSet<(usize, LayerModule)>;
+
+/// PEFT's word for all linear layers but the head.
+const ALL_LINEAR: &str = "all-linear";
 
 impl TargetModules {
     /// The names of exactly these biases: a module of which every layer has one by its name alone, any other by
     /// full paths.
-    pub(crate) fn of(biases: &BTreeSet<(usize, LayerModule)>, num_layers: usize) -> Self {
+    pub(crate) fn of(biases: &Biases, num_layers: usize) -> Self {
         let mut names = Vec::new();
         for module in LayerModule::ALL {
             let layers = || biases.iter().filter(|bias| bias.1 == module);
@@ -33,6 +39,45 @@ impl TargetModules {
             }
         }
         Self::Names(names)
+    }
+
+    /// Those of `modules` that are targeted, and the targets that name none of them. As PEFT matches: a name is a
+    /// path or the end of one, and a pattern is the whole of a path.
+    ///
+    /// # Errors
+    /// Why the pattern cannot be used.
+    pub(crate) fn among(
+        &self,
+        modules: &[(usize, LayerModule)],
+    ) -> Result<(Biases, Vec<&str>), String> {
+        let (mut found, mut naming_none) = (Biases::new(), Vec::new());
+        let mut add = |target, named: Vec<(usize, LayerModule)>| {
+            if named.is_empty() {
+                naming_none.push(target);
+            }
+            found.extend(named);
+        };
+        match self {
+            Self::Names(names) => {
+                for name in names {
+                    let end = format!(".{name}");
+                    let is_named = |(layer, module): &&(usize, LayerModule)| {
+                        let path = module.module_path(*layer);
+                        path == *name || path.ends_with(&end)
+                    };
+                    add(
+                        name.as_str(),
+                        modules.iter().filter(is_named).copied().collect(),
+                    );
+                }
+            }
+            Self::Pattern(pattern) if pattern.eq_ignore_ascii_case(ALL_LINEAR) => {
+                let linear = modules.iter().filter(|(_, module)| !module.is_norm());
+                add(pattern.as_str(), linear.copied().collect());
+            }
+            Self::Pattern(pattern) => add(pattern.as_str(), matched(pattern, modules)?),
+        }
+        Ok((found, naming_none))
     }
 
     /// The modules that some name ends in. A pattern names none.
@@ -46,6 +91,31 @@ impl TargetModules {
         };
         LayerModule::ALL.into_iter().filter(is_named).collect()
     }
+}
+
+/// The modules whose whole path matches, as `re.fullmatch` of Python has it.
+fn matched(
+    pattern: &str,
+    modules: &[(usize, LayerModule)],
+) -> Result<Vec<(usize, LayerModule)>, String> {
+    // Most errors of the library have several lines, with the pattern and a mark below it.
+    let reason = |error: fancy_regex::Error| {
+        let text = error.to_string();
+        text.lines().last().unwrap_or_default().trim().to_owned()
+    };
+    // What it opens, it closes: `a)(b` is none, although it would be one in parentheses.
+    Regex::new(pattern).map_err(reason)?;
+    let whole = Regex::new(&format!(r"\A(?:{pattern})\z")).map_err(reason)?;
+    let mut found = Vec::new();
+    for (layer, module) in modules {
+        if whole
+            .is_match(&module.module_path(*layer))
+            .map_err(reason)?
+        {
+            found.push((*layer, *module));
+        }
+    }
+    Ok(found)
 }
 
 /// PEFT's name of the bias that BEFT adds to a module; its shape is `[1, d_out]`.
@@ -141,5 +211,40 @@ mod tests {
             assert_eq!(targets.named(), [LayerModule::QProj, norm], "{targets:?}");
         }
         assert!(TargetModules::Pattern("q_proj".into()).named().is_empty());
+    }
+
+    #[test]
+    fn a_pattern_is_the_whole_of_a_path() {
+        use LayerModule::{KProj, QProj, VProj};
+        let of_layer = |layer| LayerModule::ALL.map(|module| (layer, module));
+        let all: Vec<_> = (0..2).flat_map(of_layer).collect();
+        let among = |pattern: &str| {
+            let targets = TargetModules::Pattern(pattern.into());
+            let (found, none) = targets.among(&all).expect(pattern);
+            assert_eq!(found.is_empty(), !none.is_empty(), "{pattern}");
+            Vec::from_iter(found)
+        };
+        let keys = [(0, KProj), (1, KProj)];
+        // What Python's re.fullmatch finds.
+        for (pattern, expected) in [
+            (r".*k_proj", &keys[..]),
+            (r".*\.k_proj", &keys),
+            (r"model\.layers\.\d+\.self_attn\.(k_proj)", &keys),
+            (r".*layers\.1\..*(q|v)_proj", &[(1, QProj), (1, VProj)]),
+            (r".*(?<!\.1)\.self_attn\.k_proj", &keys[..1]),
+            (r"(?i).*K_PROJ", &keys),
+            ("k_proj", &[]),
+            (r".*k_pro", &[]),
+            (r".*k_pro|.*k_proj", &keys),
+            ("^.*k_proj$", &keys),
+        ] {
+            assert_eq!(among(pattern), expected, "{pattern}");
+        }
+        assert_eq!(among("all-linear").len(), 14);
+        for broken in ["(", "a)(b", "*", "[k", r"(?P<a"] {
+            let targets = TargetModules::Pattern(broken.into());
+            let reason = targets.among(&all).expect_err(broken);
+            assert!(!reason.is_empty() && !reason.contains('\n'), "{reason:?}");
+        }
     }
 }

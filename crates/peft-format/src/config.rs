@@ -26,7 +26,8 @@ pub struct AdapterConfig {
     pub base_model_name_or_path: Option<String>,
     /// The base model's revision.
     pub revision: Option<String>,
-    /// The task. None is written as null and taken for language modelling.
+    /// The task. None is written as null. Every task is taken for language modelling, as PEFT does where such an
+    /// adapter is put on a language model.
     pub task_type: Option<TaskType>,
     /// Names of base modules trained and saved whole, as they stand in the file: PEFT repeats names.
     pub modules_to_save: Option<Vec<String>>,
@@ -55,6 +56,39 @@ pub struct AdapterConfig {
 pub enum TaskType {
     /// `CAUSAL_LM`: language modelling.
     CausalLm,
+    /// `SEQ_2_SEQ_LM`: language modelling with an encoder and a decoder.
+    Seq2SeqLm,
+    /// `SEQ_CLS`: one class for a text.
+    SeqCls,
+    /// `TOKEN_CLS`: one class for each token.
+    TokenCls,
+    /// `QUESTION_ANS`: the place of an answer in a text.
+    QuestionAns,
+    /// `FEATURE_EXTRACTION`: the hidden states.
+    FeatureExtraction,
+}
+
+impl TaskType {
+    const ALL: [Self; 6] = [
+        Self::CausalLm,
+        Self::Seq2SeqLm,
+        Self::SeqCls,
+        Self::TokenCls,
+        Self::QuestionAns,
+        Self::FeatureExtraction,
+    ];
+
+    /// PEFT's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CausalLm => "CAUSAL_LM",
+            Self::Seq2SeqLm => "SEQ_2_SEQ_LM",
+            Self::SeqCls => "SEQ_CLS",
+            Self::TokenCls => "TOKEN_CLS",
+            Self::QuestionAns => "QUESTION_ANS",
+            Self::FeatureExtraction => "FEATURE_EXTRACTION",
+        }
+    }
 }
 
 impl AdapterConfig {
@@ -90,7 +124,7 @@ impl AdapterConfig {
     ///
     /// # Errors
     /// If it is no JSON object, is not what its checksum says, a value that matters has the wrong type, or the method
-    /// or task is not supported here.
+    /// or task is not known here.
     pub fn parse(json: &[u8], path: &Path) -> Result<Self, Error> {
         Ok(Self::parse_sealed(json, path)?.0)
     }
@@ -105,10 +139,13 @@ impl AdapterConfig {
         let mut fields = Fields::new(map, path);
         // The method first: of a LoRA folder, that it is LoRA is the only thing worth saying.
         let method = MethodOptions::read(&mut fields)?;
-        let task_type = match fields.optional::<String>("task_type")?.as_deref() {
+        let task_type = match fields.optional::<String>("task_type")? {
             None => None,
-            Some("CAUSAL_LM") => Some(TaskType::CausalLm),
-            Some(other) => return Err(fields.unsupported("task_type", other, "CAUSAL_LM")),
+            Some(name) => {
+                let known = TaskType::ALL.into_iter().find(|task| task.name() == name);
+                let names = || TaskType::ALL.map(TaskType::name).join(", ");
+                Some(known.ok_or_else(|| fields.unsupported("task_type", &name, &names()))?)
+            }
         };
         let _: bool = fields.lenient("inference_mode", true);
         let config = Self {
@@ -151,6 +188,13 @@ impl AdapterConfig {
         let modules = self.modules_to_save.iter().flatten().map(String::as_str);
         let modules: Vec<_> = modules.collect();
         let mut notes = Vec::new();
+        if let Some(task) = self.task_type.filter(|task| *task != TaskType::CausalLm) {
+            notes.push(format!(
+                "`task_type` is `{}`; the adapter is used as one of `{}`",
+                task.name(),
+                TaskType::CausalLm.name()
+            ));
+        }
         // Tensors of theirs are refused where the adapter is used; without them they are the base's own.
         if !modules.is_empty() {
             notes.push(format!(
@@ -182,9 +226,7 @@ impl AdapterConfig {
     }
 
     fn to_map(&self) -> Map<String, Value> {
-        let task_type = self.task_type.map(|task| match task {
-            TaskType::CausalLm => "CAUSAL_LM",
-        });
+        let task_type = self.task_type.map(TaskType::name);
         let mut map = self.method.to_map();
         map.insert("auto_mapping".into(), self.auto_mapping.clone().into());
         map.insert(
@@ -381,13 +423,37 @@ mod tests {
     }
 
     #[test]
-    fn an_unsupported_task_is_refused_by_name() {
-        let message = message(r#"{"peft_type": "BEFT", "task_type": "SEQ_2_SEQ_LM"}"#);
+    fn an_adapter_of_another_task_is_taken_and_noted() {
+        for task in TaskType::ALL {
+            let name = task.name();
+            let config = parse(&format!(
+                r#"{{"peft_type": "BEFT", "task_type": "{name}"}}"#
+            ));
+            let config = config.unwrap();
+            assert_eq!(config.task_type, Some(task));
+            let notes = config.notes();
+            match task {
+                TaskType::CausalLm => assert!(notes.is_empty(), "{notes:?}"),
+                _ => assert!(
+                    notes.len() == 1 && notes[0].starts_with(&format!("`task_type` is `{name}`;"))
+                ),
+            }
+            assert!(
+                config
+                    .to_json()
+                    .contains(&format!("\"task_type\": \"{name}\""))
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_task_is_refused_by_name() {
+        let message = message(r#"{"peft_type": "BEFT", "task_type": "SEQ_2_SEQ"}"#);
+        assert!(message.contains("`task_type` is `SEQ_2_SEQ`"), "{message}");
         assert!(
-            message.contains("`task_type` is `SEQ_2_SEQ_LM`"),
+            message.contains("supported: CAUSAL_LM, SEQ_2_SEQ_LM"),
             "{message}"
         );
-        assert!(message.contains("supported: CAUSAL_LM"), "{message}");
     }
 
     #[test]

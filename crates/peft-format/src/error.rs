@@ -107,7 +107,7 @@ pub enum Error {
         count: usize,
     },
     /// A tensor is stored in a type that adapters do not come in.
-    #[error("{path}: tensor `{name}` is stored as {dtype}; F32, BF16 or F16 is expected")]
+    #[error("{path}: tensor `{name}` is stored as {dtype}; F64, F32, BF16 or F16 is expected")]
     Dtype {
         /// The file.
         path: PathBuf,

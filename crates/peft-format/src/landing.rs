@@ -84,7 +84,7 @@ impl AdapterFolder {
         let expected = match self.config.method.landing() {
             Landing::Prompt(tokens) => table::expect_prompt(tokens, base, &mut problems),
             Landing::Prefix(tokens) => table::expect_prefix(tokens, base, &mut problems),
-            Landing::Biases(targets) => biases::expect(targets, &self.tensors, base, &mut problems),
+            Landing::Biases(targets) => biases::expect(targets, base, &mut problems),
         };
         self.compare_tensors(expected, problems, path)
     }

@@ -46,6 +46,14 @@ impl AdapterTensor {
     fn from_view(view: &TensorView<'_>) -> Option<Self> {
         let bytes = view.data();
         let values = match view.dtype() {
+            // As PyTorch copies them into PEFT's parameters.
+            Dtype::F64 => {
+                let (values, _) = bytes.as_chunks::<8>();
+                values
+                    .iter()
+                    .map(|b| f64::from_le_bytes(*b) as f32)
+                    .collect()
+            }
             Dtype::F32 => bytes
                 .chunks_exact(4)
                 .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
@@ -130,7 +138,7 @@ impl AdapterTensors {
             .collect()
     }
 
-    /// Reads a file: `F32`, `BF16` and `F16` become `f32`.
+    /// Reads a file: `F64`, `F32`, `BF16` and `F16` become `f32`.
     ///
     /// # Errors
     /// If the file cannot be read, is not whole, or holds another type.
@@ -271,6 +279,13 @@ mod tests {
     }
 
     #[test]
+    fn wide_numbers_are_rounded() {
+        let header = r#"{"b":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}}"#;
+        let tensors = parse(&file(header, &0.1_f64.to_le_bytes())).unwrap();
+        assert_eq!(tensors.get("b").unwrap().values(), [0.1_f32]);
+    }
+
+    #[test]
     fn nan_is_accepted_and_reported() {
         let mut tensors = sample();
         tensors.insert(
@@ -288,7 +303,7 @@ mod tests {
         let message = parse(&file(header, &[0; 8])).unwrap_err().to_string();
         assert_eq!(
             message,
-            format!("{PATH}: tensor `ids` is stored as I64; F32, BF16 or F16 is expected")
+            format!("{PATH}: tensor `ids` is stored as I64; F64, F32, BF16 or F16 is expected")
         );
     }
 

@@ -76,7 +76,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     })?;
     drop(bar);
     for note in &tokenized.notes {
-        eprintln!("warning: {note}");
+        output::warn(&note.to_string());
     }
     args.compute.backend.run(Evaluate {
         args: &args,
@@ -135,7 +135,7 @@ impl Job for Evaluate<'_> {
         if args.json {
             return output::print_json(&report);
         }
-        output::print(&report.to_text(&rows, args))
+        output::print_report(&report.to_text(&rows, args))
     }
 }
 

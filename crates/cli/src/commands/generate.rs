@@ -143,6 +143,9 @@ impl Args {
         }
         options.top_p = self.top_p.unwrap_or(options.top_p);
         options.top_k = self.top_k.unwrap_or(options.top_k);
+        for note in config.not_computed(options.temperature > 0.0) {
+            output::warn(note);
+        }
         let penalty = self.repetition_penalty;
         options.repetition_penalty = penalty.unwrap_or(options.repetition_penalty);
         Ok(options)

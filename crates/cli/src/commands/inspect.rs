@@ -15,7 +15,10 @@ use super::{
     adapter, biases,
     shared::{display, method_config},
 };
-use crate::{output, source::ModelSource};
+use crate::{
+    output,
+    source::{self, ModelSource},
+};
 
 /// Arguments of `inspect`.
 #[derive(Debug, clap::Args)]
@@ -95,7 +98,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if args.json {
         output::print_json(&report)
     } else {
-        output::print(&report.to_text())
+        output::print_report(&report.to_text())
     }
 }
 
@@ -103,7 +106,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 fn model_config(folder: &Path) -> Result<DecoderConfig> {
     let weights = ["model.safetensors", "model.safetensors.index.json"];
     if weights.iter().any(|name| folder.join(name).exists()) {
-        return Ok(Checkpoint::open(folder)?.config().clone());
+        return Ok(source::open(folder)?.config().clone());
     }
     Ok(Checkpoint::read_config(folder)?)
 }

@@ -35,10 +35,13 @@ pub(crate) struct ComputeArgs {
     /// Number type of the frozen base [default: f32; bf16 on cuda]. What trains is always f32.
     #[arg(long, value_parser = dtype_parser(), help_heading = "Compute")]
     dtype: Option<BaseDtype>,
-    /// Number of CPU threads [default: one per core].
+    /// Number of CPU threads, up to 1024 [default: one per core].
     #[arg(long, value_name = "N", help_heading = "Compute")]
     threads: Option<std::num::NonZeroUsize>,
 }
+
+/// More threads than any machine has cores. Each one costs memory, and a hundred thousand never begin to compute.
+const MOST_THREADS: usize = 1024;
 
 /// `--recompute`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -79,6 +82,9 @@ impl ComputeArgs {
     /// Sets the number of threads; before anything computes.
     pub(crate) fn start_threads(&self) -> Result<()> {
         if let Some(threads) = self.threads {
+            if threads.get() > MOST_THREADS {
+                bail!("--threads is {threads}, expected at most {MOST_THREADS}");
+            }
             rayon::ThreadPoolBuilder::new()
                 .num_threads(threads.get())
                 .build_global()
@@ -222,4 +228,20 @@ pub(crate) fn method_config(
 /// A path for messages.
 pub(crate) fn display(path: &Path) -> String {
     path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_threads_than_a_machine_can_have_are_refused() {
+        let compute = ComputeArgs {
+            backend: "flex".parse().unwrap(),
+            dtype: None,
+            threads: std::num::NonZeroUsize::new(MOST_THREADS + 1),
+        };
+        let error = compute.start_threads().unwrap_err().to_string();
+        assert_eq!(error, "--threads is 1025, expected at most 1024");
+    }
 }

@@ -12,13 +12,15 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use ureq::{Agent, ErrorKind, Response};
 
-use super::is_plain_name;
+use super::{WEIGHTS_ENDING, is_plain_name};
 use crate::progress::Progress;
 
 /// How long a server may say nothing.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of the longest list of a repository's files.
 const LONGEST_LIST: u64 = 1 << 26;
+/// Bytes of the longest file that is not one of weights.
+const LONGEST_SMALL: u64 = 256 << 20;
 /// More than any hub sends.
 const MOST_REDIRECTS: usize = 8;
 
@@ -29,6 +31,8 @@ pub(super) struct Client {
     endpoint: String,
     token: Option<String>,
     patience: Duration,
+    /// Bytes that a file without weights may have.
+    pub(super) longest_small: u64,
 }
 
 /// What a hub says of a repository.
@@ -83,6 +87,7 @@ impl Client {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             token,
             patience,
+            longest_small: LONGEST_SMALL,
         }
     }
 
@@ -120,8 +125,7 @@ impl Client {
             fs::rename(&part, &blob)?;
         }
         let snapshot = repo.join("snapshots").join(&commit);
-        fs::create_dir_all(&snapshot)?;
-        link(&blob, &snapshot.join(file))
+        link(&blob, &snapshot, file)
             .with_context(|| format!("cannot write {}", snapshot.join(file).display()))?;
         Ok(commit)
     }
@@ -144,22 +148,32 @@ impl Client {
         }
         let mut done = file.metadata()?.len();
         let total = length(&sending.response);
+        let most = self.most_bytes(name, total)?;
         if done > 0 {
             if Some(done) == total {
                 return Ok(());
             }
-            let etag = sending.etag;
-            sending = self.open(url, done, info)?;
-            let range = sending.response.header("content-range").unwrap_or_default();
-            let continues = range.starts_with(&format!("bytes {done}-"));
-            if !continues || sending.etag != etag {
-                sending = self.open(url, 0, info)?;
+            let mut continues = false;
+            if total.is_some_and(|total| done < total) {
+                let etag = sending.etag;
+                sending = self.open(url, done, info)?;
+                let range = sending.response.header("content-range").unwrap_or_default();
+                continues = range.starts_with(&format!("bytes {done}-")) && sending.etag == etag;
+                if !continues {
+                    sending = self.open(url, 0, info)?;
+                }
+            }
+            if !continues {
                 file.set_len(0)?;
                 done = 0;
             }
         }
         let mut bar = Progress::bytes(&format!("fetching {name}"));
-        let mut body = sending.response.into_reader();
+        // One more byte says that there are too many.
+        let mut body = sending
+            .response
+            .into_reader()
+            .take((most - done).saturating_add(1));
         let mut piece = vec![0; 1 << 16];
         loop {
             let read = match body.read(&mut piece) {
@@ -172,15 +186,28 @@ impl Client {
             done += read as u64;
             bar.set(done, total.unwrap_or(done));
         }
+        if done > most {
+            // What is there is not the beginning of the file.
+            file.set_len(0)?;
+            bail!("the hub sent more than the {most} bytes that it may have");
+        }
         match total {
-            Some(total) if total != done => {
-                // What is there is not the beginning of the file.
-                if done > total {
-                    file.set_len(0)?;
-                }
-                bail!("the hub sent {done} of {total} bytes")
-            }
+            Some(total) if total != done => bail!("the hub sent {done} of {total} bytes"),
             _ => Ok(file.sync_all()?),
+        }
+    }
+
+    /// The bytes that are taken of a file whose length is `total`, where the hub says it.
+    fn most_bytes(&self, name: &str, total: Option<u64>) -> Result<u64> {
+        let is_small = !name.ends_with(WEIGHTS_ENDING);
+        let most = self.longest_small;
+        match total {
+            Some(total) if is_small && total > most => {
+                bail!("it has {total} bytes; a file of its kind may have {most}")
+            }
+            Some(total) => Ok(total),
+            None if is_small => Ok(most),
+            None => bail!("the hub does not say how long it is"),
         }
     }
 
@@ -291,14 +318,22 @@ fn length(response: &Response) -> Option<u64> {
     response.header("content-length")?.parse().ok()
 }
 
-/// Makes `pointer` a link to `blob`, as the cache has it, or a copy where there are no links.
-fn link(blob: &Path, pointer: &Path) -> io::Result<()> {
+/// Makes the file `name` of a snapshot a link to `blob`, as the cache has it, or a copy where there are no links.
+fn link(blob: &Path, snapshot: &Path, name: &str) -> io::Result<()> {
+    let pointer = &snapshot.join(name);
     if pointer.exists() {
         return Ok(());
     }
-    let name = blob.file_name().unwrap_or_default();
-    // Both are in folders of the repository's folder.
-    let target: PathBuf = [Path::new("../../blobs"), Path::new(name)].iter().collect();
+    fs::create_dir_all(pointer.parent().unwrap_or(snapshot))?;
+    // Blobs and snapshots are in folders of the repository's folder.
+    let up = "../".repeat(2 + name.matches('/').count());
+    let blobs = format!("{up}blobs");
+    let target: PathBuf = [
+        Path::new(&blobs),
+        Path::new(blob.file_name().unwrap_or_default()),
+    ]
+    .iter()
+    .collect();
     #[cfg(unix)]
     let linked = std::os::unix::fs::symlink(target, pointer);
     #[cfg(windows)]

@@ -21,6 +21,10 @@ enum Answer {
     Whole(u16, String, Vec<u8>),
     /// The first bytes of a longer body, and then nothing.
     Stalls(String, Vec<u8>),
+    /// The first bytes of a longer body, and then the end of the connection.
+    Breaks(String, Vec<u8>),
+    /// A body of zeros that never ends and has no length.
+    Endless(String),
     /// Nothing at all.
     Silence,
 }
@@ -40,6 +44,8 @@ fn list(names: &[&str]) -> Answer {
     Answer::Whole(200, String::new(), body.to_string().into())
 }
 
+/// Bytes that a file without weights may have here.
+const LONGEST_SMALL: u64 = 1 << 16;
 const LIST: &str = "/api/models/owner/model/revision/main";
 const CONFIG: &str = "/owner/model/resolve/main/config.json";
 
@@ -70,7 +76,8 @@ impl Hub {
 
     /// Fetches into a cache.
     fn fetch(&self, cache: &Path) -> Result<PathBuf> {
-        let client = Client::new(&self.endpoint, None, Duration::from_millis(300));
+        let mut client = Client::new(&self.endpoint, None, Duration::from_millis(300));
+        client.longest_small = LONGEST_SMALL;
         fetch(
             &client,
             "owner/model",
@@ -139,6 +146,12 @@ fn answer(stream: TcpStream, answers: &BTreeMap<String, Answer>, seen: &Mutex<Ve
         Some(Answer::Stalls(headers, body)) => {
             send(200, headers, 2 * body.len(), body);
             thread::sleep(Duration::from_secs(3));
+        }
+        Some(Answer::Breaks(headers, body)) => send(200, headers, 2 * body.len(), body),
+        Some(Answer::Endless(headers)) => {
+            let head = format!("HTTP/1.1 200 X\r\nconnection: close\r\n{headers}\r\n");
+            stream.write_all(head.as_bytes()).ok();
+            while stream.write_all(&[0; 1 << 12]).is_ok() {}
         }
         Some(Answer::Silence) => thread::sleep(Duration::from_secs(3)),
     }
@@ -253,22 +266,83 @@ fn a_hub_that_says_nothing_is_not_waited_for() {
 
 #[test]
 fn what_a_broken_connection_left_is_not_fetched_again() {
-    let cache = tempdir().unwrap();
     let headers = "etag: e1\r\nx-repo-commit: c0ffee\r\n".to_owned();
-    let stalls = Answer::Stalls(headers, b"0123".to_vec());
-    let hub = Hub::new(&[(LIST, list(&["config.json"])), (CONFIG, stalls)]);
-    hub.fetch(cache.path()).expect_err("it stalls");
-    let hub = Hub::new(&[
-        (LIST, list(&["config.json"])),
-        (CONFIG, file("e1", "01234567")),
-    ]);
+    for (broken, reason) in [
+        (Answer::Stalls as fn(_, _) -> _, "the hub said nothing"),
+        (Answer::Breaks, "the connection broke"),
+    ] {
+        let cache = tempdir().unwrap();
+        let begins = broken(headers.clone(), b"0123".to_vec());
+        let hub = Hub::new(&[(LIST, list(&["config.json"])), (CONFIG, begins)]);
+        let error = format!("{:#}", hub.fetch(cache.path()).expect_err("it breaks"));
+        assert!(
+            error.starts_with("config.json: ") && error.contains(reason),
+            "{error}"
+        );
+        assert!(!error.contains('\n'), "{error}");
+        let hub = Hub::new(&[
+            (LIST, list(&["config.json"])),
+            (CONFIG, file("e1", "01234567")),
+        ]);
+        let snapshot = hub.fetch(cache.path()).unwrap();
+        assert_eq!(
+            fs::read_to_string(snapshot.join("config.json")).unwrap(),
+            "01234567"
+        );
+        let requests = hub.requests.lock().unwrap();
+        assert_eq!(requests[2], format!("{CONFIG} from 4"));
+    }
+}
+
+#[test]
+fn a_part_that_is_longer_than_the_file_is_fetched_anew() {
+    let cache = tempdir().unwrap();
+    let blobs = cache.path().join("models--owner--model/blobs");
+    fs::create_dir_all(&blobs).unwrap();
+    fs::write(blobs.join("e1.part"), "something else").unwrap();
+    let hub = Hub::new(&[(LIST, list(&["config.json"])), (CONFIG, file("e1", "{}"))]);
     let snapshot = hub.fetch(cache.path()).unwrap();
     assert_eq!(
         fs::read_to_string(snapshot.join("config.json")).unwrap(),
-        "01234567"
+        "{}"
     );
-    let requests = hub.requests.lock().unwrap();
-    assert_eq!(requests[2], format!("{CONFIG} from 4"));
+}
+
+#[test]
+fn a_body_that_never_ends_is_not_written_without_bound() {
+    let headers = || "etag: e1\r\nx-repo-commit: c0ffee\r\n".to_owned();
+    let endless = Hub::new(&[
+        (LIST, list(&["config.json"])),
+        (CONFIG, Answer::Endless(headers())),
+    ]);
+    assert!(endless.error().contains("more than the 65536 bytes"));
+    let long = "x".repeat(LONGEST_SMALL as usize + 1);
+    let long = Hub::new(&[(LIST, list(&["config.json"])), (CONFIG, file("e1", &long))]);
+    assert!(long.error().contains("it has 65537 bytes"));
+    let weights = Hub::new(&[
+        (LIST, list(&["model.safetensors"])),
+        (
+            "/owner/model/resolve/main/model.safetensors",
+            Answer::Endless(headers()),
+        ),
+    ]);
+    assert!(weights.error().contains("does not say how long it is"));
+}
+
+#[test]
+fn a_file_in_a_subfolder_is_linked_to_its_blob() {
+    const TOOLS: &str = "additional_chat_templates/tool_use.jinja";
+    let hub = Hub::new(&[
+        (LIST, list(&["config.json", TOOLS])),
+        (CONFIG, file("e1", "{}")),
+        (
+            "/owner/model/resolve/main/additional_chat_templates/tool_use.jinja",
+            file("e2", "tools"),
+        ),
+    ]);
+    let cache = tempdir().unwrap();
+    let snapshot = hub.fetch(cache.path()).unwrap();
+    assert_eq!(fs::read_to_string(snapshot.join(TOOLS)).unwrap(), "tools");
 }
 
 #[test]

@@ -23,7 +23,8 @@ impl From<Error> for Failed {
 }
 
 impl WeightsFile {
-    /// A tensor in type `to`, rounded to nearest even where that is narrower than the file's.
+    /// A tensor in type `to`, rounded to nearest even where that is narrower than the file's; from F64 by way of F32,
+    /// as in PyTorch.
     ///
     /// # Errors
     /// If the bytes cannot be read, or a value is NaN or infinite, or too large for `to`.
@@ -45,6 +46,10 @@ impl WeightsFile {
             }
             (_, DType::F32) => {
                 let values = self.through_f32(info, |value| value);
+                values.map(|values| TensorData::new(values, shape))
+            }
+            (Dtype::F64, DType::F64) => {
+                let values = self.values(info, f64::from_le_bytes);
                 values.map(|values| TensorData::new(values, shape))
             }
             (_, DType::F64) => {
@@ -74,6 +79,7 @@ impl WeightsFile {
         convert: impl Fn(f32) -> T,
     ) -> Result<Vec<T>, Failed> {
         match info.dtype {
+            Dtype::F64 => self.values(info, |b| convert(f64::from_le_bytes(b) as f32)),
             Dtype::F32 => self.values(info, |b| convert(f32::from_le_bytes(b))),
             Dtype::BF16 => self.values(info, |b| convert(bf16::from_le_bytes(b).to_f32())),
             Dtype::F16 => self.values(info, |b| convert(f16::from_le_bytes(b).to_f32())),
@@ -104,10 +110,15 @@ impl WeightsFile {
     }
 }
 
-/// The values in the bytes of a tensor.
+/// The values in the bytes of a tensor, those of F64 rounded.
 pub(super) fn through_f32<T>(bytes: &[u8], from: Dtype, convert: impl Fn(f32) -> T) -> Vec<T> {
     let mut values = Vec::with_capacity(8 * bytes.len() / from.bitsize());
     match from {
+        Dtype::F64 => decode(
+            bytes,
+            |b| convert(f64::from_le_bytes(b) as f32),
+            &mut values,
+        ),
         Dtype::F32 => decode(bytes, |b| convert(f32::from_le_bytes(b)), &mut values),
         Dtype::BF16 => decode(
             bytes,

@@ -49,7 +49,7 @@ impl Checkpoint {
     /// the sums that f32 arithmetic gives. Loaded in a narrower type, they are rounded to it.
     ///
     /// All other tensors keep their bytes, and shards stay the files they are. The other files of the folder are
-    /// copied, except for weights in other formats, hidden files and subfolders. The copy has a list of checksums of
+    /// copied, except for weights in other formats, hidden files, and subfolders other than that of the chat templates. The copy has a list of checksums of
     /// all files that results depend on, which [`open`](Self::open) checks. `output` is written whole or not
     /// at all ([`StagedFolder`]). `progress` is called with the bytes of weights written and all.
     ///
@@ -162,23 +162,23 @@ impl WeightsFile {
     ) -> Result<BTreeMap<String, Stored>, Error> {
         let mut changed = BTreeMap::new();
         for (name, change) in changes {
-            let stored = match change.is_new {
-                false => match self.metadata.info(name) {
-                    Some(info) => {
+            let found = match change.is_new {
+                false => match self.name_of(name) {
+                    Some(stored) => {
+                        let info = self.metadata.info(&stored).expect("it has this name");
                         let base = self.tensor(info)?;
-                        Some(Stored::sum(&base, info.dtype, &change.delta))
+                        Some((stored, Stored::sum(&base, info.dtype, &change.delta)))
                     }
                     None => None,
                 },
                 // A new bias is stored beside its module's weight.
-                true => self
-                    .metadata
-                    .info(&format!("{}.weight", change.module))
-                    .map(|info| Stored::new(info.dtype, &change.delta)),
+                true => {
+                    let weight = self.name_of(&format!("{}.weight", change.module));
+                    let info = weight.and_then(|weight| self.metadata.info(&weight));
+                    info.map(|info| (name.clone(), Stored::new(info.dtype, &change.delta)))
+                }
             };
-            if let Some(stored) = stored {
-                changed.insert(name.clone(), stored);
-            }
+            changed.extend(found);
         }
         Ok(changed)
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use burn_peft_files::Checksums;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use crate::Error;
 
@@ -20,6 +20,9 @@ pub(super) const SINGLE_FILE: &str = "model.safetensors";
 /// Which shard each tensor is in.
 pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
 
+/// A subfolder with further chat templates.
+pub(super) const TEMPLATES_FOLDER: &str = "additional_chat_templates";
+
 /// `model.safetensors.index.json`.
 #[derive(Deserialize)]
 struct Index {
@@ -27,12 +30,13 @@ struct Index {
 }
 
 /// Files of a checkpoint that results depend on, beside its weights and their index.
-const RESULT_FILES: [&str; 6] = [
+const RESULT_FILES: [&str; 7] = [
     CONFIG_FILE,
     GENERATION_FILE,
     "tokenizer.json",
     "tokenizer_config.json",
     "chat_template.jinja",
+    "additional_chat_templates/tool_use.jinja",
     "special_tokens_map.json",
 ];
 
@@ -80,6 +84,27 @@ pub(super) fn changed(folder: &Path) -> impl Fn(burn_peft_files::Error) -> Error
 
 pub(super) fn read_text(path: &Path) -> Result<String, Error> {
     Ok(burn_peft_files::read_to_string(path)?)
+}
+
+/// The text of `generation_config.json`. One that is no JSON counts as absent, as in transformers, and is noted.
+pub(super) fn generation_text(
+    folder: &Path,
+    notes: &mut Vec<String>,
+) -> Result<Option<String>, Error> {
+    let path = folder.join(GENERATION_FILE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let text = String::from_utf8(burn_peft_files::read(&path)?);
+    let is_json = |text: &String| serde_json::from_str::<IgnoredAny>(text).is_ok();
+    let text = text.ok().filter(is_json);
+    if text.is_none() {
+        notes.push(format!(
+            "{}: it is not JSON, and is ignored; {CONFIG_FILE} is read instead",
+            path.display()
+        ));
+    }
+    Ok(text)
 }
 
 /// The files that hold the weights.

@@ -278,3 +278,97 @@ fn a_message_has_the_first_of_many_differences() {
     );
     assert!(error.len() < 1000, "{error}");
 }
+
+#[test]
+fn tensors_are_found_under_the_names_that_transformers_knows() {
+    let plain = fingerprint(&model("untied_mha"));
+    let renamed = |rename: &dyn Fn(&str) -> String| {
+        let folder = model("untied_mha");
+        edit_weights(&folder.path().join(SINGLE_FILE), |tensors| {
+            let all = std::mem::take(tensors).into_iter();
+            tensors.extend(all.map(|(name, tensor)| (rename(&name), tensor)));
+        });
+        folder
+    };
+    let without = |name: &str| name.strip_prefix("model.").unwrap_or(name).to_owned();
+    let twice = |name: &str| format!("model.{name}");
+    let one = |name: &str| match name == weights::NORM {
+        true => without(name),
+        false => name.to_owned(),
+    };
+    for rename in [&without as &dyn Fn(&str) -> String, &twice, &one] {
+        let folder = renamed(rename);
+        assert_eq!(fingerprint(&folder), plain);
+        assert_eq!(Checkpoint::open(&folder).unwrap().notes(), [""; 0]);
+        load(&folder).unwrap();
+    }
+    let other = renamed(&|name| format!("base_model.model.{name}"));
+    assert!(error(&other).contains("tensor `lm_head.weight` is missing"));
+}
+
+#[test]
+fn tensors_that_the_model_does_not_have_are_ignored_and_named() {
+    let folder = model("tied_gqa");
+    let plain = fingerprint(&folder);
+    let names = ["score.weight", "foo.bar", "lm_head.bias", "norm.weight"];
+    edit_weights(&folder.path().join(SINGLE_FILE), |tensors| {
+        for name in names {
+            tensors.insert(name.into(), (Dtype::I64, vec![1], vec![1; 8]));
+        }
+        let redundant = "model.layers.0.self_attn.rotary_emb.inv_freq";
+        tensors.insert(redundant.into(), (Dtype::F32, vec![1], vec![1; 4]));
+    });
+    assert_eq!(fingerprint(&folder), plain);
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let [note] = checkpoint.notes() else {
+        panic!("one note: {:?}", checkpoint.notes());
+    };
+    let expected = "tensors that the model does not have are ignored: `foo.bar`, `lm_head.bias`, `norm.weight`, \
+                    `score.weight`";
+    assert!(note.ends_with(expected), "{note}");
+}
+
+#[test]
+fn weights_in_f64_are_those_in_f32() {
+    let (folder, wide) = (model("tied_gqa"), model("tied_gqa"));
+    edit_weights(&wide.path().join(SINGLE_FILE), |tensors| {
+        for (dtype, _, bytes) in tensors.values_mut() {
+            assert_eq!(*dtype, Dtype::F32);
+            let (values, _) = bytes.as_chunks::<4>();
+            let values = values.iter().map(|b| f64::from(f32::from_le_bytes(*b)));
+            *bytes = values.flat_map(f64::to_le_bytes).collect();
+            *dtype = Dtype::F64;
+        }
+    });
+    let table = |folder: &TempDir| {
+        let checkpoint = Checkpoint::open(folder).unwrap();
+        let (file, info) = checkpoint.find(weights::EMBED_TOKENS);
+        file.read(weights::EMBED_TOKENS, info, DType::F32).unwrap()
+    };
+    assert_eq!(table(&wide), table(&folder));
+    load(&wide).unwrap();
+}
+
+#[test]
+fn a_head_that_contradicts_the_configuration_is_noted() {
+    let folder = model("untied_mha");
+    edit_json(&folder.path().join(CONFIG_FILE), |config| {
+        config["tie_word_embeddings"] = json!(true);
+    });
+    let checkpoint = Checkpoint::open(&folder).unwrap();
+    let notes = checkpoint.notes();
+    assert!(notes.len() == 1 && notes[0].contains("`lm_head.weight` is not the embedding table"));
+}
+
+/// As in transformers, which reads config.json then.
+#[test]
+fn a_broken_generation_configuration_is_ignored_and_noted() {
+    for text in [&b""[..], b"{", b"\xef\xbb\xbf{}", b"{\"a\": \"\xff\"}"] {
+        let folder = model("tied_gqa");
+        fs::write(folder.path().join(GENERATION_FILE), text).unwrap();
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        assert_eq!(checkpoint.generation_config().stop_ids, [314]);
+        let notes = checkpoint.notes();
+        assert!(notes.len() == 1 && notes[0].contains("it is not JSON, and is ignored"));
+    }
+}

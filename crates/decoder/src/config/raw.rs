@@ -89,7 +89,7 @@ fn check(keys: Keys<'_>) -> Result<DecoderConfig, Refusal> {
     let rms_norm_eps = keys.number("rms_norm_eps")?;
     let rms_norm_eps = rms_norm_eps.unwrap_or(DEFAULT_RMS_NORM_EPS);
     positive("rms_norm_eps", rms_norm_eps)?;
-    let (rope_theta, rope_scaling) = rope(keys, positions)?;
+    let (rope_theta, rope_scaling) = rope(keys, family, positions)?;
     let mut asked = Vec::new();
     for key in family.bias_keys() {
         if keys.flag(key)? {
@@ -230,7 +230,11 @@ fn stored_dtype(keys: Keys<'_>) -> Option<DType> {
 
 /// `rope_theta`, and the scaling. transformers 5 has both in `rope_parameters`, transformers 4 beside and in
 /// `rope_scaling`, which goes before the newer key where it is set.
-fn rope(keys: Keys<'_>, positions: usize) -> Result<(f64, Option<RopeScaling>), Refusal> {
+fn rope(
+    keys: Keys<'_>,
+    family: Family,
+    positions: usize,
+) -> Result<(f64, Option<RopeScaling>), Refusal> {
     let parameters = match keys.object("rope_scaling")? {
         None => keys.object("rope_parameters")?,
         older => older,
@@ -239,12 +243,11 @@ fn rope(keys: Keys<'_>, positions: usize) -> Result<(f64, Option<RopeScaling>), 
         None => keys.number(key),
         found => Ok(found),
     };
-    if let Some(factor) = of("partial_rotary_factor")?.filter(|factor| *factor != 1.0) {
-        return unsupported(format!("partial_rotary_factor {factor}; supported: 1"));
-    }
     let theta = of("rope_theta")?.unwrap_or(DEFAULT_ROPE_THETA);
     positive("rope_theta", theta)?;
+    let factor = of("partial_rotary_factor")?;
     let Some(parameters) = parameters else {
+        refuse_partial(factor, family == Family::Llama)?;
         return Ok((theta, None));
     };
     // transformers 5 nests the parameters for models whose layers differ.
@@ -259,6 +262,8 @@ fn rope(keys: Keys<'_>, positions: usize) -> Result<(f64, Option<RopeScaling>), 
     };
     let scaling = match kind {
         None | Some("default") => None,
+        // A factor of 1 changes nothing within the model's positions.
+        Some("linear" | "dynamic") if parameters.number("factor")? == Some(1.0) => None,
         Some("llama3") => Some(llama3(parameters, keys, positions)?),
         Some(kind) => {
             return unsupported(format!(
@@ -266,7 +271,17 @@ fn rope(keys: Keys<'_>, positions: usize) -> Result<(f64, Option<RopeScaling>), 
             ));
         }
     };
+    let is_scaled = !matches!(kind, None | Some("default"));
+    refuse_partial(factor, is_scaled || family == Family::Llama)?;
     Ok((theta, scaling))
+}
+
+/// Refuses a rotation of a part of each head, where transformers looks at the key: in Llama, and with scaling.
+fn refuse_partial(factor: Option<f64>, is_looked_at: bool) -> Result<(), Refusal> {
+    match factor.filter(|factor| *factor != 1.0 && is_looked_at) {
+        Some(factor) => unsupported(format!("partial_rotary_factor {factor}; supported: 1")),
+        None => Ok(()),
+    }
 }
 
 /// The scaling of Llama 3. The context's length may stand outside, and where it stands nowhere it is the model's.

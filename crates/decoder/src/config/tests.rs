@@ -80,7 +80,16 @@ fn what_is_not_supported_is_refused_by_name() {
             json!({"rope_type": "llama3", "factor": 8.0}),
             "low_freq_factor",
         ),
-        ("partial_rotary_factor", json!(0.5), "partial_rotary_factor"),
+        (
+            "rope_parameters",
+            json!({"rope_type": "linear", "factor": 2.0}),
+            "linear",
+        ),
+        (
+            "rope_parameters",
+            json!({"rope_type": "linear", "factor": 1.0, "partial_rotary_factor": 0.5}),
+            "partial_rotary_factor",
+        ),
         ("layer_types", json!(["sliding_attention"]), "sliding"),
         (
             "layer_types",
@@ -177,6 +186,14 @@ fn what_transformers_takes_is_taken() {
         ("hidden_act", json!("swish")),
         ("quantization_config", json!(null)),
         ("partial_rotary_factor", json!(1)),
+        // Looked at in Llama only.
+        ("partial_rotary_factor", json!(0.5)),
+        (
+            "rope_parameters",
+            json!({"rope_type": "default", "partial_rotary_factor": 0.5}),
+        ),
+        ("rope_scaling", json!({"type": "linear", "factor": 1.0})),
+        ("rope_scaling", json!({"rope_type": "dynamic", "factor": 1})),
         ("layer_types", json!(null)),
         ("attention_bias", json!(1)),
         ("original_max_position_embeddings", json!(64)),
@@ -194,6 +211,21 @@ fn what_transformers_takes_is_taken() {
         json!("float16"),
     );
     assert_eq!(parse(&both).expect("parses").dtype, Some(DType::F16));
+}
+
+#[test]
+fn a_part_of_a_head_is_not_rotated_in_llama() {
+    let llama = with(v4(), "model_type", json!("llama"));
+    let partial = with(llama.clone(), "partial_rotary_factor", json!(0.5));
+    let nested = with(
+        llama,
+        "rope_parameters",
+        json!({"partial_rotary_factor": 0.5}),
+    );
+    for config in [partial, nested] {
+        let error = parse(&config).expect_err("a part of a head").to_string();
+        assert!(error.contains("partial_rotary_factor 0.5"), "{error}");
+    }
 }
 
 #[test]

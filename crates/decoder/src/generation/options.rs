@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::not_computed::NotComputed;
 use crate::{
     Error,
     keys::{Keys, is_truthy, unexpected},
@@ -27,6 +28,7 @@ pub struct GenerationConfig {
     pub repetition_penalty: Option<f64>,
     /// The file, and what in it nothing can be generated with.
     unusable: Option<(PathBuf, String)>,
+    not_computed: NotComputed,
 }
 
 impl GenerationConfig {
@@ -39,8 +41,20 @@ impl GenerationConfig {
     /// # Errors
     /// Text that is not such a file, and stop ids that are none.
     pub fn parse(text: &str, path: impl Into<PathBuf>) -> Result<Self, Error> {
-        let path = path.into();
-        let map: Map<String, Value> = Error::json(&path, text, "a generation configuration")?;
+        Self::read(text, path.into(), "a generation configuration")
+    }
+
+    /// What transformers makes of a `config.json` that has no `generation_config.json` beside it: it reads the same
+    /// keys there.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub(crate) fn of_model_config(text: &str, path: &Path) -> Result<Self, Error> {
+        Self::read(text, path.to_owned(), "a model's configuration")
+    }
+
+    fn read(text: &str, path: PathBuf, expected: &str) -> Result<Self, Error> {
+        let map: Map<String, Value> = Error::json(&path, text, expected)?;
         let keys = Keys(&map);
         let stop_ids = match stop_ids(keys) {
             Ok(ids) => ids,
@@ -49,28 +63,17 @@ impl GenerationConfig {
         let mut config = Self {
             stop_ids,
             do_sample: keys.get("do_sample").is_some_and(is_truthy),
+            not_computed: NotComputed::of(keys, &path),
             ..Self::default()
         };
         config.unusable = config.read_numbers(keys).err().map(|what| (path, what));
         Ok(config)
     }
 
-    /// What transformers makes of a `config.json` that has no `generation_config.json` beside it.
-    ///
-    /// # Errors
-    /// As [`parse`](Self::parse).
-    pub(crate) fn of_model_config(text: &str, path: &Path) -> Result<Self, Error> {
-        let map: Map<String, Value> = Error::json(path, text, "a model's configuration")?;
-        match stop_ids(Keys(&map)) {
-            Ok(stop_ids) => Ok(Self {
-                stop_ids,
-                ..Self::default()
-            }),
-            Err(reason) => Err(Error::Json {
-                path: path.to_owned(),
-                reason,
-            }),
-        }
+    /// What the file asks for, changes the text, and is not computed here, a sentence each; more counts where a text
+    /// is `sampled`.
+    pub fn not_computed(&self, sampled: bool) -> impl Iterator<Item = &str> {
+        self.not_computed.sentences(sampled)
     }
 
     fn read_numbers(&mut self, keys: Keys<'_>) -> Result<(), String> {
@@ -237,6 +240,18 @@ mod tests {
         }
         let all = options(r#"{"do_sample": true, "top_k": 0}"#).expect("parses");
         assert_eq!(all.top_k, 0);
+    }
+
+    #[test]
+    fn what_is_not_computed_is_named_with_its_file() {
+        let text = r#"{"num_beams": 4, "min_p": 0.1}"#;
+        let config = GenerationConfig::of_model_config(text, Path::new("config.json"));
+        let config = config.expect("parses");
+        let named = |sampled| config.not_computed(sampled).map(str::to_owned);
+        let beams = "config.json: `num_beams` is 4, which is not computed here";
+        assert_eq!(named(false).collect::<Vec<_>>(), [beams]);
+        let min_p = "config.json: `min_p` is 0.1, which is not computed here";
+        assert_eq!(named(true).collect::<Vec<_>>(), [beams, min_p]);
     }
 
     #[test]

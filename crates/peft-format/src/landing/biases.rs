@@ -8,6 +8,7 @@ use burn_peft_decoder::{DecoderConfig, LayerBiases};
 
 use super::Shapes;
 use crate::beft::{TargetModules, beft_bias_name, parse_beft_bias_name};
+use crate::fields::shortened;
 use crate::folder::AdapterFolder;
 use crate::tensors::{AdapterTensor, AdapterTensors};
 use crate::{Error, Problem};
@@ -60,39 +61,26 @@ pub(super) fn data(
     })
 }
 
-/// One bias for every module that the targets name: by its path, or by the end of it, as PEFT matches.
+/// One bias for every module that is targeted.
 pub(super) fn expect(
     targets: &TargetModules,
-    tensors: &AdapterTensors,
     base: &DecoderConfig,
     problems: &mut Vec<Problem>,
 ) -> Shapes {
     let every: Vec<_> = (0..base.num_hidden_layers)
         .flat_map(|layer| LayerModule::ALL.map(|module| (layer, module)))
         .collect();
-    let mut biases = BTreeSet::new();
-    let mut expect = |target: &str, is_named: &dyn Fn(&(usize, LayerModule)) -> bool| {
-        let named: Vec<_> = every.iter().copied().filter(is_named).collect();
-        if named.is_empty() {
-            problems.push(names_nothing(target, base));
+    let biases = match targets.among(&every) {
+        Ok((biases, naming_none)) => {
+            let none = naming_none.into_iter();
+            problems.extend(none.map(|target| names_nothing(target, base)));
+            biases
         }
-        biases.extend(named);
+        Err(reason) => {
+            problems.push(no_pattern(targets, &reason));
+            BTreeSet::new()
+        }
     };
-    match targets {
-        TargetModules::Names(names) => {
-            for target in names {
-                let end = format!(".{target}");
-                expect(target, &|(layer, module)| {
-                    let path = module.module_path(*layer);
-                    path == *target || path.ends_with(&end)
-                });
-            }
-        }
-        // What it found is what the file holds.
-        TargetModules::Pattern(pattern) => expect(pattern, &|&(layer, module)| {
-            tensors.get(&beft_bias_name(layer, module)).is_some()
-        }),
-    }
     let shape = |(layer, module): (usize, LayerModule)| {
         let shape = vec![1, module.width(base)];
         (beft_bias_name(layer, module), vec![shape])
@@ -103,11 +91,23 @@ pub(super) fn expect(
 fn names_nothing(target: &str, base: &DecoderConfig) -> Problem {
     Problem::Field {
         field: "target_modules",
-        found: format!("`{target}`"),
+        found: format!("`{}`", shortened(target)),
         expected: format!(
             "any of {} in layers 0 to {}",
             LayerModule::ALL.map(LayerModule::name).join(", "),
             base.num_hidden_layers.saturating_sub(1)
         ),
+    }
+}
+
+fn no_pattern(targets: &TargetModules, reason: &str) -> Problem {
+    let pattern = match targets {
+        TargetModules::Pattern(pattern) => shortened(pattern),
+        TargetModules::Names(names) => shortened(&names.join(", ")),
+    };
+    Problem::Field {
+        field: "target_modules",
+        found: format!("`{pattern}` ({})", shortened(reason)),
+        expected: "a list of module names or a regular expression".into(),
     }
 }

@@ -188,17 +188,23 @@ fn every_problem_of_biases_is_reported_at_once() {
 }
 
 #[test]
-fn what_a_pattern_found_the_file_says() {
-    let pattern = TargetModules::Pattern(r".*layers\.1\.self_attn\.(q|k)_proj".into());
+fn a_pattern_says_which_biases_there_are() {
+    let pattern = |text: &str| TargetModules::Pattern(text.into());
+    let keys_and_queries = pattern(r".*layers\.1\.self_attn\.(q|k)_proj");
     let held = [(1, LayerModule::QProj, 24), (1, LayerModule::KProj, 12)];
-    assert!(problems(&beft_with(pattern.clone(), &held)).is_empty());
-    let wrong = [(1, LayerModule::QProj, 12), (2, LayerModule::KProj, 12)];
-    assert_eq!(problems(&beft_with(pattern.clone(), &wrong)).len(), 2);
-    assert_eq!(
-        problems(&beft_with(pattern, &[])).len(),
-        1,
-        "no bias at all"
-    );
+    let found = |targets: &TargetModules, held| problems(&beft_with(targets.clone(), held));
+    assert!(found(&keys_and_queries, &held).is_empty());
+    assert!(found(&keys_and_queries, &held[1..])[0].contains("q_proj.beft_bias` is missing"));
+    let narrower = pattern(r".*layers\.1\.self_attn\.k_proj");
+    assert!(found(&narrower, &held)[0].contains("q_proj.beft_bias` [1, 24] is unexpected"));
+    let wrong = [(1, LayerModule::QProj, 12), held[1]];
+    assert!(found(&keys_and_queries, &wrong)[0].contains("has shape [1, 12]"));
+    for spoiled in ["(", ".*lm_head"] {
+        let problems = found(&pattern(spoiled), &[]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        let begins = format!("`target_modules` is `{spoiled}`");
+        assert!(problems[0].starts_with(&begins), "{problems:?}");
+    }
 }
 
 fn modules(method: MethodOptions, tensors: &[(&str, &[usize])]) -> ModuleListing {

@@ -9,7 +9,7 @@ use std::{
 use burn_peft_files::{CHECKSUMS_FILE, Error as FileError, StagedFolder};
 use serde_json::{Value, json};
 
-use super::super::{CONFIG_FILE, Checkpoint, INDEX_FILE, SINGLE_FILE, read_text};
+use super::super::{CONFIG_FILE, Checkpoint, INDEX_FILE, SINGLE_FILE, TEMPLATES_FOLDER, read_text};
 use crate::Error;
 
 /// Endings of files that hold weights. Those that were not read are not copied: they are the
@@ -27,7 +27,9 @@ const WEIGHTS_ENDINGS: [&str; 9] = [
 ];
 
 /// Endings of files on which a result may depend: configurations, tokenizers, templates.
-const RESULT_ENDINGS: [&str; 4] = ["json", "jinja", "model", "txt"];
+const RESULT_ENDINGS: [&str; 4] = ["json", TEMPLATE_ENDING, "model", "txt"];
+/// Ending of chat templates.
+const TEMPLATE_ENDING: &str = "jinja";
 
 impl Checkpoint {
     /// Copies what results depend on beside the weights, with `config_keys` set to true in `config.json`, and
@@ -73,15 +75,32 @@ impl Checkpoint {
     /// depend, or the others.
     fn side_files(&self, for_results: bool) -> Result<BTreeMap<String, PathBuf>, Error> {
         let mut found = BTreeMap::new();
-        for entry in fs::read_dir(&self.path).map_err(FileError::to("read", &self.path))? {
-            let path = entry.map_err(FileError::to("read", &self.path))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
+        for (name, path) in entries(&self.path)? {
             if is_side_file(&path, &name) && has_ending(&path, &RESULT_ENDINGS) == for_results {
-                found.insert(name.into_owned(), path);
+                found.insert(name, path);
+            }
+        }
+        let templates = self.path.join(TEMPLATES_FOLDER);
+        if for_results && templates.is_dir() {
+            for (name, path) in entries(&templates)? {
+                if is_side_file(&path, &name) && has_ending(&path, &[TEMPLATE_ENDING]) {
+                    found.insert(format!("{TEMPLATES_FOLDER}/{name}"), path);
+                }
             }
         }
         Ok(found)
     }
+}
+
+/// What a folder has in it, with the names.
+fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
+    let found = fs::read_dir(folder).map_err(FileError::to("read", folder))?;
+    let named = found.map(|entry| {
+        let path = entry.map_err(FileError::to("read", folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Ok((name.into_owned(), path))
+    });
+    named.collect()
 }
 
 fn has_ending(path: &Path, endings: &[&str]) -> bool {

@@ -36,6 +36,7 @@ impl Stored {
         let narrow = match dtype {
             Dtype::BF16 => in_type(values, bf16::from_f64, bf16::to_f64, bf16::to_le_bytes),
             Dtype::F16 => in_type(values, f16::from_f64, f16::to_f64, f16::to_le_bytes),
+            Dtype::F64 => in_type(values, |value| value, |value| value, f64::to_le_bytes),
             _ => None,
         };
         let wide = || {
@@ -56,14 +57,14 @@ impl Stored {
     }
 }
 
-/// The bytes of `values` in a type of two bytes, if it holds each of them exactly.
-fn in_type<T: Copy>(
+/// The bytes of `values` in another type, if it holds each of them exactly.
+fn in_type<T: Copy, const N: usize>(
     values: &[f64],
     narrow: impl Fn(f64) -> T,
     widen: impl Fn(T) -> f64,
-    bytes: impl Fn(T) -> [u8; 2],
+    bytes: impl Fn(T) -> [u8; N],
 ) -> Option<Vec<u8>> {
-    let mut all = Vec::with_capacity(2 * values.len());
+    let mut all = Vec::with_capacity(N * values.len());
     for value in values {
         let narrowed = narrow(*value);
         if widen(narrowed) != *value {

@@ -228,6 +228,33 @@ fn a_copy_has_checksums_of_what_results_depend_on() {
 }
 
 #[test]
+fn templates_in_their_subfolder_come_along_and_are_covered() {
+    const TOOLS: &str = "additional_chat_templates/tool_use.jinja";
+    let (from, root) = (model("tied_gqa"), tempdir().unwrap());
+    let [plain, with] = ["plain", "with"].map(|name| root.path().join(name));
+    save(from.path(), &[], &plain).unwrap();
+    let add = |folder: &Path| {
+        fs::create_dir(folder.join("additional_chat_templates")).unwrap();
+        fs::write(folder.join(TOOLS), "x").unwrap();
+    };
+    // Added to a list that was made without it.
+    add(&plain);
+    let message = Checkpoint::open(&plain).unwrap_err().to_string();
+    assert!(
+        message.contains(&format!("does not list `{TOOLS}`")),
+        "{message}"
+    );
+
+    add(from.path());
+    save(from.path(), &[], &with).unwrap();
+    assert_eq!(fs::read(with.join(TOOLS)).unwrap(), b"x");
+    Checkpoint::open(&with).unwrap();
+    fs::write(with.join(TOOLS), "y").unwrap();
+    let message = Checkpoint::open(&with).unwrap_err().to_string();
+    assert!(message.contains(TOOLS), "{message}");
+}
+
+#[test]
 fn a_folder_with_something_in_it_is_refused_and_left_as_it_is() {
     let (from, to) = (model("tied_gqa"), tempdir().unwrap());
     fs::write(to.path().join("mine"), "x").unwrap();
@@ -368,4 +395,35 @@ fn only_llama_has_a_key_for_biases_of_the_feed_forward_layer() {
     );
     assert_eq!(key(Family::Qwen2, LayerModule::OProj), None);
     assert_eq!(key(Family::Llama, LayerModule::InputLayernorm), None);
+}
+
+#[test]
+fn biases_are_found_under_other_names_and_f64_holds_every_sum() {
+    let (from, to) = (model("tied_gqa"), tempdir().unwrap());
+    let before = tensors(from.path());
+    let renamed: BTreeMap<_, _> = before
+        .iter()
+        .map(|(name, (_, shape, _))| {
+            let wide = widened(&before[name]).into_iter().map(f64::from);
+            let bytes: Vec<u8> = wide.flat_map(f64::to_le_bytes).collect();
+            let name = name.strip_prefix("model.").unwrap_or(name).to_owned();
+            (name, (shape.clone(), bytes))
+        })
+        .collect();
+    let views = renamed.iter().map(|(name, (shape, bytes))| {
+        let view = TensorView::new(Dtype::F64, shape.clone(), bytes).unwrap();
+        (name, view)
+    });
+    let bytes = safetensors::serialize(views, None).unwrap();
+    fs::write(from.path().join("model.safetensors"), bytes).unwrap();
+    let delta: Vec<f32> = widened(&before[FIRST]).iter().map(|_| 1e-3).collect();
+    let copied = save(from.path(), &[(FIRST, &delta)], to.path()).unwrap();
+    assert_eq!((copied.widened.len(), copied.added.len()), (0, 0));
+    let after = tensors(to.path());
+    assert!(after.keys().eq(renamed.keys()));
+    let (found, old) = (&after[&FIRST["model.".len()..]], &before[FIRST]);
+    assert_eq!(found.0, Dtype::F64);
+    let sums = widened(old).into_iter().zip(&delta).map(|(a, b)| a + b);
+    assert_eq!(widened(found), sums.collect::<Vec<f32>>());
+    Checkpoint::open(to.path()).unwrap();
 }
