@@ -34,6 +34,8 @@ pub(super) struct ChatTemplate {
     has_tool_use: bool,
     /// The names of the templates that mark what is learned.
     marking: HashSet<String>,
+    /// The most operators that one tag has.
+    operators: usize,
     /// The texts of `bos_token`, `eos_token` and so on, which templates use by name.
     special_tokens: BTreeMap<String, String>,
     /// The names of the variables that the templates read; found at its first use.
@@ -49,22 +51,30 @@ impl ChatTemplate {
     ) -> Option<Self> {
         let mut sources = BTreeMap::new();
         let mut marking = HashSet::new();
+        let (mut length, mut operators, mut repeated_text) = (0, 0, 0);
         for (name, source) in templates.by_name(DEFAULT)? {
             let (source, is_marked) = replace_tags(&source);
             if is_marked {
                 marking.insert(name.clone());
             }
-            sources.insert(name, source);
+            length = length.max(source.len());
+            if source.len() > LONGEST {
+                continue;
+            }
+            let guarded = jinja::guard(&source);
+            operators = operators.max(guarded.operators);
+            repeated_text = repeated_text.max(guarded.repeated_text);
+            sources.insert(name, guarded.source);
         }
-        let length = sources.values().map(String::len).max().unwrap_or(0);
         let has_tool_use = sources.contains_key(TOOL_USE);
-        let mut environment = jinja::environment();
+        let mut environment = jinja::environment(repeated_text);
         environment.set_loader(move |name| Ok(sources.get(name).cloned()));
         Some(Self {
             environment,
             length,
             has_tool_use,
             marking,
+            operators,
             special_tokens,
             variables: OnceLock::new(),
         })
@@ -134,6 +144,7 @@ impl ChatTemplate {
         variables: &Map<String, Json>,
         add_generation_prompt: bool,
     ) -> Result<String, minijinja::Error> {
+        jinja::begin(self.operators);
         let template = self.environment.get_template(self.name(variables))?;
         // transformers defines these two as none: some templates ask `tools is not none`.
         let absent = context! { tools => (), documents => () };

@@ -4,11 +4,13 @@
 //! controls, its own `tojson`, and the functions `raise_exception` and `strftime_now`
 //! (`transformers/utils/chat_template_utils.py`). Templates rely on each of these.
 //!
-//! A template is a program of whoever made the model, so it gets bounds: [`limits`] for sizes, and fuel for the number
-//! of steps.
+//! A template is a program of whoever made the model, so it gets bounds: [`limits`] and [`size`] for sizes, and fuel for
+//! the number of steps.
 
+mod guard;
 mod limits;
 mod repr;
+mod size;
 mod strftime;
 mod tojson;
 
@@ -16,18 +18,24 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 
+pub(super) use guard::guard;
 pub(super) use limits::Output;
+pub(super) use size::begin;
 use strftime::strftime;
 use tojson::tojson;
 
 /// The instructions that one rendering may take. A turn takes about a hundred.
 const FUEL: u64 = 5_000_000;
+/// The most bytes of a template's own text that they may write.
+const MAX_WRITTEN: u64 = 512 << 20;
 
-/// Makes an environment that behaves like the one of transformers and has no templates yet.
-pub(super) fn environment() -> Environment<'static> {
+/// Makes an environment that behaves like the one of transformers and has no templates yet. Its templates have texts
+/// of up to so many bytes that they may write many times.
+pub(super) fn environment(repeated_text: usize) -> Environment<'static> {
     let mut environment = unlimited_environment();
-    environment.set_fuel(Some(FUEL));
+    environment.set_fuel(Some(FUEL.min(MAX_WRITTEN / (repeated_text as u64 + 1))));
     limits::set(&mut environment);
+    size::set(&mut environment);
     environment
 }
 
@@ -65,7 +73,7 @@ mod tests {
 
     fn render(source: &str) -> String {
         let value = serde_json::json!({"name": "f<é>", "args": [1, 2.0, true, null]});
-        environment()
+        environment(0)
             .render_str(source, context! { value })
             .expect("the template is good")
     }
@@ -110,7 +118,7 @@ mod tests {
 
     #[test]
     fn raise_exception_carries_its_message() {
-        let error = environment().render_str("{{ raise_exception('no such role') }}", context! {});
+        let error = environment(0).render_str("{{ raise_exception('no such role') }}", context! {});
         assert!(
             error
                 .expect_err("the template raises")

@@ -172,6 +172,54 @@ fn a_template_out_of_bounds_is_refused() {
         ("{{ '{:>100000000000}'.format(1) }}", "too large"),
         ("{{ messages | tojson(indent=100000000000) }}", "too large"),
         (
+            "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+            "too large",
+        ),
+        (
+            "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
+            "too large",
+        ),
+        (
+            "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}{{ n.x == n.x }}",
+            "too large",
+        ),
+        (
+            "{% set n = namespace(x=1) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}",
+            "too large",
+        ),
+        (
+            "{% set n = namespace(x=1) %}{% for i in range(60) %}{% set n.x = {'a': n.x, 'b': n.x} %}{% endfor %}",
+            "too large",
+        ),
+        (
+            "{% macro f(x) %}{{ f(x ~ x) }}{% endmacro %}{{ f('a') }}",
+            "too large",
+        ),
+        (
+            "{% for a in ['a'] recursive %}{{ loop([a ~ a]) }}{% endfor %}",
+            "too large",
+        ),
+        (
+            "{% set n = namespace(x='a') %}{% for i in range(60) %}{% set n.x %}{{ n.x }}{{ n.x }}{% endset %}{% endfor %}",
+            "too l",
+        ),
+        (
+            "{% set x %}{% for a in range(90000) %}{% for b in range(9) %}0123456789ab{% endfor %}{% endfor %}{% endset %}\
+             {% for i in range(90000) %}{% for b in range(90) %}{% endfor %}{% endfor %}",
+            "fuel",
+        ),
+        (
+            "{% set n = namespace(x=1) %}{% for i in range(9000) %}{% set n.x = [n.x] %}{% endfor %}",
+            "too large",
+        ),
+        (
+            "{% set n = namespace() %}{% set n.x = n %}{{ n }}",
+            "a namespace within",
+        ),
+        ("{% set n = namespace() %}{{ [n] }}", "a namespace within"),
+        ("{{ 1 in 100000000000 * [0] }}", "too large"),
+        ("{{ 'a' * 100000 ~ ('b' * 100 * 100000) }}", "too large"),
+        (
             "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}",
             "fuel",
         ),
@@ -183,6 +231,52 @@ fn a_template_out_of_bounds_is_refused() {
         let reason = reason(source);
         let begin = &source[..source.len().min(80)];
         assert!(reason.contains(expected), "{reason} for {begin}");
+    }
+}
+
+/// The checks leave alone what templates of published models do.
+#[test]
+fn values_within_the_bounds_are_what_they_were() {
+    for (source, expected) in [
+        (
+            "{% set n = namespace(x=[]) %}{% for m in messages %}{% set n.x = n.x + [m.role] %}{% endfor %}{{ n.x }}",
+            "['user']",
+        ),
+        (
+            "{%- macro f(n, x='d') -%} {{ n.x ~ x }} {%- endmacro -%} {{ f(namespace(x='c')) }}",
+            "cd",
+        ),
+        (
+            "{% set a, b = 1, [2] %}{% with c = a + 1, d = b %}{{ c * 3 ~ d }}{% endwith %}",
+            "6[2]",
+        ),
+        (
+            "{% for k, v in {'a': 1}.items() %}\n{{ k }}{{ v }}\n{% endfor %}",
+            "a1\n",
+        ),
+        (
+            "{% call(x) f2(1) %}{{ x }}{% endcall %}{% macro f2(y) %}{{ caller(y) }}{% endmacro %}",
+            "",
+        ),
+        (
+            "{% macro f2(y) %}{{ caller(y) }}{% endmacro %}{% call(x) f2(1) %}{{ x }}{% endcall %}",
+            "1",
+        ),
+        ("{{ '-' * 3 }}{{ 2 * loop_count | default(2) }}", "---4"),
+        (
+            "{{ messages | selectattr('role', 'equalto', 'user') | list | length }}",
+            "1",
+        ),
+        (
+            "{{ messages | selectattr('role') | map(attribute='role') | select | join(',') }}",
+            "user",
+        ),
+    ] {
+        let rendered = render(source, &[Message::new("user", "Hi")], false);
+        match rendered {
+            Ok(text) => assert_eq!(text, expected, "{source}"),
+            Err(error) => assert!(expected.is_empty(), "{:?} for {source}", error.source()),
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Bounds on what a template can make.
 //!
-//! The engine bounds `range` and repeated strings. Filters and methods whose results are far larger than what they
-//! are given are bounded here, by the sizes of their arguments.
+//! Filters and methods whose results are far larger than what they are given are bounded here, by the sizes of their
+//! arguments. Operators are bounded by [`guard`](super::guard).
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::LazyLock;
 
@@ -10,18 +11,48 @@ use minijinja::value::{Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value, filters};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
+use super::size;
+
 /// The most items of a list, or characters of a text, that a filter takes.
-const MAX_ITEMS: usize = 1_000_000;
+pub(super) const MAX_ITEMS: usize = 1_000_000;
 /// The largest width or count that a filter takes.
 pub(super) const MAX_NUMBER: usize = 10_000;
 /// The most bytes that a template renders, and that a replacement makes.
-const MAX_BYTES: usize = 64 << 20;
+pub(super) const MAX_BYTES: usize = 64 << 20;
 
 /// The engine's filters that go through a list. Those that call others by name are below.
-const FILTERS: [&str; 24] = [
-    "batch", "chain", "dictsort", "first", "format", "groupby", "indent", "items", "join", "last",
-    "lines", "list", "max", "min", "pprint", "replace", "reverse", "slice", "sort", "split",
-    "string", "sum", "unique", "zip",
+const FILTERS: [&str; 31] = [
+    "batch",
+    "capitalize",
+    "chain",
+    "e",
+    "escape",
+    "lower",
+    "title",
+    "trim",
+    "upper",
+    "dictsort",
+    "first",
+    "format",
+    "groupby",
+    "indent",
+    "items",
+    "join",
+    "last",
+    "lines",
+    "list",
+    "max",
+    "min",
+    "pprint",
+    "replace",
+    "reverse",
+    "slice",
+    "sort",
+    "split",
+    "string",
+    "sum",
+    "unique",
+    "zip",
 ];
 
 /// Filters whose numbers are widths and counts.
@@ -42,10 +73,46 @@ pub(super) fn set(environment: &mut Environment<'static>) {
         check("map", std::slice::from_ref(&value))?;
         filters::map(state, value, args)
     });
+    type Test = Option<String>;
+    environment.add_filter(
+        "select",
+        |state: &State, value: Value, test: Test, args: Rest<Value>| {
+            size::check("select", &value)?;
+            filters::select(state, value, test.map(Cow::Owned), args)
+        },
+    );
+    environment.add_filter(
+        "reject",
+        |state: &State, value: Value, test: Test, args: Rest<Value>| {
+            size::check("reject", &value)?;
+            filters::reject(state, value, test.map(Cow::Owned), args)
+        },
+    );
+    environment.add_filter(
+        "selectattr",
+        |state: &State, value: Value, key: String, test: Test, args: Rest<Value>| {
+            size::check("selectattr", &value)?;
+            filters::selectattr(state, value, Cow::Owned(key), test.map(Cow::Owned), args)
+        },
+    );
+    environment.add_filter(
+        "rejectattr",
+        |state: &State, value: Value, key: String, test: Test, args: Rest<Value>| {
+            size::check("rejectattr", &value)?;
+            filters::rejectattr(state, value, Cow::Owned(key), test.map(Cow::Owned), args)
+        },
+    );
     environment.set_unknown_method_callback(|state, value, method, args| {
         let args_of = || [std::slice::from_ref(value), args].concat();
-        if matches!(method, "format" | "join" | "replace") {
+        if matches!(
+            method,
+            "format" | "join" | "replace" | "rsplit" | "split" | "splitlines"
+        ) {
             check(method, &args_of())?;
+        } else {
+            for arg in args_of() {
+                size::check(method, &arg)?;
+            }
         }
         unknown_method_callback(state, value, method, args)
     });
@@ -54,8 +121,11 @@ pub(super) fn set(environment: &mut Environment<'static>) {
 /// Checks the arguments of a filter or method.
 fn check(name: &str, args: &[Value]) -> Result<(), Error> {
     let is_sized = SIZED.contains(&name);
+    let mut width = 0;
     for arg in args {
+        size::check(name, arg)?;
         let number = arg.as_usize().filter(|_| arg.kind() == ValueKind::Number);
+        width = width.max(number.unwrap_or(0));
         let is_wide = is_sized && number.is_some_and(|number| number > MAX_NUMBER);
         if is_wide || arg.len().is_some_and(|len| len > MAX_ITEMS) {
             return Err(too_large(name));
@@ -63,7 +133,11 @@ fn check(name: &str, args: &[Value]) -> Result<(), Error> {
         // Its keyword arguments are an object of names and values.
         if is_sized && arg.is_kwargs() {
             let mut numbers = arg.try_iter()?.filter_map(|key| arg.get_item(&key).ok());
-            if numbers.any(|number| number.as_usize().is_some_and(|number| number > MAX_NUMBER)) {
+            if numbers.any(|number| {
+                let number = number.as_usize().unwrap_or(0);
+                width = width.max(number);
+                number > MAX_NUMBER
+            }) {
                 return Err(too_large(name));
             }
         }
@@ -77,7 +151,11 @@ fn check(name: &str, args: &[Value]) -> Result<(), Error> {
             let items = items.filter_map(Value::len).max().unwrap_or(0);
             items.saturating_mul(bytes(0).max(bytes(1)))
         }
-        "format" if has_long_number(args) => usize::MAX,
+        "indent" => {
+            let text = args.first().and_then(Value::as_str).unwrap_or_default();
+            text.lines().count().saturating_mul(width)
+        }
+        "format" => widths(args),
         _ => 0,
     };
     match made > MAX_BYTES {
@@ -86,11 +164,16 @@ fn check(name: &str, args: &[Value]) -> Result<(), Error> {
     }
 }
 
-/// Whether a format has a width of five digits or more.
-fn has_long_number(args: &[Value]) -> bool {
+/// The sum of the widths in a format.
+fn widths(args: &[Value]) -> usize {
     let format = args.first().and_then(Value::as_str).unwrap_or_default();
-    let mut numbers = format.split(|character: char| !character.is_ascii_digit());
-    numbers.any(|digits| digits.len() > 4)
+    let numbers = format.split(|character: char| !character.is_ascii_digit());
+    let numbers = numbers.map(|digits| match digits.len() {
+        0 => 0,
+        1..=4 => digits.parse().unwrap_or(usize::MAX),
+        _ => usize::MAX,
+    });
+    numbers.fold(0, usize::saturating_add)
 }
 
 /// The error of a result that would be too large.

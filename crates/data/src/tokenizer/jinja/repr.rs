@@ -3,28 +3,42 @@
 use minijinja::value::ValueKind;
 use minijinja::{Error, Output, State, Value, escape_formatter};
 
+use super::size;
+
 /// Writes what stands between `{{` and `}}`.
 pub(super) fn write(out: &mut Output, state: &State, value: &Value) -> Result<(), Error> {
-    match value.kind() {
-        ValueKind::Seq | ValueKind::Map => out.write_str(&repr(value)?).map_err(Error::from),
-        _ => escape_formatter(out, state, value),
+    if is_container(value) {
+        size::check("{{ }}", value)?;
+        let text = repr(value)?;
+        size::print(text.len())?;
+        return out.write_str(&text).map_err(Error::from);
     }
+    size::print(value.as_str().map_or(1, str::len))?;
+    escape_formatter(out, state, value)
 }
 
 /// The filter `string`.
 pub(super) fn string(value: Value) -> Result<Value, Error> {
     match value.kind() {
         ValueKind::String => Ok(value),
-        ValueKind::Seq | ValueKind::Map => Ok(Value::from(repr(&value)?)),
+        _ if is_container(&value) => Ok(Value::from(repr(&value)?)),
         _ => Ok(Value::from(value.to_string())),
     }
+}
+
+/// Whether a value is a list or an object. A sum or a slice of lists is an iterable to the engine.
+fn is_container(value: &Value) -> bool {
+    matches!(
+        value.kind(),
+        ValueKind::Seq | ValueKind::Iterable | ValueKind::Map
+    )
 }
 
 /// Python's `repr` of a value.
 fn repr(value: &Value) -> Result<String, Error> {
     let items = || value.try_iter();
     Ok(match value.kind() {
-        ValueKind::Seq => {
+        ValueKind::Seq | ValueKind::Iterable => {
             let items: Result<Vec<String>, Error> = items()?.map(|item| repr(&item)).collect();
             format!("[{}]", items?.join(", "))
         }
@@ -76,10 +90,10 @@ mod tests {
         let value = json!({"name": "it's", "args": [1, 2.0, true, null, "a\n\"é\"\u{7}"]});
         let expected = r#"{'name': "it's", 'args': [1, 2.0, True, None, 'a\n"é"\x07']}"#;
         for source in ["{{ value }}", "{{ value | string }}"] {
-            let rendered = environment().render_str(source, context! { value });
+            let rendered = environment(0).render_str(source, context! { value });
             assert_eq!(rendered.expect("a good template"), expected);
         }
-        let rendered = environment().render_str("{{ value.name }}", context! { value });
+        let rendered = environment(0).render_str("{{ value.name }}", context! { value });
         assert_eq!(rendered.expect("a good template"), "it's");
     }
 }

@@ -7,7 +7,8 @@ use minijinja::{Error, ErrorKind, Value};
 use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
 
-use super::limits::{MAX_NUMBER, too_large};
+use super::limits::{MAX_NUMBER, Output, too_large};
+use super::size;
 
 /// Writes JSON with the spaces of Python's `json.dumps` and without the HTML escapes of minijinja's own
 /// filter, so that a model sees exactly the bytes that it was trained on.
@@ -18,7 +19,8 @@ pub(super) fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
     }
     let ensure_ascii: Option<bool> = options.get("ensure_ascii")?;
     options.assert_all_used()?;
-    let mut out = Vec::new();
+    size::check("tojson", &value)?;
+    let mut out = Output::default();
     match indent {
         Some(width) => {
             let spaces = " ".repeat(width);
@@ -28,10 +30,12 @@ pub(super) fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
         None => value.serialize(&mut Serializer::with_formatter(&mut out, PythonSpacing)),
     }
     .map_err(|error| {
+        if out.is_full() {
+            return too_large("tojson");
+        }
         Error::new(ErrorKind::InvalidOperation, "not representable as JSON").with_source(error)
     })?;
-    let json = String::from_utf8(out)
-        .map_err(|error| Error::new(ErrorKind::InvalidOperation, "not UTF-8").with_source(error))?;
+    let json = out.into_text()?;
     if ensure_ascii != Some(true) {
         return Ok(json);
     }
