@@ -41,7 +41,8 @@ impl Checkpoint {
     /// Every way in which the tensors keep the configuration's model from being loaded, a sentence each.
     pub(super) fn differences(&self) -> Vec<String> {
         let mut differences = Vec::new();
-        for (name, shape) in self.config.tensor_shapes() {
+        let expected: BTreeMap<_, _> = self.config.tensor_shapes().into_iter().collect();
+        for (name, shape) in expected {
             match self.held(&name).map(|(_, info)| info) {
                 None => differences.push(format!("tensor `{name}` is missing")),
                 Some(info) if info.shape != shape => differences.push(format!(
