@@ -14,12 +14,16 @@ use crate::fixture;
 mod adapters;
 mod bench;
 mod conversations;
+mod damage;
 mod export;
 mod methods;
 mod output;
 mod refusals;
 mod resume;
 mod runs;
+mod short_run;
+#[cfg(unix)]
+mod stopping;
 mod templates;
 
 fn burn_peft(args: &[&str]) -> Command {

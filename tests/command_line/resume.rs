@@ -1,89 +1,18 @@
-//! What a run promises when it is stopped, damaged, or started again as something else.
+//! What `--resume` goes on with, and what it refuses.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    process::{Child, Stdio},
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path};
 
-use serde_json::Value;
 use tempfile::tempdir;
 
-use super::{burn_peft, model_path, refused, rows_file, succeed, text};
-
-/// A short run whose saving, logging and evaluating do not fall together.
-fn arguments(data: &str, output: &Path, more: &[&str]) -> Vec<String> {
-    let fixed = [
-        "train",
-        "--no-tui",
-        "--model",
-        &model_path(),
-        "--data",
-        data,
-        "--valid",
-        data,
-        "--output",
-        text(output),
-    ]
-    .map(str::to_owned);
-    let set = [
-        "train.per_device_train_batch_size=2",
-        "train.save_steps=4",
-        "train.logging_steps=3",
-        "train.eval_steps=5",
-    ];
-    let set = set.map(|set| ["--set".to_owned(), set.to_owned()]);
-    let more = more.iter().map(|argument| (*argument).to_owned());
-    fixed
-        .into_iter()
-        .chain(set.into_iter().flatten())
-        .chain(more)
-        .collect()
-}
-
-fn train(data: &str, output: &Path, more: &[&str]) -> std::process::Command {
-    let arguments = arguments(data, output, more);
-    burn_peft(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
-}
-
-/// Every file of a folder.
-fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(contents(&path)),
-            false => {
-                found.insert(path.clone(), fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
-}
-
-/// The records of a run, without what a clock decides.
-fn metrics(output: &Path) -> Vec<Value> {
-    let lines = fs::read_to_string(output.join("metrics.jsonl")).unwrap();
-    let record = |line: &str| {
-        let mut record: Value = serde_json::from_str(line).unwrap();
-        let keys = record.as_object_mut().unwrap();
-        keys.remove("tokens_per_second");
-        keys.remove("eval_seconds");
-        record
-    };
-    lines.lines().map(record).collect()
-}
-
-fn adapter(output: &Path) -> Vec<u8> {
-    fs::read(output.join("adapter_model.safetensors")).unwrap()
-}
+use super::{
+    burn_peft, copy_model, model_path, refused, rows_file,
+    short_run::{adapter, arguments, contents, place, train},
+    succeed, text,
+};
 
 #[test]
 fn another_run_is_refused_by_what_differs_and_nothing_is_written() {
-    let folder = tempdir().unwrap();
-    let (data, output) = (rows_file(folder.path(), 20), folder.path().join("run"));
+    let (folder, data, output) = place(20);
     succeed(&mut train(&data, &output, &["--max-steps", "4"]));
     let before = contents(&output);
     let other = folder.path().join("other");
@@ -138,8 +67,7 @@ fn another_run_is_refused_by_what_differs_and_nothing_is_written() {
 
 #[test]
 fn what_may_change_is_said() {
-    let folder = tempdir().unwrap();
-    let (data, output) = (rows_file(folder.path(), 20), folder.path().join("run"));
+    let (_folder, data, output) = place(20);
     succeed(&mut train(&data, &output, &["--max-steps", "4"]));
     let more = [
         "--resume",
@@ -157,54 +85,6 @@ fn what_may_change_is_said() {
     ] {
         assert!(said.contains(change), "{said}");
     }
-}
-
-#[test]
-fn a_damaged_checkpoint_is_named_and_an_older_one_taken() {
-    let folder = tempdir().unwrap();
-    let (data, output) = (rows_file(folder.path(), 20), folder.path().join("run"));
-    let more = ["--max-steps", "12"];
-    succeed(&mut train(&data, &output, &more));
-    let (whole, records) = (adapter(&output), metrics(&output));
-    let file = output.join("checkpoints/step-12/optimizer.mpk");
-    let mut bytes = fs::read(&file).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 4;
-    fs::write(&file, bytes).unwrap();
-    let resumed = succeed(&mut train(
-        &data,
-        &output,
-        &[&more[..], &["--resume"]].concat(),
-    ));
-    let said = String::from_utf8(resumed.stderr).unwrap();
-    assert!(said.contains("step-12/optimizer.mpk"), "{said}");
-    assert!(said.contains("resuming at step 8"), "{said}");
-    assert_eq!((adapter(&output), metrics(&output)), (whole, records));
-
-    for step in [4, 8, 12] {
-        fs::remove_file(output.join(format!("checkpoints/step-{step}/model.mpk"))).unwrap();
-    }
-    let line = refused(&mut train(
-        &data,
-        &output,
-        &[&more[..], &["--resume"]].concat(),
-    ));
-    assert!(line.contains("step-12/model.mpk"), "{line}");
-}
-
-#[test]
-fn a_checkpoint_under_another_steps_name_is_refused() {
-    let folder = tempdir().unwrap();
-    let (data, output) = (rows_file(folder.path(), 20), folder.path().join("run"));
-    succeed(&mut train(&data, &output, &["--max-steps", "4"]));
-    let checkpoints = output.join("checkpoints");
-    fs::rename(checkpoints.join("step-4"), checkpoints.join("step-6")).unwrap();
-    let line = refused(&mut train(
-        &data,
-        &output,
-        &["--max-steps", "8", "--resume"],
-    ));
-    assert!(line.contains("step 4") && line.contains("step 6"), "{line}");
 }
 
 #[test]
@@ -255,99 +135,6 @@ fn run_toml_has_every_value_and_is_the_same_run() {
     assert!(adapter(&one) == adapter(&two));
 }
 
-#[cfg(unix)]
-fn signal(child: &Child, name: &str) {
-    let sent = std::process::Command::new("kill")
-        .args([&format!("-{name}"), &child.id().to_string()])
-        .status();
-    assert!(sent.unwrap().success());
-}
-
-/// Waits until `done` or fails.
-#[cfg(unix)]
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !done() {
-        assert!(
-            began.elapsed() < Duration::from_secs(60),
-            "waited for {what}"
-        );
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-#[cfg(unix)]
-#[test]
-fn signals_save_and_stop_and_the_resumed_run_is_the_uninterrupted_one() {
-    let folder = tempdir().unwrap();
-    let data = rows_file(folder.path(), 20);
-    let more = ["--max-steps", "300"];
-    let whole = folder.path().join("whole");
-    succeed(&mut train(&data, &whole, &more));
-    for name in ["INT", "TERM", "HUP"] {
-        let output = folder.path().join(name);
-        let mut run = train(&data, &output, &more);
-        let run = run
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        wait_until("a checkpoint", || {
-            output.join("checkpoints/step-4").is_dir()
-        });
-        signal(&run, name);
-        let stopped = run.wait_with_output().unwrap();
-        assert_eq!(stopped.status.code(), Some(0), "{name}");
-        let said = String::from_utf8(stopped.stdout).unwrap();
-        let command = format!(
-            "burn-peft train --config {}/run.toml --resume",
-            output.display()
-        );
-        assert!(said.contains(&command), "{name}: {said}");
-        assert!(
-            adapter(&output) != adapter(&whole),
-            "{name} came too late to test anything"
-        );
-        let config = output.join("run.toml");
-        succeed(&mut burn_peft(&[
-            "train",
-            "--no-tui",
-            "--config",
-            text(&config),
-            "--resume",
-        ]));
-        assert!(adapter(&output) == adapter(&whole), "{name}");
-        assert_eq!(metrics(&output), metrics(&whole), "{name}");
-        assert!(!output.join("run.lock").exists());
-    }
-}
-
-#[cfg(unix)]
-#[test]
-fn two_runs_do_not_share_a_folder_and_the_second_signal_ends_one() {
-    let folder = tempdir().unwrap();
-    let (data, output) = (rows_file(folder.path(), 20), folder.path().join("run"));
-    let mut first = train(&data, &output, &["--max-steps", "100000000"]);
-    let mut first = first
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_until("a checkpoint", || {
-        output.join("checkpoints/step-4").is_dir()
-    });
-    for more in [&["--resume"][..], &[]] {
-        let line = refused(&mut train(&data, &output, more));
-        assert!(line.contains(&format!("process {}", first.id())), "{line}");
-    }
-    // Both wait until it goes on, so the second finds it still saving.
-    signal(&first, "STOP");
-    signal(&first, "TERM");
-    signal(&first, "HUP");
-    signal(&first, "CONT");
-    assert_eq!(first.wait().unwrap().code(), Some(130));
-}
-
 #[test]
 fn a_refused_run_leaves_no_folder() {
     let folder = tempdir().unwrap();
@@ -358,29 +145,8 @@ fn a_refused_run_leaves_no_folder() {
 }
 
 #[test]
-fn a_damaged_later_checkpoint_takes_no_place_of_a_whole_one() {
-    let folder = tempdir().unwrap();
-    let (data, output) = (rows_file(folder.path(), 20), folder.path().join("run"));
-    succeed(&mut train(&data, &output, &["--max-steps", "8"]));
-    let later = output.join("checkpoints/step-8/model.mpk");
-    fs::write(&later, "damaged").unwrap();
-    let more = [
-        "--resume",
-        "--max-steps",
-        "6",
-        "--set",
-        "train.save_total_limit=1",
-    ];
-    succeed(&mut train(&data, &output, &more));
-    let resumed = succeed(&mut train(&data, &output, &more));
-    let said = String::from_utf8(resumed.stderr).unwrap();
-    assert!(said.contains("resuming at step 6"), "{said}");
-}
-
-#[test]
 fn a_finished_run_resumes_to_itself_in_every_file() {
-    let folder = tempdir().unwrap();
-    let (data, output) = (rows_file(folder.path(), 20), folder.path().join("run"));
+    let (_folder, data, output) = place(20);
     let more = ["--max-steps", "6", "--set", "train.save_steps=3"];
     succeed(&mut train(&data, &output, &more));
     let before = contents(&output);
@@ -399,8 +165,7 @@ fn a_finished_run_resumes_to_itself_in_every_file() {
 
 #[test]
 fn fewer_steps_than_are_done_are_refused() {
-    let folder = tempdir().unwrap();
-    let (data, output) = (rows_file(folder.path(), 20), folder.path().join("run"));
+    let (_folder, data, output) = place(20);
     succeed(&mut train(&data, &output, &["--max-steps", "6"]));
     let line = refused(&mut train(
         &data,
@@ -413,63 +178,13 @@ fn fewer_steps_than_are_done_are_refused() {
     );
 }
 
-#[cfg(unix)]
-#[test]
-fn a_closed_standard_output_stops_and_saves() {
-    let folder = tempdir().unwrap();
-    let (data, output) = (rows_file(folder.path(), 20), folder.path().join("run"));
-    let mut run = train(&data, &output, &["--json", "--max-steps", "100000000"]);
-    let mut run = run
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut reader = std::io::BufReader::new(run.stdout.take().unwrap());
-    std::io::BufRead::read_line(&mut reader, &mut String::new()).unwrap();
-    drop(reader);
-    let ended = run.wait_with_output().unwrap();
-    let said = String::from_utf8(ended.stderr).unwrap();
-    assert_eq!(ended.status.code(), Some(0), "{said}");
-    assert!(said.contains("--resume"), "{said}");
-    assert!(output.join("adapter_model.safetensors").exists());
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_signal_that_is_ignored_stays_ignored() {
-    let folder = tempdir().unwrap();
-    let (data, output) = (rows_file(folder.path(), 20), folder.path().join("run"));
-    let arguments = arguments(&data, &output, &["--max-steps", "100000000"]);
-    let mut run = std::process::Command::new("sh");
-    run.args([
-        "-c",
-        "trap '' HUP; exec \"$0\" \"$@\"",
-        env!("CARGO_BIN_EXE_burn-peft"),
-    ]);
-    let mut run = run
-        .args(arguments)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_until("a checkpoint", || {
-        output.join("checkpoints/step-4").is_dir()
-    });
-    signal(&run, "HUP");
-    wait_until("a later one", || {
-        output.join("checkpoints/step-40").is_dir()
-    });
-    signal(&run, "TERM");
-    assert_eq!(run.wait().unwrap().code(), Some(0));
-}
-
 #[test]
 fn another_chat_template_is_named() {
     let folder = tempdir().unwrap();
     let (data, output) = (folder.path().join("chat.jsonl"), folder.path().join("run"));
     let row = r#"{"messages": [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"}]}"#;
     fs::write(&data, format!("{row}\n").repeat(4)).unwrap();
-    let model = super::copy_model("tied_gqa");
+    let model = copy_model("tied_gqa");
     let args = [
         "train",
         "--no-tui",
@@ -491,8 +206,7 @@ fn another_chat_template_is_named() {
 
 #[test]
 fn a_run_does_not_write_over_the_adapter_that_it_starts_from() {
-    let folder = tempdir().unwrap();
-    let (data, output) = (rows_file(folder.path(), 8), folder.path().join("run"));
+    let (_folder, data, output) = place(8);
     succeed(&mut train(&data, &output, &["--max-steps", "1"]));
     fs::remove_dir_all(output.join("checkpoints")).unwrap();
     let before = contents(&output);

@@ -41,8 +41,6 @@ pub struct RunIdentity {
     pub version: String,
     /// What computed it.
     pub backend: String,
-    /// The base's hub id or path.
-    pub base: String,
     /// The fingerprint of the base's weights.
     pub base_fingerprint: String,
     /// A checksum of what the model's chat template makes of a short conversation; empty without one.

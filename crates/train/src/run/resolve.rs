@@ -61,7 +61,6 @@ pub(super) fn identity<B: Backend>(
     Ok(RunIdentity {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         backend: B::name(device),
-        base: inputs.base_name.clone().unwrap_or_default(),
         base_fingerprint: inputs.checkpoint.fingerprint()?.to_string(),
         chat_template: checksum_of_chat(&inputs.tokenizer),
         train_rows: checksum_of_rows(known.train),

@@ -8,22 +8,11 @@ use tempfile::{TempDir, tempdir};
 
 use burn_peft_files::CHECKSUMS_FILE;
 
-use super::super::{INDEX_FILE, convert::through_f32};
+use super::super::{INDEX_FILE, convert::through_f32, tests::model};
 use super::*;
 
 const FIRST: &str = "model.layers.0.self_attn.q_proj.bias";
 const LAST: &str = "model.layers.1.self_attn.v_proj.bias";
-
-/// A copy of a fixture model, to be spoiled.
-fn model(name: &str) -> TempDir {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models");
-    let folder = tempdir().unwrap();
-    for entry in fs::read_dir(from.join(name)).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
-    }
-    folder
-}
 
 fn save(from: &Path, deltas: &[(&str, &[f32])], to: &Path) -> Result<Copied, Error> {
     let deltas = deltas.iter().map(|(name, delta)| (place(name), *delta));
