@@ -5,7 +5,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use burn_dataset::Dataset;
 
 use crate::error::{Error, Result};
-use crate::example::{Example, IGNORE_INDEX};
+use crate::example::{Example, IGNORE_INDEX, RowLabel};
 use crate::tokenizer::TextTokenizer;
 
 /// How a batch is padded. Rows are padded on the right to the length of the longest row, rounded up.
@@ -61,8 +61,10 @@ pub struct Batch<B: Backend> {
     pub input_ids: Tensor<B, 2, Int>,
     /// Row-major `[batch, seq]`: true for a token, false for padding.
     pub attention_mask: Vec<bool>,
-    /// Row-major `[batch, seq]`: the id at that position, or [`IGNORE_INDEX`].
+    /// Row-major `[batch, seq]`: [`Example::labels`], and [`IGNORE_INDEX`] in padded cells.
     pub labels: Vec<i64>,
+    /// The label of each row as a whole, `[batch]`.
+    pub row_labels: Vec<Option<RowLabel>>,
     /// For each row and each virtual token, the cell that follows it, in `0..=seq`, ascending. `None`: all
     /// virtual tokens stand in front of the rows.
     pub placement: Option<Vec<Vec<usize>>>,
@@ -111,6 +113,7 @@ fn collate<B: Backend>(
     let mut input_ids = vec![padding.id as i32; batch * seq];
     let mut attention_mask = vec![false; batch * seq];
     let mut labels = vec![IGNORE_INDEX; batch * seq];
+    let mut row_labels = Vec::with_capacity(batch);
     let mut placement = Vec::new();
     for (row, example) in examples.into_iter().enumerate() {
         let cells = row * seq..row * seq + example.len();
@@ -119,6 +122,7 @@ fn collate<B: Backend>(
         }
         labels[cells.clone()].copy_from_slice(&example.labels);
         attention_mask[cells].fill(true);
+        row_labels.push(example.row_label);
         placement.extend(example.placement);
     }
     assert!(
@@ -129,6 +133,7 @@ fn collate<B: Backend>(
         input_ids: Tensor::from_data(TensorData::new(input_ids, [batch, seq]), device),
         attention_mask,
         labels,
+        row_labels,
         placement: (!placement.is_empty()).then_some(placement),
         batch,
         seq,

@@ -5,7 +5,7 @@ use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::unicode::NFC;
 use tokenizers::{AddedToken, Tokenizer};
 
-use crate::example::Example;
+use crate::example::{Example, Parts};
 use crate::tokenizer::TextTokenizer;
 
 pub(crate) const EOS: u32 = 258;
@@ -112,7 +112,10 @@ pub(crate) fn examples(lengths: &[usize]) -> Vec<Example> {
         Example {
             input_ids,
             labels,
+            row_label: None,
             placement: None,
+            parts: Parts::Whole,
+            row: index,
             line: index + 1,
         }
     };

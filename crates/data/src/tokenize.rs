@@ -10,6 +10,7 @@ mod usage;
 use crate::conversation::Message;
 use crate::error::{Error, Result};
 use crate::example::Example;
+use crate::labels::Labels;
 use crate::row::Row;
 use crate::rows::Rows;
 use crate::template::Template;
@@ -33,10 +34,40 @@ pub struct TokenizeOptions<'a> {
     /// The order of a row's fields. Default: [the order for its format](tokenize_rows), with virtual
     /// tokens, if any, in front.
     pub template: Option<&'a Template>,
+    /// What is learned of a row. Default: its text.
+    pub targets: Targets<'a>,
+}
+
+/// What is learned of a row.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Targets<'a> {
+    /// Text, of the rows of [`Task::CausalLm`](crate::Task::CausalLm).
+    #[default]
+    Text,
+    /// The label of a text, of the rows of [`Task::SeqCls`](crate::Task::SeqCls), by a head.
+    Class(&'a Labels),
+    /// The label of a text as words that the language model writes behind it: for each class, in order, its text.
+    Verbalizer(&'a Labels, &'a [String]),
+    /// The tags of words, of the rows of [`Task::TokenCls`](crate::Task::TokenCls).
+    Tags {
+        /// The classes.
+        labels: &'a Labels,
+        /// Whether every token of a word has its label, and not the first one alone (transformers'
+        /// `label_all_tokens`).
+        label_all_tokens: bool,
+    },
+    /// The answers to questions, of the rows of [`Task::Qa`](crate::Task::Qa).
+    Answers {
+        /// The tokens that two windows of a long context share (transformers' `doc_stride`).
+        doc_stride: usize,
+        /// Whether there may be no answer (transformers' `version_2_with_negative`). A row then ends with the eos, which
+        /// stands for "no answer".
+        no_answer: bool,
+    },
 }
 
 /// The examples of a file, and how many rows `max_length` changed or removed.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Tokenized {
     /// The examples, in file order.
     pub examples: Vec<Example>,
@@ -87,7 +118,8 @@ pub fn tokenize_rows(
     let mut done = 0;
     for chunk in all.chunks(CHUNK) {
         let examples = tokenize_chunk(rows.path(), chunk, tokenizer, options.template, &mut usage)?;
-        for ((line, row), mut example) in chunk.iter().zip(examples) {
+        for (index, ((line, row), mut example)) in chunk.iter().zip(examples).enumerate() {
+            example.row = done + index;
             if !example.has_target() {
                 return Err(Error::NothingSupervised {
                     path: rows.path().to_owned(),

@@ -45,6 +45,7 @@ impl SyntheticBatch {
             labels: ids.iter().enumerate().map(label).collect(),
             input_ids: Tensor::from_data(TensorData::new(ids, [batch, seq]), device),
             attention_mask: vec![true; batch * seq],
+            row_labels: vec![None; batch],
             placement: None,
             batch,
             seq,

@@ -210,6 +210,8 @@ pub(crate) fn checksum_of_rows(examples: &[Example]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use burn_peft_data::Parts;
+
     use super::*;
     use crate::{Override, RunConfig};
 
@@ -295,7 +297,10 @@ mod tests {
         let row = |ids: &[u32], labels: &[i64], placement: Option<Vec<usize>>| Example {
             input_ids: ids.into(),
             labels: labels.into(),
+            row_label: None,
             placement,
+            parts: Parts::Whole,
+            row: 0,
             line: 1,
         };
         let rows = [

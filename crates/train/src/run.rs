@@ -123,6 +123,7 @@ where
         let tokenize = TokenizeOptions {
             max_length: Some(config.data.max_length.min(limit)),
             template: config.data.template.as_ref(),
+            ..TokenizeOptions::default()
         };
         let tokenized = tokenize_rows(rows, tokenizer, tokenize, &mut |done, all| {
             progress(Stage::Tokenising, done as u64, all as u64);

@@ -26,6 +26,7 @@ fuzz_target!(|data: &[u8]| {
         let options = TokenizeOptions {
             max_length: Some(32),
             template,
+            ..TokenizeOptions::default()
         };
         let Ok(found) = tokenize_rows(&rows, &TOKENIZER, options, &mut |_, _| {}) else {
             continue;

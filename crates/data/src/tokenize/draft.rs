@@ -7,7 +7,7 @@ use tokenizers::Encoding;
 use super::turns::{Chat, find_turns};
 use super::usage::Usage;
 use crate::error::{Error, Result};
-use crate::example::{Example, IGNORE_INDEX};
+use crate::example::{Example, IGNORE_INDEX, Parts};
 use crate::layout::Layout;
 use crate::row::Row;
 use crate::template::Template;
@@ -85,7 +85,11 @@ impl<'a> Draft<'a> {
         Example {
             input_ids,
             labels,
+            row_label: None,
             placement,
+            parts: Parts::Whole,
+            // Its caller counts the rows.
+            row: 0,
             line,
         }
     }

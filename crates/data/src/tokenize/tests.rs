@@ -304,6 +304,7 @@ fn a_row_that_is_cut_keeps_its_virtual_tokens_and_they_do_not_count() {
         let options = TokenizeOptions {
             max_length: Some(max_length),
             template: Some(&template),
+            ..TokenizeOptions::default()
         };
         let tokenized = tokenize_rows(&rows, &tokenizer(), options, &mut |_, _| {});
         let tokenized = tokenized.expect("something is left");
@@ -345,6 +346,7 @@ fn a_bos_that_the_tokenizer_adds_starts_each_row_once() {
         let options = TokenizeOptions {
             max_length: None,
             template,
+            ..TokenizeOptions::default()
         };
         let tokenized = tokenize_rows(&rows, &tokenizer, options, &mut |_, _| {});
         tokenized.expect("a good row").examples.remove(0)
