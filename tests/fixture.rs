@@ -128,6 +128,7 @@ impl Rows {
             input_ids: self.ids(),
             attention_mask: self.mask_cells(),
             labels: self.labels.as_ref().unwrap().concat(),
+            row_labels: vec![None; self.batch()],
             placement: None,
             batch: self.batch(),
             seq: self.seq(),

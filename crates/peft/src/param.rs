@@ -98,12 +98,21 @@ impl<'a> Source<'a> {
             Self::Given(values) => values(name),
         };
         assert_eq!(value.shape.as_slice(), shape, "the shape of {name}");
-        // The backend's own float: f32, and f64 where gradients are checked. Without it the device's
-        // default is taken, which is f32 for `NdArray<f64>` too.
-        let dtype = B::FloatElem::dtype();
-        let value = Tensor::from_data(value.convert_dtype(dtype), (device, dtype));
-        Param::initialized(param_id(name), value.require_grad())
+        given(name, value, device)
     }
+}
+
+/// The trainable parameter called `name` with this value.
+pub(crate) fn given<B: Backend, const D: usize>(
+    name: &str,
+    value: TensorData,
+    device: &B::Device,
+) -> Param<Tensor<B, D>> {
+    // The backend's own float: f32, and f64 where gradients are checked. Without it the device's
+    // default is taken, which is f32 for `NdArray<f64>` too.
+    let dtype = B::FloatElem::dtype();
+    let value = Tensor::from_data(value.convert_dtype(dtype), (device, dtype));
+    Param::initialized(param_id(name), value.require_grad())
 }
 
 /// `count` numbers.
