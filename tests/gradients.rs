@@ -14,7 +14,7 @@ use burn_ndarray::NdArray;
 use burn_peft::{AnyAdapter, MethodConfig, PeftModel};
 use burn_peft_decoder::{Checkpoint, Decoder};
 use burn_peft_ops::Ops;
-use burn_peft_train::{Trainee, token_losses};
+use burn_peft_train::{Trainee, losses};
 use burn_train::TrainStep;
 
 use crate::{
@@ -82,8 +82,8 @@ fn gradients_of_every_method_equal_finite_differences() {
         let loss = |nudge: Nudge| -> f64 {
             let adapter = inner.clone().map(&mut { nudge });
             let model = PeftModel::new(base.clone(), adapter);
-            let losses = token_losses(&model, &rows.batch_on()).unwrap();
-            losses.nll.mean().into_data().iter::<f64>().sum()
+            let found = losses(&model, &rows.batch_on()).unwrap();
+            found.nll.mean().into_data().iter::<f64>().sum()
         };
         for (id, gradient) in gradients(&trainee, &output.grads) {
             // A prime stride, so that columns and rows are both met.

@@ -75,7 +75,7 @@ pub use evaluate::{Evaluation, ExampleLoss, evaluate};
 pub use fit::{FitOptions, TrainData, ValidData, fit};
 pub use held_out::{HeldOut, HeldOutRows, Stage, Texts};
 pub use identity::{Difference, RunIdentity};
-pub use loss::{TokenLosses, injected_losses, token_losses};
+pub use loss::{Losses, injected_losses, losses};
 pub use memory::StepSize;
 pub use method::{Method, Start};
 pub use metrics::LmOutput;
