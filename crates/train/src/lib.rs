@@ -68,7 +68,7 @@ pub use checkpoint::{BestEval, Checkpoint, TrainerState};
 pub use complete::{PromptRow, complete, left_padded, prompts_and_references, stop_ids};
 pub use config::{
     BaseDtype, DataConfig, GradientCheckpointing, LrSchedulerType, ModelConfig, OptimizerKind,
-    OutputConfig, Override, RunConfig, SECTIONS, TrainConfig, options_of,
+    OutputConfig, Override, RunConfig, SECTIONS, TaskConfig, TrainConfig, Verbalizer, options_of,
 };
 pub use error::Error;
 pub use evaluate::{Evaluation, ExampleLoss, evaluate};
