@@ -61,6 +61,7 @@ mod start;
 mod step;
 mod stop;
 mod strategy;
+mod task;
 
 pub use bench::{SyntheticBatch, time_decoding, time_steps};
 pub use burn_train::Interrupter;
@@ -71,7 +72,7 @@ pub use config::{
     OutputConfig, Override, RunConfig, SECTIONS, TaskConfig, TrainConfig, Verbalizer, options_of,
 };
 pub use error::Error;
-pub use evaluate::{Evaluation, ExampleLoss, evaluate};
+pub use evaluate::{Evaluation, ExampleLoss, Logits, evaluate};
 pub use fit::{FitOptions, TrainData, ValidData, fit};
 pub use held_out::{HeldOut, HeldOutRows, Stage, Texts};
 pub use identity::{Difference, RunIdentity};
@@ -89,3 +90,4 @@ pub use scoring::{Scored, TextScores};
 pub use step::Trainee;
 pub use stop::{Stop, Stopping};
 pub use strategy::FitSummary;
+pub use task::TaskSetup;
