@@ -120,6 +120,15 @@ pub enum Error {
         why: &'static str,
     },
 
+    /// Rows without a prompt to go on from.
+    #[error(
+        "{path}: these rows have no prompt to go on from; rows with prompt and completion, or instruction and output, do"
+    )]
+    NoPrompts {
+        /// The file.
+        path: String,
+    },
+
     /// `--resume` without anything to resume.
     #[error("{}: no complete checkpoint; leave out --resume to start from the beginning", dir.display())]
     NoCheckpoint {
