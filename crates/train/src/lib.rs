@@ -89,7 +89,11 @@ pub use record::{EvalRecord, JsonLines, LogRecord, Observer, TrainRecord};
 pub use render::RendererChoice;
 pub use run::{RUN_FILE, RunInputs, RunOptions, RunReport, run, run_method};
 pub use schedule::Schedule;
-pub use scoring::{Scored, TextScores};
+pub use scoring::{
+    Answer, AnswerOptions, AnswerScores, AnswerWindow, ClassScores, ConfusionMatrix,
+    MultiLabelScores, RegressionScores, Scored, SpanScore, SpanScores, TaskScores, TextScores,
+    WordTags, argmax, best_answer, word_tags,
+};
 pub use step::Trainee;
 pub use stop::{Stop, Stopping};
 pub use strategy::FitSummary;
