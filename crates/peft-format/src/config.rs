@@ -84,8 +84,7 @@ impl AdapterConfig {
         let modules = task.head().map(|head| head.modules_to_save.repeat(times));
         Self {
             task_type: Some(task),
-            modules_to_save: modules
-                .map(|modules| modules.into_iter().map(Into::into).collect()),
+            modules_to_save: modules.map(|modules| modules.into_iter().map(Into::into).collect()),
             ..self
         }
     }
@@ -398,6 +397,9 @@ mod tests {
             notes[0].contains("`modules_to_save` names modules"),
             "{notes:?}"
         );
+        let config = parse(r#"{"peft_type": "BEFT", "task_type": "SEQ_CLS", "modules_to_save": ["classifier", "score", "embed_tokens"]}"#).unwrap();
+        let notes = config.notes();
+        assert!(notes[0].ends_with(": `embed_tokens`"), "{notes:?}");
     }
 
     #[test]
@@ -411,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn an_adapter_of_another_task_is_taken_and_noted() {
+    fn an_adapter_of_a_task_without_a_head_is_taken_and_noted() {
         for task in TaskType::ALL {
             let name = task.name();
             let config = parse(&format!(
@@ -421,7 +423,10 @@ mod tests {
             assert_eq!(config.task_type, Some(task));
             let notes = config.notes();
             match task {
-                TaskType::CausalLm => assert!(notes.is_empty(), "{notes:?}"),
+                TaskType::CausalLm
+                | TaskType::SeqCls
+                | TaskType::TokenCls
+                | TaskType::QuestionAns => assert!(notes.is_empty(), "{notes:?}"),
                 _ => assert!(
                     notes.len() == 1 && notes[0].starts_with(&format!("`task_type` is `{name}`;"))
                 ),

@@ -129,8 +129,7 @@ pub enum Error {
     },
     /// The adapter has a head, and the form asked for has no place for one.
     #[error(
-        "{path}: the adapter has a head for {task}, which {form} cannot hold yet; use the folder with `--adapter`, \
-         or load it with PEFT"
+        "{path}: the adapter has a head for {task}, and {form} has no place for it yet; use the folder as it is"
     )]
     HasHead {
         /// The adapter's folder.

@@ -51,7 +51,9 @@ mod tests {
             (0, LayerModule::QProj, vec![0.0, 0.0]),
         ] {
             let tensor = AdapterTensor::new([1, values.len()], values);
-            folder.tensors.insert(beft_bias_name(CAUSAL_BACKBONE, layer, kind), tensor);
+            folder
+                .tensors
+                .insert(beft_bias_name(CAUSAL_BACKBONE, layer, kind), tensor);
         }
         let found: Vec<_> = folder
             .bias_movement()

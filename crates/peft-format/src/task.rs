@@ -197,7 +197,11 @@ impl TaskOptions {
         if let Some(at) = twice {
             let name = crate::fields::shortened(&self.labels[at]);
             let field = "burn_peft_task.labels";
-            problem(field, format!("twice `{name}`"), "each name once".into());
+            problem(
+                field,
+                format!("a list with `{name}` twice"),
+                "each name once".into(),
+            );
         }
         match outputs {
             Some(outputs) if labels > 0 && labels != outputs => problem(
@@ -231,5 +235,144 @@ impl TaskOptions {
             _ => {}
         }
         problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::AdapterConfig;
+
+    fn parse(task: &str) -> Result<AdapterConfig, Error> {
+        let text = format!(r#"{{"peft_type": "BEFT", "burn_peft_task": {task}}}"#);
+        AdapterConfig::parse(text.as_bytes(), Path::new("a"))
+    }
+
+    fn full() -> TaskOptions {
+        TaskOptions {
+            labels: vec!["ja".into(), "n\u{e9}in".into()],
+            problem_type: Some(ProblemType::MultiLabelClassification),
+            label_all_tokens: true,
+            no_answer: true,
+            null_score_diff_threshold: Some(-0.25),
+            verbalizer: vec![" yes".into(), " no".into()],
+            calibration: Some(vec![0.1, 1e-7]),
+        }
+    }
+
+    #[test]
+    fn what_is_written_of_a_task_is_read() {
+        assert_eq!(parse("null").unwrap().task, None);
+        for task in [TaskOptions::default(), full()] {
+            let mut config = parse("null").unwrap();
+            config.task = Some(task);
+            let text = config.to_json();
+            let again = AdapterConfig::parse(text.as_bytes(), Path::new("a")).unwrap();
+            assert_eq!(again, config);
+            assert!(again.notes().is_empty(), "{:?}", again.notes());
+        }
+        let text = parse("{}").unwrap().to_json();
+        assert!(text.contains("\"burn_peft_task\": {}"), "{text}");
+    }
+
+    #[test]
+    fn problem_types_have_transformers_names() {
+        for (name, expected) in [
+            (
+                "single_label_classification",
+                ProblemType::SingleLabelClassification,
+            ),
+            (
+                "multi_label_classification",
+                ProblemType::MultiLabelClassification,
+            ),
+            ("regression", ProblemType::Regression),
+        ] {
+            let config = parse(&format!(r#"{{"problem_type": "{name}"}}"#)).unwrap();
+            assert_eq!(config.task.unwrap().problem_type, Some(expected));
+        }
+    }
+
+    #[test]
+    fn wrong_types_in_a_task_name_their_key() {
+        for (task, expected) in [
+            ("3", "`burn_peft_task` is 3, expected an object"),
+            (
+                r#"{"labels": ["a", 1]}"#,
+                r#"`burn_peft_task.labels` is ["a",1], expected a list of strings"#,
+            ),
+            (
+                r#"{"problem_type": "ranking"}"#,
+                r#"`burn_peft_task.problem_type` is "ranking", expected single_label_classification, multi_label_classification or regression"#,
+            ),
+            (
+                r#"{"no_answer": 1}"#,
+                "`burn_peft_task.no_answer` is 1, expected true or false",
+            ),
+            (
+                r#"{"label_all_tokens": "no"}"#,
+                r#"`burn_peft_task.label_all_tokens` is "no", expected true or false"#,
+            ),
+            (
+                r#"{"null_score_diff_threshold": "0"}"#,
+                r#"`burn_peft_task.null_score_diff_threshold` is "0", expected a number"#,
+            ),
+            (
+                r#"{"verbalizer": {}}"#,
+                "`burn_peft_task.verbalizer` is {}, expected a list of strings",
+            ),
+            (
+                r#"{"calibration": [null]}"#,
+                "`burn_peft_task.calibration` is [null], expected a list of numbers",
+            ),
+        ] {
+            let message = parse(task).unwrap_err().to_string();
+            assert_eq!(message, format!("a: {expected}"));
+        }
+    }
+
+    #[test]
+    fn unknown_keys_of_a_task_are_named() {
+        let config = parse(r#"{"labels": ["a"], "from_the_future": 1}"#).unwrap();
+        assert_eq!(config.unknown_keys, ["burn_peft_task.from_the_future"]);
+        assert!(!config.to_json().contains("from_the_future"));
+    }
+
+    #[test]
+    fn lists_of_other_lengths_are_problems() {
+        let problems = |task: &TaskOptions, outputs| {
+            let problems = task.problems(outputs);
+            problems.iter().map(Problem::to_string).collect::<Vec<_>>()
+        };
+        assert!(problems(&full(), None).is_empty());
+        let headed = TaskOptions {
+            verbalizer: Vec::new(),
+            calibration: None,
+            ..full()
+        };
+        assert!(problems(&headed, Some(2)).is_empty());
+        assert_eq!(
+            problems(&headed, Some(3)),
+            ["`burn_peft_task.labels` is a list of 2, expected 3, one for each output of the head"]
+        );
+        assert_eq!(
+            problems(&full(), Some(2)),
+            ["`burn_peft_task.verbalizer` is a list of 2, expected none beside a head"]
+        );
+        let shorter = TaskOptions {
+            labels: vec!["a".into(), "b".into(), "a".into()],
+            calibration: Some(vec![0.0]),
+            ..full()
+        };
+        assert_eq!(
+            problems(&shorter, None),
+            [
+                "`burn_peft_task.labels` is a list with `a` twice, expected each name once",
+                "`burn_peft_task.verbalizer` is a list of 2, expected 3, one for each label",
+                "`burn_peft_task.calibration` is a list of 1, expected 2, one for each text of the verbalizer",
+            ]
+        );
     }
 }
