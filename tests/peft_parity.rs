@@ -16,7 +16,7 @@ use burn_peft_data::Batch;
 use burn_peft_decoder::GenerationOptions;
 use burn_peft_format::{AdapterFolder, adapter_from_folder, folder_from_adapter};
 use burn_peft_train::{
-    TrainConfig, Trainee, clip_grad_norm, init_optimizer, injected_losses, token_losses,
+    TrainConfig, Trainee, clip_grad_norm, init_optimizer, injected_losses, losses,
 };
 use burn_train::TrainStep;
 
@@ -53,10 +53,10 @@ fn a_saved_adapter_gives_pefts_losses<B: TestBackend>() {
     for case in cases::<B>() {
         let name = &case.name;
         let model = case.saved_model::<B>();
-        let losses = token_losses(&model, &case.evaluation.rows.batch_on()).unwrap();
-        let nll: Vec<f64> = losses.nll.into_data().iter::<f64>().collect();
+        let found = losses(&model, &case.evaluation.rows.batch_on()).unwrap();
+        let nll: Vec<f64> = found.nll.into_data().iter::<f64>().collect();
         for (row, expected) in case.evaluation.per_row.iter().enumerate() {
-            let of_row = losses.rows.iter().zip(&nll).filter(|(r, _)| **r == row);
+            let of_row = found.rows.iter().zip(&nll).filter(|(r, _)| **r == row);
             let (count, sum) = of_row.fold((0, 0.0), |(n, sum), (_, nll)| (n + 1, sum + nll));
             assert_eq!(count, expected.label_tokens, "{name}");
             let difference = (sum - expected.nll_sum).abs() / expected.nll_sum;
@@ -229,9 +229,9 @@ fn losses_by_row<B: TestBackend>(
     model: &PeftModel<B, AnyAdapter<B>>,
     batch: &Batch<B>,
 ) -> Vec<f64> {
-    let losses = token_losses(model, batch).unwrap();
+    let found = losses(model, batch).unwrap();
     let mut sums = vec![0.0; batch.batch];
-    for (row, nll) in losses.rows.iter().zip(losses.nll.into_data().iter::<f64>()) {
+    for (row, nll) in found.rows.iter().zip(found.nll.into_data().iter::<f64>()) {
         sums[*row] += nll;
     }
     sums

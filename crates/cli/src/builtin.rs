@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use burn_peft_data::{Rows, TextTokenizer, parse_rows};
+use burn_peft_data::{Rows, Task, TextTokenizer, parse_rows};
 use burn_peft_decoder::Checkpoint;
 
 macro_rules! asset {
-    ($path:literal) => {
+    ($path:expr) => {
         concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/", $path)
     };
 }
@@ -85,21 +85,30 @@ pub(crate) enum Split {
     Test,
 }
 
-/// One split of the task of `assets/task`.
-pub(crate) fn rows(split: Split) -> Result<Rows> {
-    let (name, text) = match split {
-        Split::Train => (
-            "built-in train.jsonl",
-            include_str!(asset!("task/train.jsonl")),
-        ),
-        Split::Valid => (
-            "built-in valid.jsonl",
-            include_str!(asset!("task/valid.jsonl")),
-        ),
-        Split::Test => (
-            "built-in test.jsonl",
-            include_str!(asset!("task/test.jsonl")),
-        ),
+/// One split of the rows of `assets/task` for a task.
+pub(crate) fn rows(task: Task, split: Split) -> Result<Rows> {
+    macro_rules! splits {
+        ($folder:literal) => {
+            match split {
+                Split::Train => rows!($folder, "train"),
+                Split::Valid => rows!($folder, "valid"),
+                Split::Test => rows!($folder, "test"),
+            }
+        };
+    }
+    macro_rules! rows {
+        ($folder:literal, $split:literal) => {
+            (
+                concat!("built-in ", $folder, $split, ".jsonl"),
+                include_str!(asset!(concat!("task/", $folder, $split, ".jsonl"))),
+            )
+        };
+    }
+    let (name, text) = match task {
+        Task::CausalLm => splits!(""),
+        Task::SeqCls => splits!("seq-cls/"),
+        Task::TokenCls => splits!("token-cls/"),
+        Task::Qa => splits!("qa/"),
     };
     Ok(parse_rows(name, text)?)
 }

@@ -6,8 +6,8 @@ use burn_peft_ops::Ops;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnyAdapter, BitFitConfig, Choice, Error, InitTokens, ModuleListing, OptionDoc, PTuningConfig,
-    PTuningV2Config, PrefixTuningConfig, PromptTuningConfig,
+    AnyAdapter, BitFitConfig, Choice, Error, InitTokens, LinearProbeConfig, ModuleListing,
+    OptionDoc, PTuningConfig, PTuningV2Config, PrefixTuningConfig, PromptTuningConfig,
     method::{Method, StartsFrom},
     one_of,
     param::Source,
@@ -111,6 +111,8 @@ methods! {
     "prefix-tuning" => PrefixTuning(PrefixTuningConfig) -> Prefix,
     /// Keys and values of every layer (Liu et al. 2022).
     "p-tuning-v2" => PTuningV2(PTuningV2Config) -> Prefix,
+    /// Nothing but the head of the task, on the base as it is.
+    "linear-probe" => LinearProbe(LinearProbeConfig) -> None,
 }
 
 impl Default for MethodConfig {

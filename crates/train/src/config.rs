@@ -7,6 +7,7 @@
 mod document;
 mod load;
 mod sections;
+mod task;
 mod validate;
 
 pub use load::Override;
@@ -14,6 +15,8 @@ pub use sections::{
     BaseDtype, DataConfig, GradientCheckpointing, LrSchedulerType, ModelConfig, OptimizerKind,
     OutputConfig, SECTIONS, TrainConfig, options_of,
 };
+
+pub use task::{TaskConfig, Verbalizer};
 
 use burn_peft::MethodConfig;
 use std::path::{Path, PathBuf};
@@ -32,6 +35,8 @@ pub struct RunConfig {
     pub model: ModelConfig,
     /// The fine-tuning method.
     pub method: MethodConfig,
+    /// What is learned of the rows.
+    pub task: TaskConfig,
     /// Files, and how rows become batches.
     pub data: DataConfig,
     /// Optimisation, logging and saving.
@@ -69,6 +74,7 @@ impl RunConfig {
         let file = RunFile {
             model: &self.model,
             method,
+            task: &self.task,
             data: &self.data,
             train: &self.train,
             output: &self.output,
@@ -96,6 +102,7 @@ impl RunConfig {
 struct RunFile<'a, M> {
     model: &'a ModelConfig,
     method: &'a M,
+    task: &'a TaskConfig,
     data: &'a DataConfig,
     train: &'a TrainConfig,
     output: &'a OutputConfig,

@@ -53,6 +53,12 @@ pub trait Method {
         0
     }
 
+    /// The parameters that an adapter for `base` trains, where that is known before it is made. 0 is refused where no
+    /// head trains either.
+    fn num_trainable(&self, _base: &DecoderConfig) -> Option<usize> {
+        None
+    }
+
     /// Checks the method against a base before its weights are read.
     ///
     /// # Errors

@@ -8,11 +8,11 @@ mod rows;
 use std::{path::PathBuf, sync::Arc};
 
 use burn::{
-    module::{AutodiffModule, Module},
+    module::AutodiffModule,
     tensor::backend::{AutodiffBackend, Backend},
 };
 use burn_peft::{Adapter, NoAdapter, PeftModel, parameter_line, room_for_rows};
-use burn_peft_data::{Padding, Rows, Template, TokenizeOptions, Tokenized, tokenize_rows};
+use burn_peft_data::{Padding, Rows, Task, Template, TokenizeOptions, Tokenized, tokenize_rows};
 use burn_peft_decoder::{Decoder, DecoderConfig};
 use burn_peft_format::{AdapterFolder, ModelCard};
 use burn_peft_ops::Ops;
@@ -22,7 +22,7 @@ use self::resolve::{Known, identity, resolve};
 use self::rows::{describe, longest, same_tokens, step_loader};
 use crate::{
     Checkpoint, Error, FitOptions, FitSummary, GradientCheckpointing, HeldOut, HeldOutRows, Method,
-    Plan, RunConfig, Stage, Start, StepSize, Texts, Trainee,
+    Plan, RunConfig, Stage, Start, StepSize, TaskSetup, Texts, Trainee,
     evaluate::eval_loader,
     fit,
     start::{check_init_from, settled},
@@ -119,11 +119,13 @@ where
     for warning in method.warnings(rate) {
         notes(&format!("warning: {warning}"));
     }
+    let task = TaskSetup::settle(&config.task, &inputs.train)?;
+    check_trains(method, &task, inputs.checkpoint.config())?;
     let mut tokenise = |rows: &Rows| -> Result<Tokenized, Error> {
         let tokenize = TokenizeOptions {
             max_length: Some(config.data.max_length.min(limit)),
             template: config.data.template.as_ref(),
-            ..TokenizeOptions::default()
+            targets: task.targets(),
         };
         let tokenized = tokenize_rows(rows, tokenizer, tokenize, &mut |done, all| {
             progress(Stage::Tokenising, done as u64, all as u64);
@@ -144,10 +146,10 @@ where
     let valid_rows = valid.as_ref().map_or(&[][..], |valid| &valid.examples);
     padding.check(longest(&train).max(longest(valid_rows)), limit)?;
     let held_out_rows = inputs.test.as_ref().or(inputs.valid.as_ref());
-    let held_out = test
-        .as_ref()
-        .or(valid.as_ref())
-        .map(|t| same_tokens(&t.examples));
+    let held_out = test.as_ref().or(valid.as_ref()).map(|t| match task.task {
+        Task::CausalLm => same_tokens(&t.examples),
+        _ => t.examples.clone(),
+    });
 
     let plan = Plan::new(&config.train, train.len());
     let size = StepSize {
@@ -165,6 +167,7 @@ where
         valid: valid.as_ref().map(|valid| &valid.examples[..]),
     };
     let mut config = resolve(config, method, known);
+    config.task = task.config.clone();
     config.output.dir = Some(output_dir.clone());
     let config = &config;
     let identity = identity::<B::InnerBackend>(config, method, inputs, known, device)?;
@@ -189,6 +192,7 @@ where
     let held_out = held_out.map(|(rows, examples)| HeldOutRows {
         rows,
         examples,
+        task: &task,
         template: config.data.template.as_ref(),
         tokenizer,
         stop_ids: stop_ids(&inputs.checkpoint, tokenizer),
@@ -198,9 +202,11 @@ where
         true => Texts::Scored,
         false => Texts::Samples,
     };
+    let d_model = base.config().hidden_size;
     let before = match (&held_out, &resume) {
         (Some(rows), None) => {
-            let bare = PeftModel::new(base.clone(), NoAdapter::default());
+            let head = task.init_head(d_model, config.train.seed, device);
+            let bare = PeftModel::new(base.clone(), NoAdapter::default()).with_head(head);
             Some(rows.score(&bare, texts, &mut progress)?)
         }
         _ => None,
@@ -214,7 +220,9 @@ where
         seed: config.train.seed,
     })?;
     check_tokens(method, &adapter)?;
-    let trainable_params = adapter.num_params();
+    let head = task.init_head(d_model, config.train.seed, device);
+    let model = PeftModel::new(base, adapter).with_head(head);
+    let trainable_params = model.num_trainable();
     let all_params = inputs.checkpoint.config().num_parameters() + trainable_params;
     notes(&parameter_line(trainable_params, all_params));
 
@@ -234,7 +242,7 @@ where
         )?),
         None => None,
     };
-    let trainee = Trainee::new(PeftModel::new(base, adapter)).recomputing(recompute);
+    let trainee = Trainee::new(model).recomputing(recompute);
     if let Some(saved) = &resume {
         saved.check_parameters::<B, _>(&trainee)?;
     }
@@ -268,7 +276,7 @@ where
         return Err(Error::NotBegun);
     }
     let model = trained.into_model();
-    save(method, config, inputs, model.adapter(), &summary)?;
+    save(method, config, inputs, &task, &model, &summary)?;
     let asked = stop.saved();
     if asked && !summary.interrupted {
         notes("stopped; the scores after training are left out");
@@ -308,6 +316,21 @@ fn longest_row(
     Ok(room_for_rows(tokens, base)?)
 }
 
+/// Refuses a run in which nothing trains.
+fn check_trains(method: &impl Method, task: &TaskSetup, base: &DecoderConfig) -> Result<(), Error> {
+    if method.num_trainable(base) != Some(0) {
+        return Ok(());
+    }
+    let why = match task.head_kind() {
+        Some(_) if task.config.freeze_head => "task.freeze_head is true",
+        Some(_) => return Ok(()),
+        None if task.words.is_some() => "the language-model head tells the classes",
+        None => "text is learned",
+    };
+    let method = method.name().to_owned();
+    Err(Error::NothingTrains { method, why })
+}
+
 /// What the method says of its virtual tokens must be what its adapter injects.
 fn check_tokens<B: Backend>(method: &impl Method, adapter: &impl Adapter<B>) -> Result<(), Error> {
     let (said, injected) = (
@@ -329,12 +352,13 @@ fn save<B: Backend, M: Method>(
     method: &M,
     config: &RunConfig,
     inputs: &RunInputs,
-    adapter: &M::Adapter<B>,
+    task: &TaskSetup,
+    model: &PeftModel<B, M::Adapter<B>>,
     summary: &FitSummary,
 ) -> Result<(), Error> {
     let (base, base_name) = (inputs.checkpoint.config(), inputs.base_name.as_deref());
     let describe = |landing: burn_peft_format::Landing<'_>| method.describe(landing, base_name);
-    let mut folder = AdapterFolder::from_adapter(adapter, base, base_name, describe)?;
+    let mut folder = AdapterFolder::from_adapter(model.adapter(), base, base_name, describe)?;
     let dir = config.output_dir();
     folder.check(base, &dir)?;
     folder.config.template = config.data.template.as_ref().map(Template::to_string);

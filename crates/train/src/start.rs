@@ -89,6 +89,10 @@ impl Method for MethodConfig {
         self.num_virtual_tokens()
     }
 
+    fn num_trainable(&self, base: &DecoderConfig) -> Option<usize> {
+        Some(self.num_trainable(base))
+    }
+
     fn check_base(&self, base: &DecoderConfig) -> Result<(), Error> {
         Ok(self.check_base(base)?)
     }

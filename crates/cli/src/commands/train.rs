@@ -12,7 +12,7 @@ use burn_peft_data::read_rows;
 use burn_peft_ops::Ops;
 use burn_peft_train::{
     Error, HeldOut, JsonLines, LogRecord, Observer, Override, RUN_FILE, RendererChoice, RunConfig,
-    RunInputs, RunOptions, RunReport, Stop, run as run_training,
+    RunInputs, RunOptions, RunReport, Stop, TaskScores, run as run_training,
 };
 use serde_json::json;
 
@@ -32,13 +32,17 @@ pub(crate) struct Args {
     /// Branch, tag or commit of a hub id.
     #[arg(long)]
     revision: Option<String>,
-    /// Fine-tuning method: bitfit, prompt-tuning, p-tuning, prefix-tuning or p-tuning-v2 [default: prompt-tuning].
+    /// Fine-tuning method: bitfit, prompt-tuning, p-tuning, prefix-tuning, p-tuning-v2, or linear-probe for the head of a
+    /// task alone [default: prompt-tuning].
     #[arg(long, value_name = "M")]
     method: Option<String>,
-    /// Training rows, JSONL [default: the built-in task].
+    /// Task: causal-lm, seq-cls, token-cls or qa [default: what the rows are made for].
+    #[arg(long, value_name = "TASK")]
+    task: Option<String>,
+    /// Training rows [default: the built-in rows of the task].
     #[arg(long, value_name = "FILE")]
     data: Option<String>,
-    /// Validation rows, JSONL.
+    /// Validation rows.
     #[arg(long, value_name = "FILE")]
     valid: Option<String>,
     /// Output folder [default: runs/METHOD, or the first free of runs/METHOD-2, …].
@@ -118,6 +122,7 @@ impl Args {
             ("model", "path", &self.model, "--model"),
             ("model", "revision", &self.revision, "--revision"),
             ("method", "type", &self.method, "--method"),
+            ("task", "type", &self.task, "--task"),
             ("data", "train", &self.data, "--data"),
             ("data", "valid", &self.valid, "--valid"),
             ("output", "dir", &self.output, "--output"),
@@ -158,9 +163,10 @@ impl Args {
 
 fn open(config: &RunConfig, source: &ModelSource) -> Result<RunInputs> {
     let built_in = config.data.train.is_none();
+    let task = config.task.r#type.unwrap_or_default();
     let rows = |path: &Option<PathBuf>, split| match path {
         Some(path) => Ok(Some(read_rows(path)?)),
-        None if built_in => builtin::rows(split).map(Some),
+        None if built_in => builtin::rows(task, split).map(Some),
         None => Ok(None),
     };
     Ok(RunInputs {
@@ -311,7 +317,7 @@ fn table(before: Option<&HeldOut>, after: &HeldOut) -> String {
     const SCORES: [Score; 5] = [
         ("loss", |h| Some(format!("{:.4}", h.evaluation.loss))),
         ("perplexity", |h| {
-            Some(format!("{:.3}", h.evaluation.perplexity))
+            Some(format!("{:.3}", h.evaluation.perplexity?))
         }),
         ("BLEU", |h| Some(format!("{:.3}", h.texts?.bleu))),
         ("exact match", |h| {
@@ -326,6 +332,13 @@ fn table(before: Option<&HeldOut>, after: &HeldOut) -> String {
         let Some(after) = score(after) else { continue };
         let before = before.and_then(score).unwrap_or_else(|| "-".into());
         text += &format!("{name:15}{before:>12}{after:>12}\n");
+    }
+    let lines = |h: &HeldOut| h.scores.as_ref().map(TaskScores::lines).unwrap_or_default();
+    let before_lines = before.map(lines).unwrap_or_default();
+    for (name, value) in lines(after) {
+        let before = before_lines.iter().find(|(known, _)| *known == name);
+        let before = before.map_or("-", |(_, value)| value);
+        text += &format!("{name:15}{before:>12}{value:>12}\n");
     }
     let empty = |h: &HeldOut| h.texts.map_or(0, |texts| texts.empty_texts);
     let (empty_before, empty) = (before.map_or(0, empty), empty(after));

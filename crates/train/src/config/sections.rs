@@ -11,8 +11,10 @@ use burn_peft::{Choice, MethodConfig, OptionDoc, OptionType, options};
 use burn_peft_data::Template;
 use serde::{Deserialize, Serialize};
 
+use super::TaskConfig;
+
 /// The sections of run.toml.
-pub const SECTIONS: [&str; 5] = ["model", "method", "data", "train", "output"];
+pub const SECTIONS: [&str; 6] = ["model", "method", "task", "data", "train", "output"];
 
 /// What there is to say about each key of a section, in the order in which they are declared. `[method]` has those
 /// of `method`. `None` for an unknown section.
@@ -21,6 +23,7 @@ pub fn options_of(section: &str, method: &MethodConfig) -> Option<Vec<OptionDoc>
     Some(match section {
         "model" => ModelConfig::options(),
         "method" => [vec![MethodConfig::type_option()], method.options()].concat(),
+        "task" => TaskConfig::options(),
         "data" => DataConfig::options(),
         "train" => TrainConfig::options(),
         "output" => OutputConfig::options(),
