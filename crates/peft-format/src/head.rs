@@ -139,7 +139,7 @@ impl AdapterFolder {
                 .flat_map(|task| task.problems(Some(outputs))),
         );
         expected.insert(weight, vec![vec![outputs, base.hidden_size]]);
-        if layout.has_bias {
+        if layout.kind.has_bias() {
             expected.insert(bias, vec![vec![outputs]]);
         }
     }
@@ -189,16 +189,17 @@ pub fn head_from_folder<B: Backend>(
     folder.check_values(path)?;
     let data =
         |tensor: &AdapterTensor| TensorData::new(tensor.values().to_vec(), tensor.shape().to_vec());
-    Ok(folder.head().map(|head| {
+    let head = folder.head_layout().zip(folder.head());
+    Ok(head.map(|((layout, _), head)| {
         let bias = head.bias.as_ref().map(data);
-        Head::from_data(data(&head.weight), bias, device)
+        Head::from_data(layout.kind, data(&head.weight), bias, device)
     }))
 }
 
 #[cfg(test)]
 mod tests {
     use burn_flex::Flex;
-    use burn_peft::NoAdapter;
+    use burn_peft::{HeadKind, NoAdapter};
 
     use super::*;
     use crate::test_support::{base, folder};
@@ -332,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_head_alone_stands_beside_biases_of_zero() {
-        let head = Head::<Flex>::init([2, 24], true, 0, &Default::default());
+        let head = Head::<Flex>::init(HeadKind::Span, [2, 24], 0, &Default::default());
         let nothing = NoAdapter::default();
         let save = |task| {
             let head = Some((task, &head));

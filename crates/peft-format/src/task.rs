@@ -1,5 +1,6 @@
 //! What an adapter is for: PEFT's `task_type`, and what PEFT has no key for.
 
+use burn_peft::HeadKind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -30,10 +31,10 @@ pub enum TaskType {
 /// The head that transformers' model class of a task has in place of the language-model head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeadLayout {
+    /// Which states it reads.
+    pub(crate) kind: HeadKind,
     /// The name of the linear layer.
     pub(crate) module: &'static str,
-    /// Whether it has a bias.
-    pub(crate) has_bias: bool,
     /// The number of its rows where the task says it.
     pub(crate) outputs: Option<usize>,
     /// The modules that PEFT saves whole for the task, whichever of them a model has.
@@ -81,8 +82,8 @@ impl TaskType {
     /// The head of the task, as transformers 5 and PEFT 0.21 have it for Qwen2, Llama and Qwen3.
     pub(crate) fn head(self) -> Option<HeadLayout> {
         let classes = HeadLayout {
+            kind: HeadKind::Sequence,
             module: "score",
-            has_bias: false,
             outputs: None,
             modules_to_save: &["classifier", "score"],
             backbone: CAUSAL_BACKBONE,
@@ -92,14 +93,14 @@ impl TaskType {
         match self {
             Self::SeqCls => Some(classes),
             Self::TokenCls => Some(HeadLayout {
-                has_bias: true,
+                kind: HeadKind::Token,
                 class: "AutoModelForTokenClassification",
                 pipeline: "token-classification",
                 ..classes
             }),
             Self::QuestionAns => Some(HeadLayout {
+                kind: HeadKind::Span,
                 module: "qa_outputs",
-                has_bias: true,
                 outputs: Some(2),
                 modules_to_save: &["qa_outputs"],
                 backbone: QUESTION_BACKBONE,
@@ -148,9 +149,9 @@ pub struct TaskOptions {
     /// the task is `CAUSAL_LM`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub verbalizer: Vec<String>,
-    /// For each label, the score of its text where there is nothing to classify, which is subtracted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub calibration: Option<Vec<f64>>,
+    /// Whether the score of a text where there is nothing to classify is subtracted from its score.
+    #[serde(skip_serializing_if = "is_false")]
+    pub calibrate: bool,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -171,7 +172,7 @@ impl TaskOptions {
             null_score_diff_threshold: fields
                 .optional("burn_peft_task.null_score_diff_threshold")?,
             verbalizer: fields.strict("burn_peft_task.verbalizer", Vec::new())?,
-            calibration: fields.optional("burn_peft_task.calibration")?,
+            calibrate: fields.strict("burn_peft_task.calibrate", false)?,
         }))
     }
 
@@ -226,14 +227,6 @@ impl TaskOptions {
                 format!("{labels}, one for each label"),
             );
         }
-        match self.calibration.as_ref().map(Vec::len) {
-            Some(scores) if scores != texts => problem(
-                "burn_peft_task.calibration",
-                format!("a list of {scores}"),
-                format!("{texts}, one for each text of the verbalizer"),
-            ),
-            _ => {}
-        }
         problems
     }
 }
@@ -258,7 +251,7 @@ mod tests {
             no_answer: true,
             null_score_diff_threshold: Some(-0.25),
             verbalizer: vec![" yes".into(), " no".into()],
-            calibration: Some(vec![0.1, 1e-7]),
+            calibrate: true,
         }
     }
 
@@ -324,8 +317,8 @@ mod tests {
                 "`burn_peft_task.verbalizer` is {}, expected a list of strings",
             ),
             (
-                r#"{"calibration": [null]}"#,
-                "`burn_peft_task.calibration` is [null], expected a list of numbers",
+                r#"{"calibrate": 1}"#,
+                "`burn_peft_task.calibrate` is 1, expected true or false",
             ),
         ] {
             let message = parse(task).unwrap_err().to_string();
@@ -349,7 +342,7 @@ mod tests {
         assert!(problems(&full(), None).is_empty());
         let headed = TaskOptions {
             verbalizer: Vec::new(),
-            calibration: None,
+            calibrate: false,
             ..full()
         };
         assert!(problems(&headed, Some(2)).is_empty());
@@ -363,7 +356,6 @@ mod tests {
         );
         let shorter = TaskOptions {
             labels: vec!["a".into(), "b".into(), "a".into()],
-            calibration: Some(vec![0.0]),
             ..full()
         };
         assert_eq!(
@@ -371,7 +363,6 @@ mod tests {
             [
                 "`burn_peft_task.labels` is a list with `a` twice, expected each name once",
                 "`burn_peft_task.verbalizer` is a list of 2, expected 3, one for each label",
-                "`burn_peft_task.calibration` is a list of 1, expected 2, one for each text of the verbalizer",
             ]
         );
     }

@@ -276,7 +276,7 @@ where
         return Err(Error::NotBegun);
     }
     let model = trained.into_model();
-    save(method, config, inputs, &task, &model, &summary)?;
+    save::<B::InnerBackend, M>(method, config, inputs, &task, &model, &summary)?;
     let asked = stop.saved();
     if asked && !summary.interrupted {
         notes("stopped; the scores after training are left out");
@@ -358,7 +358,9 @@ fn save<B: Backend, M: Method>(
 ) -> Result<(), Error> {
     let (base, base_name) = (inputs.checkpoint.config(), inputs.base_name.as_deref());
     let describe = |landing: burn_peft_format::Landing<'_>| method.describe(landing, base_name);
-    let mut folder = AdapterFolder::from_adapter(model.adapter(), base, base_name, describe)?;
+    let head = task.task_type().zip(model.head());
+    let mut folder = AdapterFolder::from_model(model.adapter(), head, base, base_name, describe)?;
+    folder.config.task = task.folder_options();
     let dir = config.output_dir();
     folder.check(base, &dir)?;
     folder.config.template = config.data.template.as_ref().map(Template::to_string);
