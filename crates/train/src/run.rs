@@ -20,7 +20,7 @@ use burn_peft_ops::Ops;
 
 pub use self::options::{RunInputs, RunOptions};
 use self::resolve::{Known, identity, resolve};
-use self::{
+pub(crate) use self::{
     model::new_model,
     rows::{Machine, RunRows, step_loader},
 };

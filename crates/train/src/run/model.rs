@@ -9,7 +9,7 @@ use burn_peft_ops::Ops;
 use crate::{Error, Method, Start, TaskSetup};
 
 /// A new adapter on the base, and a new head where the task has one. Everything random follows from `seed`.
-pub(super) fn new_model<B: Ops, M: Method>(
+pub(crate) fn new_model<B: Ops, M: Method>(
     method: &M,
     base: Decoder<B>,
     task: &TaskSetup,
@@ -29,7 +29,7 @@ pub(super) fn new_model<B: Ops, M: Method>(
 }
 
 /// Refuses a run in which nothing trains.
-pub(super) fn check_trains(
+pub(crate) fn check_trains(
     method: &impl Method,
     task: &TaskSetup,
     base: &DecoderConfig,

@@ -16,30 +16,30 @@ use crate::{Error, Method, Plan, RunConfig, Stage, StepSize, TaskSetup};
 
 /// What a run computes in.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     /// Type of the frozen base.
-    pub(super) dtype: DType,
+    pub(crate) dtype: DType,
     /// Bytes of memory, where that is known.
-    pub(super) memory: Option<u64>,
+    pub(crate) memory: Option<u64>,
 }
 
 /// The rows of a run, tokenised, and what follows from them before the base is read.
 #[derive(Debug)]
-pub(super) struct RunRows {
-    pub(super) task: TaskSetup,
-    pub(super) tokenizer: TextTokenizer,
-    pub(super) train: Vec<Example>,
-    pub(super) valid: Option<Vec<Example>>,
+pub(crate) struct RunRows {
+    pub(crate) task: TaskSetup,
+    pub(crate) tokenizer: TextTokenizer,
+    pub(crate) train: Vec<Example>,
+    pub(crate) valid: Option<Vec<Example>>,
     test: Option<Vec<Example>>,
-    pub(super) padding: Padding,
-    pub(super) plan: Plan,
+    pub(crate) padding: Padding,
+    pub(crate) plan: Plan,
     /// Whether layers are computed again in the backward pass.
-    pub(super) recompute: bool,
+    pub(crate) recompute: bool,
 }
 
 impl RunRows {
     /// Checks the method and the task, and tokenises the rows. `notes` is told what became of them.
-    pub(super) fn read(
+    pub(crate) fn read(
         method: &impl Method,
         config: &RunConfig,
         inputs: &RunInputs,
@@ -105,7 +105,7 @@ impl RunRows {
     }
 
     /// The rows that are scored before and after, if there are any.
-    pub(super) fn held_out(&self) -> Option<Vec<Example>> {
+    pub(crate) fn held_out(&self) -> Option<Vec<Example>> {
         let examples = self.test.as_ref().or(self.valid.as_ref())?;
         Some(match self.task.task {
             Task::CausalLm => same_tokens(examples),
@@ -115,7 +115,7 @@ impl RunRows {
 }
 
 /// The batches of every step.
-pub(super) fn step_loader<B: AutodiffBackend>(
+pub(crate) fn step_loader<B: AutodiffBackend>(
     config: &RunConfig,
     examples: Vec<Example>,
     padding: Padding,
