@@ -1,7 +1,7 @@
 //! The table of cases under `tests/fixtures/cases`: one configuration of PEFT (or, for BitFit, of
 //! transformers) each.
 
-use std::{fs, path::PathBuf};
+use std::{fs, ops::Deref, path::PathBuf};
 
 use burn::{
     backend::Autodiff,
@@ -18,14 +18,23 @@ use crate::{
     fixture::{self, Greedy, Rows, Tensors},
 };
 
-/// One case, its `case.json`.
+/// What PEFT was given.
 #[derive(Deserialize)]
-pub(crate) struct Case {
+pub(crate) struct Setup {
     #[serde(rename = "case")]
     pub(crate) name: String,
     pub(crate) model: String,
     peft_type: String,
     options: Value,
+    /// `None` of a language model.
+    task_type: Option<String>,
+}
+
+/// One case without a head, its `case.json`.
+#[derive(Deserialize)]
+pub(crate) struct Case {
+    #[serde(flatten)]
+    setup: Setup,
     pub(crate) init_text: Option<String>,
     pub(crate) init_token_ids: Option<Vec<u32>>,
     pub(crate) evaluation: Evaluation,
@@ -105,9 +114,25 @@ pub(crate) fn case(name: &str) -> Case {
     fixture::json(&format!("cases/{name}/case.json"))
 }
 
-impl Case {
+impl Deref for Case {
+    type Target = Setup;
+
+    fn deref(&self) -> &Setup {
+        &self.setup
+    }
+}
+
+impl Setup {
+    fn path(&self, file: &str) -> String {
+        let cases = match self.task_type {
+            None => "cases",
+            Some(_) => "heads",
+        };
+        format!("{cases}/{}/{file}", self.name)
+    }
+
     pub(crate) fn tensors(&self) -> Tensors {
-        Tensors::read(&format!("cases/{}/tensors.safetensors", self.name))
+        Tensors::read(&self.path("tensors.safetensors"))
     }
 
     /// Whether an encoder, which is dropped when it is saved, is trained.
@@ -123,8 +148,8 @@ impl Case {
         self.options["encoder_reparameterization_type"] == "LSTM"
     }
 
-    fn folder(&self) -> PathBuf {
-        fixture::path(&format!("cases/{}/adapter", self.name))
+    pub(crate) fn folder(&self) -> PathBuf {
+        fixture::path(&self.path("adapter"))
     }
 
     /// The method with the options that PEFT was given.
@@ -154,35 +179,17 @@ impl Case {
         serde_json::from_value(options).unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 
-    /// The base with the adapter that was saved.
-    pub(crate) fn saved_model<B: TestBackend>(&self) -> PeftModel<B, AnyAdapter<B>> {
-        let base = fixture::model::<B>(&self.model);
-        let adapter = if self.peft_type == "BITFIT" {
-            self.state("saved", base.config())
-        } else {
-            let path = self.folder();
-            let folder = AdapterFolder::load(&path).unwrap();
-            adapter_from_folder(&folder, base.config(), &path, &base.device()).unwrap()
-        };
-        PeftModel::new(base, adapter)
-    }
-
-    /// The base with the adapter that the six steps start from, tracked.
-    pub(crate) fn start_model<B: TestBackend>(
+    /// The adapter in the state called `when`: `start`, `end` or `saved`. `names` are those of its tensors.
+    pub(crate) fn state<'a, B: Backend>(
         &self,
-    ) -> PeftModel<Autodiff<B>, AnyAdapter<Autodiff<B>>> {
-        let base = fixture::model::<Autodiff<B>>(&self.model);
-        let adapter = self.state("start", base.config());
-        PeftModel::new(base, adapter)
-    }
-
-    /// The adapter in the state called `when`: `start`, `end` or `saved`.
-    fn state<B: Backend>(&self, when: &str, base: &DecoderConfig) -> AnyAdapter<B>
+        when: &str,
+        names: impl Iterator<Item = &'a String>,
+        base: &DecoderConfig,
+    ) -> AnyAdapter<B>
     where
         B::Device: Default,
     {
         let tensors = self.tensors();
-        let names = self.six_steps.start.keys();
         match (self.peft_type.as_str(), self.method()) {
             ("BEFT", _) | ("BITFIT", _) => {
                 let deltas = names.map(|name| {
@@ -214,6 +221,30 @@ impl Case {
             .zip(base.iter::<f32>())
             .map(|(a, b)| a - b);
         TensorData::new(difference.collect::<Vec<f32>>(), found.shape.clone())
+    }
+}
+
+impl Case {
+    /// The base with the adapter that was saved.
+    pub(crate) fn saved_model<B: TestBackend>(&self) -> PeftModel<B, AnyAdapter<B>> {
+        let base = fixture::model::<B>(&self.model);
+        let adapter = if self.peft_type == "BITFIT" {
+            self.state("saved", self.six_steps.start.keys(), base.config())
+        } else {
+            let path = self.folder();
+            let folder = AdapterFolder::load(&path).unwrap();
+            adapter_from_folder(&folder, base.config(), &path, &base.device()).unwrap()
+        };
+        PeftModel::new(base, adapter)
+    }
+
+    /// The base with the adapter that the six steps start from, tracked.
+    pub(crate) fn start_model<B: TestBackend>(
+        &self,
+    ) -> PeftModel<Autodiff<B>, AnyAdapter<Autodiff<B>>> {
+        let base = fixture::model::<Autodiff<B>>(&self.model);
+        let adapter = self.state("start", self.six_steps.start.keys(), base.config());
+        PeftModel::new(base, adapter)
     }
 
     /// Every trained tensor before or after the six steps (`start`, `end`), by the name that our parameter
