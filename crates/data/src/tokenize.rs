@@ -1,9 +1,11 @@
 //! Rows to examples.
 
+mod answers;
 mod classes;
 mod draft;
 mod source;
 mod spans;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -60,6 +62,9 @@ pub enum Targets<'a> {
         /// Whether there may be no answer (transformers' `version_2_with_negative`). A row then ends with the eos, which
         /// stands for "no answer".
         no_answer: bool,
+        /// Whether windows are kept in which nothing is learned, as an evaluation and a prediction need: those without
+        /// the answer where there is no `no_answer`. Their label is [`RowLabel::Unknown`](crate::RowLabel::Unknown).
+        every_window: bool,
     },
 }
 
@@ -139,12 +144,23 @@ pub fn tokenize_rows(
         ..Tokenized::default()
     };
     let mut usage = Usage::default();
+    let mut unlearned = answers::Unlearned::default();
     let mut done = 0;
     for chunk in all.chunks(CHUNK) {
         let outcomes = match options.targets {
             Targets::Text => draft::tokenize_chunk(&source, chunk, &mut usage)?,
             Targets::Class(labels) => classes::tokenize_chunk(&source, chunk, labels)?,
-            _ => unreachable!(),
+            Targets::Tags {
+                labels,
+                label_all_tokens,
+            } => tags::Tags::new(labels, label_all_tokens).tokenize_chunk(&source, chunk)?,
+            Targets::Answers {
+                doc_stride,
+                no_answer,
+                every_window,
+            } => answers::Windows::new(&source, doc_stride, no_answer, every_window)?
+                .tokenize_chunk(&source, chunk, &mut unlearned)?,
+            Targets::Verbalizer(..) => unreachable!(),
         };
         for (index, outcome) in outcomes.into_iter().enumerate() {
             tokenized.dropped += usize::from(outcome.examples.is_empty());
@@ -159,6 +175,12 @@ pub fn tokenize_rows(
         progress(done, all.len());
     }
     tokenized.notes.extend(usage.notes(rows.path()));
+    tokenized.notes.extend(unlearned.notes(rows.path()));
+    if tokenized.examples.is_empty() && wanted == Task::Qa {
+        return Err(Error::NoAnswers {
+            path: rows.path().to_owned(),
+        });
+    }
     if tokenized.examples.is_empty() {
         return Err(Error::AllDropped {
             path: rows.path().to_owned(),
