@@ -255,6 +255,13 @@ pub enum Error {
         source: Box<Error>,
     },
 
+    /// The words of the classes cannot tell these apart.
+    #[error("label words: {reason}")]
+    Verbalizer {
+        /// Why not.
+        reason: String,
+    },
+
     /// A template is malformed.
     #[error("template {template:?}, column {column}: {reason}")]
     Template {

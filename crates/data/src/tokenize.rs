@@ -10,6 +10,7 @@ mod tags;
 mod tests;
 mod turns;
 mod usage;
+mod verbalizer;
 
 use crate::error::{Error, Result};
 use crate::example::Example;
@@ -21,6 +22,7 @@ use crate::tokenizer::TextTokenizer;
 use source::Source;
 pub(crate) use spans::TurnFrame;
 use usage::Usage;
+pub use verbalizer::{Candidates, Verbalizer};
 
 /// The number of rows that are tokenised in parallel between two reports of progress.
 const CHUNK: usize = 256;
@@ -160,7 +162,9 @@ pub fn tokenize_rows(
                 every_window,
             } => answers::Windows::new(&source, doc_stride, no_answer, every_window)?
                 .tokenize_chunk(&source, chunk, &mut unlearned)?,
-            Targets::Verbalizer(..) => unreachable!(),
+            Targets::Verbalizer(labels, words) => {
+                Verbalizer::new(labels, words, tokenizer)?.tokenize_chunk(&source, chunk, labels)?
+            }
         };
         for (index, outcome) in outcomes.into_iter().enumerate() {
             tokenized.dropped += usize::from(outcome.examples.is_empty());

@@ -244,9 +244,9 @@ mod tests {
         assert_eq!(of(10, 4, 1), [0..4, 3..7, 6..10]);
         assert_eq!(of(11, 4, 1), [0..4, 3..7, 6..10, 9..11]);
         assert_eq!(of(10, 4, 0), [0..4, 4..8, 8..10]);
-        assert_eq!(of(4, 4, 3), [0..4]);
+        assert_eq!(of(4, 4, 3), vec![Range { start: 0, end: 4 }]);
         assert_eq!(of(5, 4, 3), [0..4, 1..5]);
-        assert_eq!(of(5, usize::MAX, 3), [0..5]);
+        assert_eq!(of(5, usize::MAX, 3), vec![Range { start: 0, end: 5 }]);
     }
 
     #[test]
