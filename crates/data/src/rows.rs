@@ -69,13 +69,20 @@ impl Rows {
 /// | `prompt`, `completion` | [`PromptCompletion`](RowFormat::PromptCompletion) |
 /// | `instruction`, `output`; optional: `input`, `system`, `history` | [`Instruction`](RowFormat::Instruction) |
 /// | `messages`: a list of `{role, content, …}`; optional: `tools`, `documents`, `chat_template_kwargs` | [`Messages`](RowFormat::Messages) |
+/// | `context`, `question`, `answers`; optional: `id`, `title`, `is_impossible` | [`Questions`](RowFormat::Questions) |
+/// | `tokens` or `words`, `tags`, `ner_tags` or `labels` | [`Tagging`](RowFormat::Tagging) |
 /// | `input_ids`, `labels` | [`Tokenized`](RowFormat::Tokenized) |
+/// | `input_ids`, `tags` or `ner_tags` | [`TaggingIds`](RowFormat::TaggingIds) |
+/// | `input_ids`, `label` | [`ClassificationIds`](RowFormat::ClassificationIds) |
+/// | `text` or `sentence`, `label` or `labels`; optional: `text_pair`; or the keys of a pair in GLUE | [`Classification`](RowFormat::Classification) |
 /// | `text` | [`Text`](RowFormat::Text) |
 ///
 /// The keys of the first row decide the format of the file. The formats are tried in the order of this
 /// table, so a file with `instruction`, `output` and a rendered `text` holds instructions. Every row must
-/// have the keys of that format with the right types. Other keys are not used, and [`Rows::notes`] names them. The
-/// classification formats `{text, label}` and `{tokens, tags}` are recognised and refused by name.
+/// have the keys of that format with the right types. Other keys are not used, and [`Rows::notes`] names them.
+///
+/// Two kinds of files are read as they are: words and tags in columns, as in the CoNLL tasks, and the articles of SQuAD.
+/// docs/data.md says how they are recognised.
 ///
 /// # Errors
 /// The file cannot be read, it has no rows, or a line is not UTF-8, not JSON, or not of the format of

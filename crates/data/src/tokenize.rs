@@ -105,6 +105,10 @@ pub struct Tokenized {
 /// | text | `tokenize(text) + [eos]` | everything |
 /// | messages | the chat template's text, tokenised as a whole | what the template marks with `{% generation %}`, or else the assistant's turns, each through its end-of-turn token; no turn whose flag says so |
 /// | input_ids/labels | unchanged | as the labels say |
+/// | classification, [`Targets::Class`] | the tokenizer's own encoding of the text, or of the pair | nothing: [`Example::row_label`] |
+/// | classification, [`Targets::Verbalizer`] | `tokenize(text) + tokenize(words)` | the words |
+/// | tagging | `tokenize(" " + word)` for each word, without the space where a text has none | the class of each word at its first token |
+/// | question | the tokenizer's own encoding of question and context, a window an example | nothing: [`Example::row_label`] |
 ///
 /// A [`Template`] puts the fields of the first three formats in another order, with virtual tokens
 /// between them. Instruction rows do not use the model's chat template, so that they mean the same on
@@ -112,10 +116,12 @@ pub struct Tokenized {
 ///
 /// A row longer than `max_length` keeps its first `max_length` tokens and loses the end of its completion
 /// with the eos, as in transformers and TRL (`truncation_mode = "keep_start"`). A row that loses its whole
-/// completion is dropped; TRL keeps it, and it then contributes nothing to the loss or makes it 0/0.
+/// completion is dropped; TRL keeps it, and it then contributes nothing to the loss or makes it 0/0. Of the other tasks,
+/// texts to classify are cut until the row fits, words at the end, and contexts into windows.
 ///
 /// # Errors
-/// With file and line: a row has nothing to learn before it is cut, its ids are outside the vocabulary or the model's
+/// The rows are not those of the targets' [task](Targets::task). With file and line: a label is none of the classes, a
+/// question leaves no room for its context, a row has nothing to learn before it is cut, its ids are outside the vocabulary or the model's
 /// table, the chat template does not accept its conversation or leaves out a turn, or it lacks a field of the template. Without a line: the
 /// tokenizer has no eos, the model has no chat template, or the cut leaves no row.
 pub fn tokenize_rows(
