@@ -1,5 +1,6 @@
 //! What an adapter is for: PEFT's `task_type`, and what PEFT has no key for.
 
+use burn_peft::HeadKind;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -30,10 +31,10 @@ pub enum TaskType {
 /// The head that transformers' model class of a task has in place of the language-model head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeadLayout {
+    /// What it reads and gives.
+    pub(crate) kind: HeadKind,
     /// The name of the linear layer.
     pub(crate) module: &'static str,
-    /// Whether it has a bias.
-    pub(crate) has_bias: bool,
     /// The number of its rows where the task says it.
     pub(crate) outputs: Option<usize>,
     /// The modules that PEFT saves whole for the task, whichever of them a model has.
@@ -73,16 +74,25 @@ impl TaskType {
         }
     }
 
-    /// Whether an adapter of this task has a head of its own.
-    pub fn has_head(self) -> bool {
-        self.head().is_some()
+    /// The task of a head.
+    pub fn of(head: HeadKind) -> Self {
+        match head {
+            HeadKind::Sequence => Self::SeqCls,
+            HeadKind::Token => Self::TokenCls,
+            HeadKind::Span => Self::QuestionAns,
+        }
+    }
+
+    /// The head of the task; `None` where the language-model head serves.
+    pub fn head_kind(self) -> Option<HeadKind> {
+        self.head().map(|head| head.kind)
     }
 
     /// The head of the task, as transformers 5 and PEFT 0.21 have it for Qwen2, Llama and Qwen3.
     pub(crate) fn head(self) -> Option<HeadLayout> {
         let classes = HeadLayout {
+            kind: HeadKind::Sequence,
             module: "score",
-            has_bias: false,
             outputs: None,
             modules_to_save: &["classifier", "score"],
             backbone: CAUSAL_BACKBONE,
@@ -92,14 +102,14 @@ impl TaskType {
         match self {
             Self::SeqCls => Some(classes),
             Self::TokenCls => Some(HeadLayout {
-                has_bias: true,
+                kind: HeadKind::Token,
                 class: "AutoModelForTokenClassification",
                 pipeline: "token-classification",
                 ..classes
             }),
             Self::QuestionAns => Some(HeadLayout {
+                kind: HeadKind::Span,
                 module: "qa_outputs",
-                has_bias: true,
                 outputs: Some(2),
                 modules_to_save: &["qa_outputs"],
                 backbone: QUESTION_BACKBONE,
