@@ -1,6 +1,8 @@
 //! Data files to typed rows.
 
+mod columns;
 mod keys;
+mod labelled;
 mod line;
 mod messages;
 mod strict;
@@ -12,13 +14,15 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::row::{Row, RowFormat};
+use crate::task::Task;
+use columns::{Columns, Purpose};
 pub(crate) use keys::{UnknownKeys, rows_of};
 use line::Line;
 use serde_json::{Map, Value};
 
 /// The rows of one file, each with its line number, and the name of the file for error messages.
 /// There is at least one row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rows {
     path: String,
     rows: Vec<(usize, Row)>,
@@ -35,6 +39,16 @@ impl Rows {
     /// of the rows.
     pub fn rows(&self) -> &[(usize, Row)] {
         &self.rows
+    }
+
+    /// The format of all rows.
+    pub fn format(&self) -> RowFormat {
+        self.rows[0].1.format()
+    }
+
+    /// The task that the rows are for.
+    pub fn task(&self) -> Task {
+        self.format().task()
     }
 
     /// What the file has and nothing reads, a sentence for each key. [`Tokenized::notes`](crate::Tokenized::notes)
@@ -64,11 +78,7 @@ impl Rows {
 /// The file cannot be read, it has no rows, or a line is not UTF-8, not JSON, or not of the format of
 /// the first row.
 pub fn read_rows(path: &Path) -> Result<Rows> {
-    let bytes = burn_peft_files::read(path).map_err(|error| Error::Read {
-        path: error.path,
-        source: error.source,
-    })?;
-    parse(&path.display().to_string(), &bytes)
+    read(path, Purpose::Learning)
 }
 
 /// Reads rows from memory. Error messages use `path` as the name of the file.
@@ -76,10 +86,35 @@ pub fn read_rows(path: &Path) -> Result<Rows> {
 /// # Errors
 /// See [`read_rows`].
 pub fn parse_rows(path: &str, text: &str) -> Result<Rows> {
-    parse(path, text.as_bytes())
+    parse(path, text.as_bytes(), Purpose::Learning)
 }
 
-fn parse(path: &str, bytes: &[u8]) -> Result<Rows> {
+/// Reads rows that are to be predicted: those of [`read_rows`] for `task`, with or without label, tags or answers,
+/// which are not read.
+///
+/// # Errors
+/// See [`read_rows`]. The rows are for another task.
+pub fn read_rows_for(path: &Path, task: Task) -> Result<Rows> {
+    read(path, Purpose::Predicting(task))
+}
+
+/// Reads rows that are to be predicted from memory. Error messages use `path` as the name of the file.
+///
+/// # Errors
+/// See [`read_rows_for`].
+pub fn parse_rows_for(path: &str, text: &str, task: Task) -> Result<Rows> {
+    parse(path, text.as_bytes(), Purpose::Predicting(task))
+}
+
+fn read(path: &Path, purpose: Purpose) -> Result<Rows> {
+    let bytes = burn_peft_files::read(path).map_err(|error| Error::Read {
+        path: error.path,
+        source: error.source,
+    })?;
+    parse(&path.display().to_string(), &bytes, purpose)
+}
+
+fn parse(path: &str, bytes: &[u8], purpose: Purpose) -> Result<Rows> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = &bytes[..error.valid_up_to()];
@@ -88,7 +123,7 @@ fn parse(path: &str, bytes: &[u8]) -> Result<Rows> {
             line: 1 + before.iter().filter(|&&byte| byte == b'\n').count(),
         }
     })?;
-    let mut reader = Reader::new(path);
+    let mut reader = Reader::new(path, purpose);
     if values::is_document(text) {
         let document = values::Document::parse(path, text)?;
         reader.notes = document.notes(path);
@@ -112,16 +147,18 @@ fn parse(path: &str, bytes: &[u8]) -> Result<Rows> {
 struct Reader<'a> {
     path: &'a str,
     rows: Vec<(usize, Row)>,
-    /// The line of the first row, and the format that it has set.
-    first: Option<(usize, RowFormat)>,
+    purpose: Purpose,
+    /// The line of the first row, and the keys that it has set.
+    first: Option<(usize, Columns)>,
     unknown: UnknownKeys,
     notes: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(path: &'a str) -> Self {
+    fn new(path: &'a str, purpose: Purpose) -> Self {
         Self {
             path,
+            purpose,
             rows: Vec::new(),
             first: None,
             unknown: UnknownKeys::default(),
@@ -132,16 +169,19 @@ impl<'a> Reader<'a> {
     fn push(&mut self, number: usize, object: Map<String, Value>) -> Result<()> {
         let path = self.path;
         let line = Line { path, number };
-        let (first_line, format) = match self.first {
+        let (first_line, columns) = match self.first {
             Some(known) => known,
-            None => *self.first.insert((number, line.detect(&object)?)),
+            None => {
+                let columns = line.detect(&object, self.purpose)?;
+                *self.first.insert((number, columns))
+            }
         };
         let unknown = object
             .iter()
-            .filter(|(key, value)| !format.knows(key) && !value.is_null());
+            .filter(|(key, value)| !columns.knows(key) && !value.is_null());
         self.unknown.count(unknown.map(|(key, _)| key.as_str()));
         self.rows
-            .push((number, line.row(object, format, first_line)?));
+            .push((number, line.row(object, &columns, first_line)?));
         Ok(())
     }
 

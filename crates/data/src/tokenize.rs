@@ -1,30 +1,27 @@
 //! Rows to examples.
 
+mod classes;
 mod draft;
+mod source;
 mod spans;
 #[cfg(test)]
 mod tests;
 mod turns;
 mod usage;
 
-use crate::conversation::Message;
 use crate::error::{Error, Result};
 use crate::example::Example;
 use crate::labels::Labels;
-use crate::row::Row;
 use crate::rows::Rows;
+use crate::task::Task;
 use crate::template::Template;
 use crate::tokenizer::TextTokenizer;
-use draft::tokenize_chunk;
+use source::Source;
 pub(crate) use spans::TurnFrame;
 use usage::Usage;
 
 /// The number of rows that are tokenised in parallel between two reports of progress.
 const CHUNK: usize = 256;
-
-/// The most roles that an error names, and the most characters of each.
-const SHOWN_ROLES: usize = 8;
-const SHOWN_CHARACTERS: usize = 40;
 
 /// How rows become examples.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,6 +61,18 @@ pub enum Targets<'a> {
         /// stands for "no answer".
         no_answer: bool,
     },
+}
+
+impl Targets<'_> {
+    /// The task whose rows have these targets.
+    pub fn task(self) -> Task {
+        match self {
+            Self::Text => Task::CausalLm,
+            Self::Class(_) | Self::Verbalizer(..) => Task::SeqCls,
+            Self::Tags { .. } => Task::TokenCls,
+            Self::Answers { .. } => Task::Qa,
+        }
+    }
 }
 
 /// The examples of a file, and how many rows `max_length` changed or removed.
@@ -108,8 +117,23 @@ pub fn tokenize_rows(
     options: TokenizeOptions<'_>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Tokenized> {
+    let wanted = options.targets.task();
+    if rows.task() != wanted {
+        return Err(Error::OtherTask {
+            path: rows.path().to_owned(),
+            line: rows.rows()[0].0,
+            format: rows.format().to_string(),
+            found: rows.task(),
+            task: wanted,
+        });
+    }
     let all = rows.rows();
-    let limit = options.max_length.unwrap_or(usize::MAX);
+    let source = Source {
+        path: rows.path(),
+        tokenizer,
+        template: options.template,
+        limit: options.max_length.unwrap_or(usize::MAX),
+    };
     let mut tokenized = Tokenized {
         notes: rows.notes().to_vec(),
         ..Tokenized::default()
@@ -117,24 +141,19 @@ pub fn tokenize_rows(
     let mut usage = Usage::default();
     let mut done = 0;
     for chunk in all.chunks(CHUNK) {
-        let examples = tokenize_chunk(rows.path(), chunk, tokenizer, options.template, &mut usage)?;
-        for (index, ((line, row), mut example)) in chunk.iter().zip(examples).enumerate() {
-            example.row = done + index;
-            if !example.has_target() {
-                return Err(Error::NothingSupervised {
-                    path: rows.path().to_owned(),
-                    line: *line,
-                    reason: why_nothing(row).map_or_else(String::new, |why| format!(" ({why})")),
-                });
-            }
-            let is_cut = example.len() > limit;
-            example.truncate(limit);
-            if !example.has_target() {
-                tokenized.dropped += 1;
-                continue;
-            }
-            tokenized.truncated += usize::from(is_cut);
-            tokenized.examples.push(example);
+        let outcomes = match options.targets {
+            Targets::Text => draft::tokenize_chunk(&source, chunk, &mut usage)?,
+            Targets::Class(labels) => classes::tokenize_chunk(&source, chunk, labels)?,
+            _ => unreachable!(),
+        };
+        for (index, outcome) in outcomes.into_iter().enumerate() {
+            tokenized.dropped += usize::from(outcome.examples.is_empty());
+            tokenized.truncated += usize::from(outcome.is_cut);
+            let examples = outcome.examples.into_iter();
+            tokenized.examples.extend(examples.map(|example| Example {
+                row: done + index,
+                ..example
+            }));
         }
         done += chunk.len();
         progress(done, all.len());
@@ -143,48 +162,8 @@ pub fn tokenize_rows(
     if tokenized.examples.is_empty() {
         return Err(Error::AllDropped {
             path: rows.path().to_owned(),
-            max_length: limit,
+            max_length: source.limit,
         });
     }
     Ok(tokenized)
-}
-
-/// Why nothing of a row is learned, if the row shows it.
-fn why_nothing(row: &Row) -> Option<String> {
-    let Row::Messages(conversation) = row else {
-        return None;
-    };
-    let messages = &conversation.messages;
-    let is_answer = |message: &&Message| message.role() == "assistant";
-    let mut answers = messages.iter().filter(is_answer).peekable();
-    if answers.peek().is_none() {
-        let mut roles: Vec<String> = Vec::new();
-        for role in messages
-            .iter()
-            .map(|message| format!("{:?}", message.role()))
-        {
-            if !roles.contains(&role) {
-                roles.push(role);
-            }
-        }
-        let shown = roles.iter().take(SHOWN_ROLES).cloned();
-        let shown: Vec<String> = shown.map(shorten).collect();
-        return Some(format!(
-            "no turn of the assistant; the roles are {}",
-            shown.join(", ")
-        ));
-    }
-    let flags: Option<Vec<&str>> = answers.map(|answer| answer.masked_by).collect();
-    let flag = *flags?.first()?;
-    Some(format!(
-        "`{flag}` says of every turn of the assistant that it is not learned"
-    ))
-}
-
-/// The first characters of a text.
-fn shorten(text: String) -> String {
-    match text.char_indices().nth(SHOWN_CHARACTERS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
 }

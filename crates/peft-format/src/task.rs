@@ -158,9 +158,9 @@ pub struct TaskOptions {
     /// the task is `CAUSAL_LM`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub verbalizer: Vec<String>,
-    /// For each label, the score of its text where there is nothing to classify, which is subtracted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub calibration: Option<Vec<f64>>,
+    /// Whether the score of a text where there is nothing to classify is subtracted from its score.
+    #[serde(skip_serializing_if = "is_false")]
+    pub calibrate: bool,
 }
 
 fn is_false(value: &bool) -> bool {
@@ -181,7 +181,7 @@ impl TaskOptions {
             null_score_diff_threshold: fields
                 .optional("burn_peft_task.null_score_diff_threshold")?,
             verbalizer: fields.strict("burn_peft_task.verbalizer", Vec::new())?,
-            calibration: fields.optional("burn_peft_task.calibration")?,
+            calibrate: fields.strict("burn_peft_task.calibrate", false)?,
         }))
     }
 
@@ -236,14 +236,6 @@ impl TaskOptions {
                 format!("{labels}, one for each label"),
             );
         }
-        match self.calibration.as_ref().map(Vec::len) {
-            Some(scores) if scores != texts => problem(
-                "burn_peft_task.calibration",
-                format!("a list of {scores}"),
-                format!("{texts}, one for each text of the verbalizer"),
-            ),
-            _ => {}
-        }
         problems
     }
 }
@@ -268,7 +260,7 @@ mod tests {
             no_answer: true,
             null_score_diff_threshold: Some(-0.25),
             verbalizer: vec![" yes".into(), " no".into()],
-            calibration: Some(vec![0.1, 1e-7]),
+            calibrate: true,
         }
     }
 
@@ -334,8 +326,8 @@ mod tests {
                 "`burn_peft_task.verbalizer` is {}, expected a list of strings",
             ),
             (
-                r#"{"calibration": [null]}"#,
-                "`burn_peft_task.calibration` is [null], expected a list of numbers",
+                r#"{"calibrate": 1}"#,
+                "`burn_peft_task.calibrate` is 1, expected true or false",
             ),
         ] {
             let message = parse(task).unwrap_err().to_string();
@@ -359,7 +351,7 @@ mod tests {
         assert!(problems(&full(), None).is_empty());
         let headed = TaskOptions {
             verbalizer: Vec::new(),
-            calibration: None,
+            calibrate: false,
             ..full()
         };
         assert!(problems(&headed, Some(2)).is_empty());
@@ -373,7 +365,6 @@ mod tests {
         );
         let shorter = TaskOptions {
             labels: vec!["a".into(), "b".into(), "a".into()],
-            calibration: Some(vec![0.0]),
             ..full()
         };
         assert_eq!(
@@ -381,7 +372,6 @@ mod tests {
             [
                 "`burn_peft_task.labels` is a list with `a` twice, expected each name once",
                 "`burn_peft_task.verbalizer` is a list of 2, expected 3, one for each label",
-                "`burn_peft_task.calibration` is a list of 1, expected 2, one for each text of the verbalizer",
             ]
         );
     }

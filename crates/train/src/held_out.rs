@@ -33,6 +33,8 @@ pub enum Stage {
     Loading,
     /// Tokenising, in rows.
     Tokenising,
+    /// Looking for a learning rate, in steps.
+    Training,
     /// Scoring the held-out rows, in rows.
     Evaluating,
     /// Writing texts for the held-out rows, in rows.

@@ -43,6 +43,7 @@ mod complete;
 mod config;
 mod error;
 mod evaluate;
+mod find_lr;
 mod fit;
 mod held_out;
 mod identity;
@@ -75,6 +76,7 @@ pub use config::{
 };
 pub use error::Error;
 pub use evaluate::{Evaluation, ExampleLoss, Logits, evaluate};
+pub use find_lr::{LrCurve, LrPoint, find_lr};
 pub use fit::{FitOptions, TrainData, ValidData, fit};
 pub use held_out::{HeldOut, HeldOutRows, Stage, Texts};
 pub use identity::{Difference, RunIdentity};

@@ -70,6 +70,41 @@ impl TaskScores {
     }
 }
 
+impl TaskScores {
+    /// The scores of one number each: names and values for a table.
+    pub fn lines(&self) -> Vec<(&'static str, String)> {
+        let share = |value: f64| format!("{:.1} %", 100.0 * value);
+        let number = |value: f64| format!("{value:.3}");
+        let defined = |value: Option<f64>| value.map_or("not defined".to_owned(), number);
+        match self {
+            Self::Classes(scores) => vec![
+                ("accuracy", share(scores.accuracy)),
+                ("macro F1", number(scores.f1_macro)),
+                ("Matthews", number(scores.matthews)),
+            ],
+            Self::MultiLabel(scores) => vec![
+                ("accuracy", share(scores.accuracy)),
+                ("macro F1", number(scores.f1_macro)),
+                ("micro F1", number(scores.f1_micro)),
+            ],
+            Self::Regression(scores) => vec![
+                ("Pearson", defined(scores.pearson)),
+                ("Spearman", defined(scores.spearman)),
+            ],
+            Self::Spans(scores) => vec![
+                ("precision", number(scores.precision)),
+                ("recall", number(scores.recall)),
+                ("F1", number(scores.f1)),
+                ("right tags", share(scores.accuracy)),
+            ],
+            Self::Answers(scores) => vec![
+                ("exact match", share(scores.exact_match)),
+                ("F1", number(scores.f1)),
+            ],
+        }
+    }
+}
+
 impl fmt::Display for TaskScores {
     /// A line for each score.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

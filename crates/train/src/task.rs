@@ -2,7 +2,8 @@
 
 use burn::tensor::backend::Backend;
 use burn_peft::{Head, HeadKind};
-use burn_peft_data::{Labels, Rows, Targets, Task};
+use burn_peft_data::{Labels, ProblemType, Row, Rows, Targets, Task};
+use burn_peft_format::{AdapterFolder, ProblemType as FolderProblemType, TaskOptions, TaskType};
 
 use crate::{Error, TaskConfig, Verbalizer};
 
@@ -52,7 +53,7 @@ impl TaskSetup {
         }
         let words = labels.as_ref().map(|labels| words_of(config, labels));
         let no_answer = config.version_2_with_negative;
-        let no_answer = no_answer.unwrap_or_else(|| rows.some_without_answer());
+        let no_answer = no_answer.unwrap_or_else(|| some_without_answer(rows));
         Ok(Self {
             task,
             words: words.transpose()?.flatten(),
@@ -67,6 +68,83 @@ impl TaskSetup {
                 ..config.clone()
             },
             labels,
+        })
+    }
+
+    /// To write text.
+    #[must_use]
+    pub fn text() -> Self {
+        Self {
+            task: Task::CausalLm,
+            labels: None,
+            words: None,
+            no_answer: false,
+            config: TaskConfig::default(),
+        }
+    }
+
+    /// The task of an adapter folder: its head's, or that of its words, or else text to write.
+    #[must_use]
+    pub fn of_folder(folder: &AdapterFolder) -> Self {
+        let saved = folder.config.task.clone().unwrap_or_default();
+        let words = (!saved.verbalizer.is_empty()).then_some(saved.verbalizer);
+        let task = match folder.config.task_type {
+            Some(TaskType::SeqCls) => Task::SeqCls,
+            Some(TaskType::TokenCls) => Task::TokenCls,
+            Some(TaskType::QuestionAns) => Task::Qa,
+            _ if words.is_some() => Task::SeqCls,
+            _ => Task::CausalLm,
+        };
+        let problem_type = match saved.problem_type {
+            Some(FolderProblemType::MultiLabelClassification) => ProblemType::MultiLabel,
+            Some(FolderProblemType::Regression) => ProblemType::Regression,
+            Some(FolderProblemType::SingleLabelClassification) => ProblemType::SingleLabel,
+            // As in transformers, where a head of one output is for a number.
+            None if folder.labels().len() == 1 => ProblemType::Regression,
+            None => ProblemType::SingleLabel,
+        };
+        let has_classes = matches!(task, Task::SeqCls | Task::TokenCls);
+        let default = TaskConfig::default();
+        Self {
+            task,
+            labels: has_classes.then(|| Labels {
+                problem_type,
+                names: folder.labels(),
+            }),
+            words,
+            no_answer: saved.no_answer,
+            config: TaskConfig {
+                r#type: Some(task),
+                label_all_tokens: saved.label_all_tokens,
+                null_score_diff_threshold: saved
+                    .null_score_diff_threshold
+                    .unwrap_or(default.null_score_diff_threshold),
+                calibrate: saved.calibrate,
+                ..default
+            },
+        }
+    }
+
+    /// What an adapter folder has to say of the task; `None` of text to write.
+    pub(crate) fn folder_options(&self) -> Option<TaskOptions> {
+        if self.task == Task::CausalLm {
+            return None;
+        }
+        let labels = self.labels.as_ref();
+        let problem_type = labels.filter(|_| self.task == Task::SeqCls);
+        let threshold = self.config.null_score_diff_threshold;
+        Some(TaskOptions {
+            labels: labels.map_or(Vec::new(), |labels| labels.names.clone()),
+            problem_type: problem_type.map(|labels| match labels.problem_type {
+                ProblemType::SingleLabel => FolderProblemType::SingleLabelClassification,
+                ProblemType::MultiLabel => FolderProblemType::MultiLabelClassification,
+                ProblemType::Regression => FolderProblemType::Regression,
+            }),
+            label_all_tokens: self.config.label_all_tokens,
+            no_answer: self.no_answer,
+            null_score_diff_threshold: self.no_answer.then_some(threshold),
+            verbalizer: self.words.clone().unwrap_or_default(),
+            calibrate: self.config.calibrate,
         })
     }
 
@@ -121,6 +199,16 @@ impl TaskSetup {
             false => head,
         })
     }
+}
+
+/// Whether one of the questions has no answer.
+fn some_without_answer(rows: &Rows) -> bool {
+    let answers = |row: &Row| {
+        row.question()
+            .and_then(|question| question.answers.as_ref())
+    };
+    let mut rows = rows.rows().iter();
+    rows.any(|(_, row)| answers(row).is_some_and(Vec::is_empty))
 }
 
 /// Refuses options that the task does not have.

@@ -65,7 +65,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         bail!("--batch-size is 0, expected 1 or more");
     }
     let open = args.model.open()?;
-    let task = open.task()?;
+    let task = open.task();
     let rows = match &args.data {
         Some(path) => read_rows_for(path, task.task)?,
         None => builtin::rows(task.task, builtin::Split::Test)?,

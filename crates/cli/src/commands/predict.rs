@@ -54,7 +54,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         bail!("--batch-size is 0, expected 1 or more");
     }
     let open = args.model.open()?;
-    let task = open.task()?;
+    let task = open.task();
     let rows = match (&args.data, &args.text) {
         (Some(path), _) => read_rows_for(path, task.task)?,
         (None, text) => Rows::single("--text", args.row(&task, text.as_deref().unwrap_or(""))?),

@@ -11,8 +11,8 @@ use burn::tensor::{DType, backend::AutodiffBackend};
 use burn_peft_data::read_rows;
 use burn_peft_ops::Ops;
 use burn_peft_train::{
-    Error, HeldOut, JsonLines, LogRecord, Observer, Override, RUN_FILE, RendererChoice, RunConfig,
-    RunInputs, RunOptions, RunReport, Stop, TaskScores, run as run_training,
+    Error, HeldOut, JsonLines, LogRecord, LrCurve, Observer, Override, RUN_FILE, RendererChoice,
+    RunConfig, RunInputs, RunOptions, RunReport, Stop, TaskScores, find_lr, run as run_training,
 };
 use serde_json::json;
 
@@ -64,6 +64,9 @@ pub(crate) struct Args {
     /// [default: auto, if a step would not fit in memory].
     #[arg(long, value_name = "WHEN", num_args = 0..=1, default_missing_value = "always")]
     recompute: Option<Recompute>,
+    /// Train briefly at a rising learning rate and print which one to take, instead of the run.
+    #[arg(long, conflicts_with = "resume")]
+    find_lr: bool,
     /// Print plain lines instead of the dashboard.
     #[arg(long)]
     no_tui: bool,
@@ -217,6 +220,10 @@ impl Job for Train<'_> {
             progress: Box::new(stage_bars()),
             notes: Box::new(output::say),
         };
+        if args.find_lr {
+            let curve = find_lr::<B>(&config, inputs, options, &device)?;
+            return print_curve(&curve, args.json);
+        }
         let report = match run_training::<B>(&config, &inputs, options, &device) {
             Err(error @ Error::NotBegun) => {
                 output::say(&error.to_string());
@@ -309,6 +316,24 @@ fn to_text(report: &RunReport, inputs: &RunInputs, again: Option<String>) -> Str
         text += &format!("{line}\n");
     }
     text + &format!("adapter: {dir}\n")
+}
+
+/// What a run at a rising rate has shown.
+fn print_curve(curve: &LrCurve, json: bool) -> Result<()> {
+    if json {
+        return output::print_json(curve);
+    }
+    // As many lines as one sees at a glance.
+    let every = curve.points.len().div_ceil(20).max(1);
+    let mut text = format!("{:>12}{:>12}\n", "rate", "loss");
+    for point in curve.points.iter().step_by(every) {
+        text += &format!("{:>12.1e}{:>12.4}\n", point.learning_rate, point.smoothed);
+    }
+    text += &match curve.learning_rate {
+        Some(rate) => format!("take --set train.learning_rate={rate:.0e}\n"),
+        None => "the loss falls at no rate\n".to_owned(),
+    };
+    output::print(&text)
 }
 
 /// The scores before and after, side by side.

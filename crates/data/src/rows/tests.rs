@@ -45,18 +45,6 @@ fn a_rendered_text_beside_the_keys_of_a_format_does_not_win() {
 }
 
 #[test]
-fn classification_formats_are_refused_in_plain_words() {
-    for row in [
-        r#"{"text":"a","label":1}"#,
-        r#"{"tokens":["a"],"tags":["O"]}"#,
-    ] {
-        let message = message_of(row);
-        assert!(message.starts_with("train.jsonl:1: "), "{message}");
-        assert!(message.contains("not supported yet"), "{message}");
-    }
-}
-
-#[test]
 fn unknown_keys_list_what_was_found_and_what_there_is() {
     let message = message_of(r#"{"question":"a","answer":"b"}"#);
     assert!(message.contains(r#"["question", "answer"]"#), "{message}");
@@ -136,10 +124,10 @@ fn a_file_without_rows_is_an_error() {
 fn invalid_utf8_names_its_line() {
     let mut bytes = b"{\"text\":\"a\"}\n".to_vec();
     bytes.extend(b"{\"text\":\"\xff\"}\n");
-    let error = parse("train.jsonl", &bytes).expect_err("0xff is no UTF-8");
+    let error = parse("train.jsonl", &bytes, Purpose::Learning).expect_err("0xff is no UTF-8");
     assert!(matches!(error, Error::NotUtf8 { line: 2, .. }), "{error}");
     let document = b"[\n{\"text\":\"a\"},\n{\"text\":\"\xff\"}]";
-    let error = parse("train.json", document).expect_err("0xff is no UTF-8");
+    let error = parse("train.json", document, Purpose::Learning).expect_err("0xff is no UTF-8");
     assert!(matches!(error, Error::NotUtf8 { line: 3, .. }), "{error}");
 }
 

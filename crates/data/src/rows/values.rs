@@ -2,11 +2,11 @@
 
 use serde_json::{Deserializer, Map, Value};
 
+use super::columns::{Columns, Purpose};
 use super::keys::UnknownKeys;
 use super::line::Line;
 use super::strict::Strict;
 use crate::error::{Error, Result};
-use crate::row::RowFormat;
 
 /// A value and the number of its line.
 type Numbered = (usize, Value);
@@ -32,11 +32,8 @@ pub(super) fn is_document(text: &str) -> bool {
 
 /// Whether an object is no row and holds a list of them.
 fn is_wrapper(object: &Map<String, Value>) -> bool {
-    let is_row = |format: RowFormat| {
-        let mut keys = format.required_keys().iter();
-        keys.all(|key| object.contains_key(*key))
-    };
-    object.get("data").is_some_and(Value::is_array) && !RowFormat::ALL.into_iter().any(is_row)
+    object.get("data").is_some_and(Value::is_array)
+        && Columns::detect(object, Purpose::Learning).is_none()
 }
 
 /// The rows of a file that is a document.
