@@ -1,6 +1,6 @@
 //! Heads: their gradients, and that a row does not depend on its batch.
 
-use burn::{backend::Autodiff, tensor::backend::Backend};
+use burn::{backend::Autodiff, module::AutodiffModule, tensor::backend::Backend};
 use burn_ndarray::NdArray;
 use burn_peft::{Head, HeadKind, PeftModel};
 use burn_peft_data::{Batch, IGNORE_INDEX, RowLabel};
@@ -8,7 +8,7 @@ use burn_peft_decoder::Decoder;
 use burn_peft_train::losses;
 
 use crate::{
-    backends::{TestBackend, on_every_backend},
+    backends::TestBackend,
     fixture,
     gradients::{check_gradients, exact_base},
     training::{init, methods, rows},

@@ -10,8 +10,7 @@ use burn_train::TrainStep;
 use serde::Serialize;
 
 use crate::{
-    Error, Method, RunConfig, RunInputs, RunOptions, Stage, Trainee, clip_grad_norm,
-    init_optimizer,
+    Error, RunConfig, RunInputs, RunOptions, Stage, Trainee, clip_grad_norm, init_optimizer,
     run::{Machine, RunRows, new_model, step_loader},
     start::{check_init_from, settled},
 };

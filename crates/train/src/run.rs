@@ -26,7 +26,7 @@ pub(crate) use self::{
 };
 use crate::{
     Checkpoint, Error, FitOptions, FitSummary, GradientCheckpointing, HeldOut, HeldOutRows, Method,
-    RunConfig, TaskSetup, Texts, Trainee,
+    RunConfig, Stage, TaskSetup, Texts, Trainee,
     evaluate::eval_loader,
     fit,
     start::{check_init_from, settled},

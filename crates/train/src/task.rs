@@ -2,7 +2,7 @@
 
 use burn::tensor::backend::Backend;
 use burn_peft::{Head, HeadKind};
-use burn_peft_data::{Labels, ProblemType, Row, Rows, Targets, Task};
+use burn_peft_data::{Labels, ProblemType, Rows, Targets, Task};
 use burn_peft_format::{AdapterFolder, ProblemType as FolderProblemType, TaskOptions, TaskType};
 
 use crate::{Error, TaskConfig, Verbalizer};
@@ -203,12 +203,8 @@ impl TaskSetup {
 
 /// Whether one of the questions has no answer.
 fn some_without_answer(rows: &Rows) -> bool {
-    let answers = |row: &Row| {
-        row.question()
-            .and_then(|question| question.answers.as_ref())
-    };
-    let mut rows = rows.rows().iter();
-    rows.any(|(_, row)| answers(row).is_some_and(Vec::is_empty))
+    let mut questions = rows.rows().iter().filter_map(|(_, row)| row.question());
+    questions.any(|question| question.answers.as_ref().is_some_and(Vec::is_empty))
 }
 
 /// Refuses options that the task does not have.

@@ -25,10 +25,14 @@ pub(crate) fn word_predictions<B: Ops, A: Adapter<B>>(
     let (Some(labels), Some(words)) = (&task.labels, &task.words) else {
         return Ok(Vec::new());
     };
-    let answers = held_out.tokenizer.verbalizer_ids(words)?;
+    let answers = words.iter().map(|word| held_out.tokenizer.encode(word));
+    let answers = answers.collect::<Result<Vec<_>, _>>()?;
     let injected = model.injected();
     let device = model.base().device();
-    let prompt = |row: &Row| held_out.tokenizer.verbalizer_prompt(row, held_out.template);
+    let prompt = |row: &Row| -> Result<Prompt, Error> {
+        let text = row.text().map_or("", |(text, _)| text);
+        Ok(held_out.tokenizer.encode_start(text)?.into())
+    };
     let scores = |prompts: &[Prompt]| scores_of::<B>(&injected, prompts, &answers, &device);
     let without_text = match task.config.calibrate {
         true => {
