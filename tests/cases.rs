@@ -1,7 +1,7 @@
 //! The table of cases under `tests/fixtures/cases`: one configuration of PEFT (or, for BitFit, of
 //! transformers) each.
 
-use std::{fs, ops::Deref, path::PathBuf};
+use std::{fs, path::PathBuf};
 
 use burn::{
     backend::Autodiff,
@@ -18,23 +18,14 @@ use crate::{
     fixture::{self, Greedy, Rows, Tensors},
 };
 
-/// What PEFT was given.
+/// One case, its `case.json`.
 #[derive(Deserialize)]
-pub(crate) struct Setup {
+pub(crate) struct Case {
     #[serde(rename = "case")]
     pub(crate) name: String,
     pub(crate) model: String,
     peft_type: String,
     options: Value,
-    /// `None` of a language model.
-    task_type: Option<String>,
-}
-
-/// One case without a head, its `case.json`.
-#[derive(Deserialize)]
-pub(crate) struct Case {
-    #[serde(flatten)]
-    setup: Setup,
     pub(crate) init_text: Option<String>,
     pub(crate) init_token_ids: Option<Vec<u32>>,
     pub(crate) evaluation: Evaluation,
@@ -114,25 +105,9 @@ pub(crate) fn case(name: &str) -> Case {
     fixture::json(&format!("cases/{name}/case.json"))
 }
 
-impl Deref for Case {
-    type Target = Setup;
-
-    fn deref(&self) -> &Setup {
-        &self.setup
-    }
-}
-
-impl Setup {
-    fn path(&self, file: &str) -> String {
-        let cases = match self.task_type {
-            None => "cases",
-            Some(_) => "heads",
-        };
-        format!("{cases}/{}/{file}", self.name)
-    }
-
+impl Case {
     pub(crate) fn tensors(&self) -> Tensors {
-        Tensors::read(&self.path("tensors.safetensors"))
+        Tensors::read(&format!("cases/{}/tensors.safetensors", self.name))
     }
 
     /// Whether an encoder, which is dropped when it is saved, is trained.
@@ -148,48 +123,44 @@ impl Setup {
         self.options["encoder_reparameterization_type"] == "LSTM"
     }
 
-    pub(crate) fn folder(&self) -> PathBuf {
-        fixture::path(&self.path("adapter"))
+    fn folder(&self) -> PathBuf {
+        fixture::path(&format!("cases/{}/adapter", self.name))
     }
 
     /// The method with the options that PEFT was given.
     pub(crate) fn method(&self) -> MethodConfig {
-        let mut options = self.options.clone();
-        options["type"] = match self.peft_type.as_str() {
-            // How the table started has no say: its numbers are given.
-            "PROMPT_TUNING" => {
-                let tokens = &options["num_virtual_tokens"];
-                options = json!({ "num_virtual_tokens": tokens });
-                "prompt-tuning".into()
-            }
-            "P_TUNING" => "p-tuning".into(),
-            "PREFIX_TUNING" => {
-                // PEFT's default is another than ours.
-                let projection = options["prefix_projection"] == true;
-                options["prefix_projection"] = projection.into();
-                "prefix-tuning".into()
-            }
-            "BITFIT" => "bitfit".into(),
-            "BEFT" => {
-                options = json!({});
-                "bitfit".into()
-            }
-            other => panic!("{}: {other}", self.name),
-        };
-        serde_json::from_value(options).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+        method_of(&self.name, &self.peft_type, &self.options)
     }
 
-    /// The adapter in the state called `when`: `start`, `end` or `saved`. `names` are those of its tensors.
-    pub(crate) fn state<'a, B: Backend>(
+    /// The base with the adapter that was saved.
+    pub(crate) fn saved_model<B: TestBackend>(&self) -> PeftModel<B, AnyAdapter<B>> {
+        let base = fixture::model::<B>(&self.model);
+        let adapter = if self.peft_type == "BITFIT" {
+            self.state("saved", base.config())
+        } else {
+            let path = self.folder();
+            let folder = AdapterFolder::load(&path).unwrap();
+            adapter_from_folder(&folder, base.config(), &path, &base.device()).unwrap()
+        };
+        PeftModel::new(base, adapter)
+    }
+
+    /// The base with the adapter that the six steps start from, tracked.
+    pub(crate) fn start_model<B: TestBackend>(
         &self,
-        when: &str,
-        names: impl Iterator<Item = &'a String>,
-        base: &DecoderConfig,
-    ) -> AnyAdapter<B>
+    ) -> PeftModel<Autodiff<B>, AnyAdapter<Autodiff<B>>> {
+        let base = fixture::model::<Autodiff<B>>(&self.model);
+        let adapter = self.state("start", base.config());
+        PeftModel::new(base, adapter)
+    }
+
+    /// The adapter in the state called `when`: `start`, `end` or `saved`.
+    fn state<B: Backend>(&self, when: &str, base: &DecoderConfig) -> AnyAdapter<B>
     where
         B::Device: Default,
     {
         let tensors = self.tensors();
+        let names = self.six_steps.start.keys();
         match (self.peft_type.as_str(), self.method()) {
             ("BEFT", _) | ("BITFIT", _) => {
                 let deltas = names.map(|name| {
@@ -222,30 +193,6 @@ impl Setup {
             .map(|(a, b)| a - b);
         TensorData::new(difference.collect::<Vec<f32>>(), found.shape.clone())
     }
-}
-
-impl Case {
-    /// The base with the adapter that was saved.
-    pub(crate) fn saved_model<B: TestBackend>(&self) -> PeftModel<B, AnyAdapter<B>> {
-        let base = fixture::model::<B>(&self.model);
-        let adapter = if self.peft_type == "BITFIT" {
-            self.state("saved", self.six_steps.start.keys(), base.config())
-        } else {
-            let path = self.folder();
-            let folder = AdapterFolder::load(&path).unwrap();
-            adapter_from_folder(&folder, base.config(), &path, &base.device()).unwrap()
-        };
-        PeftModel::new(base, adapter)
-    }
-
-    /// The base with the adapter that the six steps start from, tracked.
-    pub(crate) fn start_model<B: TestBackend>(
-        &self,
-    ) -> PeftModel<Autodiff<B>, AnyAdapter<Autodiff<B>>> {
-        let base = fixture::model::<Autodiff<B>>(&self.model);
-        let adapter = self.state("start", self.six_steps.start.keys(), base.config());
-        PeftModel::new(base, adapter)
-    }
 
     /// Every trained tensor before or after the six steps (`start`, `end`), by the name that our parameter
     /// has.
@@ -266,8 +213,35 @@ impl Case {
     }
 }
 
+/// The method with the options that PEFT was given in the case called `name`.
+pub(crate) fn method_of(name: &str, peft_type: &str, options: &Value) -> MethodConfig {
+    let mut options = options.clone();
+    options["type"] = match peft_type {
+        // How the table started has no say: its numbers are given.
+        "PROMPT_TUNING" => {
+            let tokens = &options["num_virtual_tokens"];
+            options = json!({ "num_virtual_tokens": tokens });
+            "prompt-tuning".into()
+        }
+        "P_TUNING" => "p-tuning".into(),
+        "PREFIX_TUNING" => {
+            // PEFT's default is another than ours.
+            let projection = options["prefix_projection"] == true;
+            options["prefix_projection"] = projection.into();
+            "prefix-tuning".into()
+        }
+        "BITFIT" => "bitfit".into(),
+        "BEFT" => {
+            options = json!({});
+            "bitfit".into()
+        }
+        other => panic!("{name}: {other}"),
+    };
+    serde_json::from_value(options).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
 /// The bias that a name of PEFT or of a checkpoint means.
-fn bias_of(name: &str) -> (usize, LayerModule) {
+pub(crate) fn bias_of(name: &str) -> (usize, LayerModule) {
     let beft = |name: &str| {
         format!(
             "base_model.model.{}.beft_bias",

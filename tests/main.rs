@@ -13,6 +13,7 @@ mod command_line;
 mod documentation;
 mod fixture;
 mod gradients;
+mod head_cases;
 mod head_parity;
 mod heads;
 #[cfg(target_os = "linux")]

@@ -194,7 +194,7 @@ fn one_line(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use burn_peft::LayerModule;
+    use burn_peft::{HeadKind, LayerModule};
 
     use super::*;
     use crate::test_support::{base, folder};
@@ -216,40 +216,42 @@ mod tests {
     }
 
     /// The card of an adapter with a head of this many outputs.
-    fn with_head(method: MethodOptions, task: TaskType, outputs: usize) -> String {
+    fn with_head(method: MethodOptions, kind: HeadKind, outputs: usize) -> String {
         let head = HeadTensors {
+            kind,
             weight: AdapterTensor::new([outputs, 1], vec![1.0; outputs]),
             bias: None,
         };
-        let folder = folder(method, &[]).with_head(task, head);
+        let folder = folder(method, &[]).with_head(head);
         ModelCard::default().render(&folder)
     }
 
     #[test]
     fn a_card_says_how_peft_loads_a_head() {
         let biases = || of_biases(LayerModule::QProj, None).config.method;
-        for (task, pipeline, call) in [
+        for (kind, pipeline, call) in [
             (
-                TaskType::SeqCls,
+                HeadKind::Sequence,
                 "text-classification",
                 "AutoModelForSequenceClassification.from_pretrained(\"some/base\", num_labels=7)",
             ),
             (
-                TaskType::TokenCls,
+                HeadKind::Token,
                 "token-classification",
                 "AutoModelForTokenClassification.from_pretrained(\"some/base\", num_labels=7)",
             ),
             (
-                TaskType::QuestionAns,
+                HeadKind::Span,
                 "question-answering",
                 "AutoModelForQuestionAnswering.from_pretrained(\"some/base\", \
                  key_mapping={\"^model\": \"transformer\"})",
             ),
         ] {
-            let text = with_head(biases(), task, 7);
+            let text = with_head(biases(), kind, 7);
             assert!(text.contains(&format!("pipeline_tag: {pipeline}\n")));
             assert!(text.contains(&format!("\nbase = {call}\n")), "{text}");
-            assert!(text.contains(&format!("| task | `{}` |\n", task.name())));
+            let task = TaskType::of(kind).name();
+            assert!(text.contains(&format!("| task | `{task}` |\n")));
         }
     }
 
@@ -259,11 +261,11 @@ mod tests {
         let prompt = || MethodOptions::PromptTuning(PromptTuningOptions::new(tokens()));
         let prefix = MethodOptions::PrefixTuning(PrefixTuningOptions::new(tokens()));
         let pooled = "Give PEFT rows of one length";
-        assert!(with_head(prompt(), TaskType::SeqCls, 2).contains(pooled));
-        let text = with_head(prefix, TaskType::SeqCls, 2);
+        assert!(with_head(prompt(), HeadKind::Sequence, 2).contains(pooled));
+        let text = with_head(prefix, HeadKind::Sequence, 2);
         assert!(!text.contains(pooled) && text.contains("pad_token_id"));
-        assert!(with_head(prompt(), TaskType::TokenCls, 2).contains("the 3 virtual tokens too"));
-        let text = with_head(prompt(), TaskType::QuestionAns, 2);
+        assert!(with_head(prompt(), HeadKind::Token, 2).contains("the 3 virtual tokens too"));
+        let text = with_head(prompt(), HeadKind::Span, 2);
         assert!(text.contains("an answer from 3"), "{text}");
     }
 

@@ -171,7 +171,7 @@ impl AdapterConfig {
         let modules = self.modules_to_save.iter().flatten().map(String::as_str);
         let modules: Vec<_> = modules.filter(|name| !known.contains(name)).collect();
         let mut notes = Vec::new();
-        let is_used = |task: &TaskType| *task == TaskType::CausalLm || task.has_head();
+        let is_used = |task: &TaskType| *task == TaskType::CausalLm || task.head_kind().is_some();
         if let Some(task) = self.task_type.filter(|task| !is_used(task)) {
             notes.push(format!(
                 "`task_type` is `{}`; the adapter is used as one of `{}`",

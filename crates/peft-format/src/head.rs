@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use burn::tensor::{TensorData, backend::Backend};
-use burn_peft::{Head, ModuleListing};
+use burn_peft::{Head, HeadKind, ModuleListing};
 use burn_peft_decoder::DecoderConfig;
 
 use crate::beft::rename_backbone;
@@ -21,6 +21,8 @@ use crate::{Error, Problem};
 /// The tensors of a head.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeadTensors {
+    /// What it reads and gives.
+    pub kind: HeadKind,
     /// `[outputs, d_model]`.
     pub weight: AdapterTensor,
     /// `[outputs]`; sequence classification has none.
@@ -35,6 +37,7 @@ impl HeadTensors {
         };
         let (weight, bias) = head.values();
         Self {
+            kind: head.kind(),
             weight: tensor(weight),
             bias: bias.map(tensor),
         }
@@ -64,8 +67,9 @@ impl AdapterFolder {
 
     /// The head, where the task has one and it is there. Whether it fits, [`check`](Self::check) says.
     pub fn head(&self) -> Option<HeadTensors> {
-        let (_, [weight, bias]) = self.head_layout()?;
+        let (layout, [weight, bias]) = self.head_layout()?;
         Some(HeadTensors {
+            kind: layout.kind,
             weight: self.tensors.get(&weight)?.clone(),
             bias: self.tensors.get(&bias).cloned(),
         })
@@ -86,14 +90,14 @@ impl AdapterFolder {
         }
     }
 
-    /// The same adapter with a head for `task`, under the names that PEFT has for both.
+    /// The same adapter with a head, under the names that PEFT has for both.
     ///
     /// # Panics
-    /// If the task has no head, or the adapter has one already.
+    /// If the adapter has a head already.
     #[must_use]
-    pub fn with_head(mut self, task: TaskType, head: HeadTensors) -> Self {
+    pub fn with_head(mut self, head: HeadTensors) -> Self {
         assert!(self.head_layout().is_none(), "an adapter has one head");
-        self.config = self.config.with_task(task);
+        self.config = self.config.with_task(TaskType::of(head.kind));
         let (layout, [weight, bias]) = self.head_layout().expect("a task that has a head");
         if layout.backbone != CAUSAL_BACKBONE {
             rename_backbone(&mut self, layout.backbone);
@@ -146,7 +150,11 @@ impl AdapterFolder {
 
     /// Says that a head would be lost in this form.
     pub(crate) fn refuse_head(&self, form: &'static str, path: &Path) -> Result<(), Error> {
-        match self.config.task_type.filter(|task| task.has_head()) {
+        match self
+            .config
+            .task_type
+            .filter(|task| task.head_kind().is_some())
+        {
             None => Ok(()),
             Some(task) => Err(Error::HasHead {
                 path: path.into(),
@@ -162,7 +170,7 @@ impl AdapterFolder {
             return (modules, Vec::new());
         };
         match self.head() {
-            Some(HeadTensors { weight, bias }) if weight.shape().len() == 2 => {
+            Some(HeadTensors { weight, bias, .. }) if weight.shape().len() == 2 => {
                 let (shape, has_bias) = (weight.shape(), bias.is_some());
                 if bias.is_some_and(|bias| bias.shape() != &shape[..1]) {
                     return (modules, Vec::new());
@@ -189,17 +197,16 @@ pub fn head_from_folder<B: Backend>(
     folder.check_values(path)?;
     let data =
         |tensor: &AdapterTensor| TensorData::new(tensor.values().to_vec(), tensor.shape().to_vec());
-    let head = folder.head_layout().zip(folder.head());
-    Ok(head.map(|((layout, _), head)| {
+    Ok(folder.head().map(|head| {
         let bias = head.bias.as_ref().map(data);
-        Head::from_data(layout.kind, data(&head.weight), bias, device)
+        Head::from_data(head.kind, data(&head.weight), bias, device)
     }))
 }
 
 #[cfg(test)]
 mod tests {
     use burn_flex::Flex;
-    use burn_peft::{HeadKind, NoAdapter};
+    use burn_peft::NoAdapter;
 
     use super::*;
     use crate::test_support::{base, folder};
@@ -218,10 +225,13 @@ mod tests {
         folder
     }
 
-    fn zeros(outputs: usize, has_bias: bool) -> HeadTensors {
+    fn zeros(outputs: usize, kind: HeadKind) -> HeadTensors {
         HeadTensors {
+            kind,
             weight: AdapterTensor::new([outputs, 24], vec![0.0; outputs * 24]),
-            bias: has_bias.then(|| AdapterTensor::new([outputs], vec![0.0; outputs])),
+            bias: kind
+                .has_bias()
+                .then(|| AdapterTensor::new([outputs], vec![0.0; outputs])),
         }
     }
 
@@ -333,17 +343,12 @@ mod tests {
 
     #[test]
     fn a_head_alone_stands_beside_biases_of_zero() {
-        let head = Head::<Flex>::init(HeadKind::Span, [2, 24], 0, &Default::default());
-        let nothing = NoAdapter::default();
-        let save = |task| {
-            let head = Some((task, &head));
-            AdapterFolder::from_model(&nothing, head, &base(), None, MethodOptions::of).unwrap()
-        };
-        for (task, backbone) in [
-            (TaskType::TokenCls, "model"),
-            (TaskType::QuestionAns, "transformer"),
-        ] {
-            let folder = save(task);
+        let nothing = NoAdapter::<Flex>::default();
+        for (kind, backbone) in [(HeadKind::Token, "model"), (HeadKind::Span, "transformer")] {
+            let head = Head::init(kind, [2, 24], 0, &Default::default());
+            let folder =
+                AdapterFolder::from_model(&nothing, Some(&head), &base(), None, MethodOptions::of)
+                    .unwrap();
             assert!(problems(&folder).is_empty());
             assert!(folder.is_linear_probe());
             assert_eq!(folder.head(), Some(HeadTensors::of(&head)));
@@ -366,9 +371,7 @@ mod tests {
             (&name(path), &[1, 12]),
         ];
         let causal = folder(method, &tensors);
-        let folder = causal
-            .clone()
-            .with_head(TaskType::QuestionAns, zeros(2, true));
+        let folder = causal.clone().with_head(zeros(2, HeadKind::Span));
         assert!(problems(&folder).is_empty());
         assert_eq!(folder.biases().len(), 3);
         let renamed = name("transformer.layers.1.self_attn.v_proj");
@@ -380,7 +383,7 @@ mod tests {
         let expected = TargetModules::Names(expected.map(String::from).to_vec());
         assert_eq!(options.target_modules, expected);
         // The names of one model are none of the other's.
-        let kept = causal.with_head(TaskType::SeqCls, zeros(2, false));
+        let kept = causal.with_head(zeros(2, HeadKind::Sequence));
         assert!(problems(&kept).is_empty());
         let mut wrong = folder;
         wrong.config.task_type = Some(TaskType::SeqCls);

@@ -24,7 +24,7 @@ use crate::head::HeadTensors;
 use crate::method::MethodOptions;
 use crate::options::{BeftOptions, PrefixTuningOptions, PromptTuningOptions};
 use crate::peft_type::Landing;
-use crate::task::{CAUSAL_BACKBONE, TaskType};
+use crate::task::CAUSAL_BACKBONE;
 use crate::tensors::{AdapterTensor, AdapterTensors, PROMPT_EMBEDDINGS};
 use crate::{Error, Problem};
 
@@ -65,12 +65,9 @@ impl AdapterFolder {
     ///
     /// # Errors
     /// [`Error::NothingToSave`] if it injects nothing and there is no head.
-    ///
-    /// # Panics
-    /// If the task of the head is one without a head.
     pub fn from_model<B: Backend, A: Adapter<B>>(
         adapter: &A,
-        head: Option<(TaskType, &Head<B>)>,
+        head: Option<&Head<B>>,
         base: &DecoderConfig,
         base_name: Option<&str>,
         describe: impl FnOnce(Landing<'_>) -> MethodOptions,
@@ -101,7 +98,7 @@ impl AdapterFolder {
         };
         Ok(match head {
             None => folder,
-            Some((task, head)) => folder.with_head(task, HeadTensors::of(head)),
+            Some(head) => folder.with_head(HeadTensors::of(head)),
         })
     }
 

@@ -2,15 +2,15 @@
 //!
 //! A folder is `adapter_config.json`, `adapter_model.safetensors` and `README.md`. What this crate writes, PEFT
 //! loads (but for prefixes of [attention width](burn_peft::PrefixHeads::Attention) and biases of norms). What PEFT wrote for the methods below,
-//! this crate reads, and would write again byte for byte, but for the checksums that it adds: its tests hold it to
-//! that, on folders PEFT made.
+//! this crate reads, heads included, and would write again byte for byte, but for the checksums that it adds: its
+//! tests hold it to that, on folders PEFT made.
 //!
 //! # Keys of our own
 //!
 //! `adapter_config.json` may have four keys that PEFT does not know, ignores with a warning, and drops when it saves
 //! the folder: `burn_peft_template` ([`AdapterConfig::template`]), `burn_peft_base_fingerprint`
-//! ([`AdapterConfig::base_fingerprint`]), `burn_peft_task` ([`TaskOptions`]) and `burn_peft_checksums`. The last is an object with the XXH3 checksum
-//! (128 bits, hexadecimal) of `adapter_model.safetensors`, and one of the configuration itself: of its compact JSON with
+//! ([`AdapterConfig::base_fingerprint`]), `burn_peft_task` ([`TaskOptions`]) and `burn_peft_checksums`. The last is an
+//! object with the XXH3 checksum (128 bits, hexadecimal) of `adapter_model.safetensors`, and one of the configuration itself: of its compact JSON with
 //! sorted keys and ASCII only, without that one checksum. Where it is there, a folder that is not as it was written
 //! is refused, and the error names the file. A folder without it loads as PEFT's do.
 //!

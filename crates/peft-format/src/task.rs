@@ -31,7 +31,7 @@ pub enum TaskType {
 /// The head that transformers' model class of a task has in place of the language-model head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeadLayout {
-    /// Which states it reads.
+    /// What it reads and gives.
     pub(crate) kind: HeadKind,
     /// The name of the linear layer.
     pub(crate) module: &'static str,
@@ -74,9 +74,18 @@ impl TaskType {
         }
     }
 
-    /// Whether an adapter of this task has a head of its own.
-    pub fn has_head(self) -> bool {
-        self.head().is_some()
+    /// The task of a head.
+    pub fn of(head: HeadKind) -> Self {
+        match head {
+            HeadKind::Sequence => Self::SeqCls,
+            HeadKind::Token => Self::TokenCls,
+            HeadKind::Span => Self::QuestionAns,
+        }
+    }
+
+    /// The head of the task; `None` where the language-model head serves.
+    pub fn head_kind(self) -> Option<HeadKind> {
+        self.head().map(|head| head.kind)
     }
 
     /// The head of the task, as transformers 5 and PEFT 0.21 have it for Qwen2, Llama and Qwen3.

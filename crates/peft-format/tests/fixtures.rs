@@ -186,7 +186,7 @@ fn a_head_is_put_beside_an_adapter_as_peft_does() {
             _ => described,
         };
         let name = case["model"].as_str();
-        let ours = AdapterFolder::from_model(&adapter, Some((task, &head)), &base, name, describe);
+        let ours = AdapterFolder::from_model(&adapter, Some(&head), &base, name, describe);
         let ours = ours.unwrap();
         assert_eq!(ours, theirs, "{dir:?}");
         ours.check(&base, &dir).unwrap();

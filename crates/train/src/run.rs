@@ -265,8 +265,8 @@ fn save<B: Backend, M: Method>(
 ) -> Result<(), Error> {
     let (base, base_name) = (inputs.checkpoint.config(), inputs.base_name.as_deref());
     let describe = |landing: burn_peft_format::Landing<'_>| method.describe(landing, base_name);
-    let head = task.task_type().zip(model.head());
-    let mut folder = AdapterFolder::from_model(model.adapter(), head, base, base_name, describe)?;
+    let (adapter, head) = (model.adapter(), model.head());
+    let mut folder = AdapterFolder::from_model(adapter, head, base, base_name, describe)?;
     folder.config.task = task.folder_options();
     let dir = config.output_dir();
     folder.check(base, &dir)?;

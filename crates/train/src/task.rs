@@ -125,15 +125,6 @@ impl TaskSetup {
         }
     }
 
-    /// PEFT's name of the task of the head; `None` where the language-model head serves.
-    pub(crate) fn task_type(&self) -> Option<TaskType> {
-        Some(match self.head_kind()? {
-            HeadKind::Sequence => TaskType::SeqCls,
-            HeadKind::Token => TaskType::TokenCls,
-            HeadKind::Span => TaskType::QuestionAns,
-        })
-    }
-
     /// What an adapter folder has to say of the task; `None` of text to write.
     pub(crate) fn folder_options(&self) -> Option<TaskOptions> {
         if self.task == Task::CausalLm {
