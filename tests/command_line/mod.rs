@@ -24,6 +24,7 @@ mod runs;
 mod short_run;
 #[cfg(unix)]
 mod stopping;
+mod tasks;
 mod templates;
 
 fn burn_peft(args: &[&str]) -> Command {

@@ -125,8 +125,8 @@ options! {
         /// The highest learning rate.
         // Prompts do not move at the rate of transformers (peft#2815).
         pub learning_rate: Option<f64> = None,
-            shown as "the method's: 5e-3 for p-tuning-v2, 1e-3 for the others",
-            source "the method's page. transformers has 5e-5, for whole models";
+            shown as "what suits the method and the base",
+            source "docs/methods/README.md. transformers has 5e-5, for whole models";
         /// The highest learning rate of a head. It rises and falls with `learning_rate`.
         pub head_learning_rate: Option<f64> = None,
             shown as "1e-3; with linear-probe, `learning_rate`",
