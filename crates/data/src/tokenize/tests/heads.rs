@@ -163,6 +163,20 @@ fn a_template_places_virtual_tokens_around_a_text_and_is_never_cut() {
         assert_eq!(example.placement, placement, "{source}");
         assert_eq!(example.row_label, Some(RowLabel::Class(0)));
     }
+    // A field may be empty, and stand anywhere.
+    let alone = rows(&[r#"{"text":"xxxx","label":"a"}"#]);
+    for (source, text) in [
+        ("Q {text} A {text_pair}", "Q x A "),
+        ("{text_pair}A {text}", "A xxxx"),
+    ] {
+        let template = Template::parse(source).expect("a good template");
+        let options = TokenizeOptions {
+            template: Some(&template),
+            ..options(Targets::Class(&labels), Some(6))
+        };
+        let example = run(&alone, options).expect("a good row").examples.remove(0);
+        assert_eq!(example.input_ids, ids(text), "{source}");
+    }
     for (source, expected) in [
         (
             "{text}{prompt:1}{label}",
