@@ -6,20 +6,25 @@ mod tests;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::example::{IGNORE_INDEX, RowLabel};
 use crate::row::{Label, LabelValue, Row};
 use crate::rows::Rows;
 
 /// What a label of a text is; the names are those of transformers' `problem_type`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ProblemType {
     /// One class of several.
     #[default]
+    #[serde(rename = "single_label_classification")]
     SingleLabel,
     /// Any number of classes at once.
+    #[serde(rename = "multi_label_classification")]
     MultiLabel,
     /// Numbers.
+    #[serde(rename = "regression")]
     Regression,
 }
 

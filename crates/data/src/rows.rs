@@ -33,6 +33,15 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// One row that stands in no file; messages use `path` as the name of one.
+    pub fn single(path: &str, row: Row) -> Self {
+        Self {
+            path: path.to_owned(),
+            rows: vec![(1, row)],
+            notes: Vec::new(),
+        }
+    }
+
     /// The path of the file, or the name that [`parse_rows`] was given.
     pub fn path(&self) -> &str {
         &self.path
