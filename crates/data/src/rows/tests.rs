@@ -370,3 +370,18 @@ fn rows_to_be_predicted_may_have_a_label_that_is_not_read() {
         "{error}"
     );
 }
+
+#[test]
+fn lists_of_zeros_and_ones_are_numbers_and_a_note_says_so() {
+    let flags = r#"{"text":"a","label":[0.0,1.0]}"#;
+    let of = |rows: &[&str]| notes(&rows.join("\n"));
+    assert!(of(&[flags, flags])[0].contains("lists of 0.0 and 1.0, which are numbers"));
+    for other in [
+        r#"{"text":"a","label":[0.5,1.0]}"#,
+        r#"{"text":"a","label":[1.0]}"#,
+        r#"{"text":"a","label":[0,1]}"#,
+        r#"{"text":"a","label":1.0}"#,
+    ] {
+        assert!(of(&[flags, other]).is_empty(), "{other}");
+    }
+}
