@@ -42,6 +42,27 @@ impl Rows {
         }
     }
 
+    /// Some of the rows, by their indices.
+    ///
+    /// # Panics
+    /// If there are no such rows.
+    pub fn part(&self, range: std::ops::Range<usize>) -> Self {
+        Self {
+            path: self.path.clone(),
+            rows: self.rows[range].to_vec(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The rows as rows to be predicted: without their labels, tags or answers.
+    #[must_use]
+    pub fn without_labels(mut self) -> Self {
+        for (_, row) in &mut self.rows {
+            row.forget_label();
+        }
+        self
+    }
+
     /// The path of the file, or the name that [`parse_rows`] was given.
     pub fn path(&self) -> &str {
         &self.path

@@ -69,11 +69,11 @@ impl RunRows {
         }
         let task = TaskSetup::settle(&config.task, &inputs.train)?;
         check_trains(method, &task, base)?;
-        let mut tokenise = |rows: &Rows| -> Result<Vec<Example>, Error> {
+        let mut tokenise = |rows: &Rows, scored: bool| -> Result<Vec<Example>, Error> {
             let tokenize = TokenizeOptions {
                 max_length: Some(config.data.max_length.min(limit)),
                 template: config.data.template.as_ref(),
-                targets: task.targets(),
+                targets: task.targets(scored),
             };
             let tokenized = tokenize_rows(rows, &tokenizer, tokenize, &mut |done, all| {
                 progress(Stage::Tokenising, done as u64, all as u64);
@@ -84,9 +84,12 @@ impl RunRows {
             }
             Ok(tokenized.examples)
         };
-        let train = tokenise(&inputs.train)?;
-        let valid = inputs.valid.as_ref().map(&mut tokenise).transpose()?;
-        let test = inputs.test.as_ref().map(&mut tokenise).transpose()?;
+        let train = tokenise(&inputs.train, false)?;
+        let mut tokenise = |rows: &Option<Rows>| {
+            let rows = rows.as_ref().map(|rows| tokenise(rows, true));
+            rows.transpose()
+        };
+        let (valid, test) = (tokenise(&inputs.valid)?, tokenise(&inputs.test)?);
         let padding = Padding {
             multiple_of: config.data.pad_to_multiple_of,
             ..Padding::of(&tokenizer)
