@@ -83,7 +83,7 @@ fn tokenize(rows: &Rows) {
         }
     }
     if let Ok(verbalizer) = Verbalizer::new(&labels, &words, &TOKENIZER) {
-        let _ = verbalizer.candidates("rows", rows.rows(), &TOKENIZER, None, Some(LONGEST));
+        let _ = verbalizer.candidates(rows, &TOKENIZER, None, Some(LONGEST));
     }
 }
 

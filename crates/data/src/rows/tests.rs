@@ -385,3 +385,22 @@ fn lists_of_zeros_and_ones_are_numbers_and_a_note_says_so() {
         assert!(of(&[flags, other]).is_empty(), "{other}");
     }
 }
+
+#[test]
+fn rows_without_their_labels_are_rows_to_be_predicted() {
+    for (row, task) in [
+        (r#"{"text":"a","label":"b"}"#, Task::SeqCls),
+        (r#"{"input_ids":[1],"label":"b"}"#, Task::SeqCls),
+        (r#"{"tokens":["a"],"tags":["O"]}"#, Task::TokenCls),
+        (r#"{"input_ids":[1],"tags":["O"]}"#, Task::TokenCls),
+        (
+            r#"{"context":"a","question":"b","answers":[{"text":"a","answer_start":0}]}"#,
+            Task::Qa,
+        ),
+    ] {
+        let learned = parse_rows("p.jsonl", row).expect("a good row");
+        let predicted = parse_rows_for("p.jsonl", row, task).expect("a good row");
+        assert_ne!(learned, predicted);
+        assert_eq!(learned.without_labels(), predicted);
+    }
+}

@@ -10,6 +10,7 @@ use crate::given::{Given, GivenIds};
 use crate::labels::{Labels, ProblemType};
 use crate::layout::Prompt;
 use crate::row::Row;
+use crate::rows::Rows;
 use crate::task::Task;
 use crate::template::Template;
 use crate::tokenizer::TextTokenizer;
@@ -88,29 +89,28 @@ impl Verbalizer {
         &self.answers
     }
 
-    /// The candidates of each of `rows`, given with their lines in the file `path`, for the score of every class. The
-    /// prompt of a row is that of [`Targets::Verbalizer`](crate::Targets::Verbalizer): its fields are cut until the
-    /// words of any class fit into `max_length`.
+    /// The candidates of each row, in order, for the score of every class. The prompt of a row is that of
+    /// [`Targets::Verbalizer`](crate::Targets::Verbalizer): its fields are cut until the words of any class fit into
+    /// `max_length`.
     ///
     /// # Errors
     /// With file and line: a text cannot be tokenised, or what stands around the fields is too long by itself. Without
     /// a line: the template has no place for the words.
     pub fn candidates(
         &self,
-        path: &str,
-        rows: &[(usize, Row)],
+        rows: &Rows,
         tokenizer: &TextTokenizer,
         template: Option<&Template>,
         max_length: Option<usize>,
     ) -> Result<Vec<Candidates>> {
         let source = Source {
-            path,
+            path: rows.path(),
             tokenizer,
             template,
             limit: max_length.unwrap_or(usize::MAX),
         };
-        let mut all = Vec::with_capacity(rows.len());
-        for chunk in rows.chunks(super::CHUNK) {
+        let mut all = Vec::with_capacity(rows.rows().len());
+        for chunk in rows.rows().chunks(super::CHUNK) {
             for ((line, _), prompt) in chunk.iter().zip(self.prompts(&source, chunk)?) {
                 let (ids, after) = prompt;
                 if ids.input_ids.len() > self.room(&source) {

@@ -89,13 +89,7 @@ fn candidates_are_the_same_prompt_with_the_words_of_every_class() {
     let template = Template::parse("{text}{prompt:1}:{label}{prompt:2}").expect("a good template");
     let (labels, words) = (labels(), owned(&["no", "yes!"]));
     let verbalizer = Verbalizer::new(&labels, &words, &tokenizer()).expect("good words");
-    let all = verbalizer.candidates(
-        "train.jsonl",
-        rows(ROWS).rows(),
-        &tokenizer(),
-        Some(&template),
-        Some(9),
-    );
+    let all = verbalizer.candidates(&rows(ROWS), &tokenizer(), Some(&template), Some(9));
     let all = all.expect("good rows");
     assert_eq!(all.len(), 2);
     // The words of four tokens and the colon leave four for the text, whatever the class.
@@ -121,13 +115,7 @@ fn candidates_are_the_same_prompt_with_the_words_of_every_class() {
         },
         trained.examples[0]
     );
-    let error = verbalizer.candidates(
-        "train.jsonl",
-        rows(ROWS).rows(),
-        &tokenizer(),
-        Some(&template),
-        Some(4),
-    );
+    let error = verbalizer.candidates(&rows(ROWS), &tokenizer(), Some(&template), Some(4));
     let error = error.expect_err("too long").to_string();
     assert!(
         error.starts_with("train.jsonl:1: the template and the words have more tokens"),
