@@ -12,7 +12,8 @@ pub struct Example {
     /// shifts them by one. Of a tagged text, it is the class of the word whose token stands there, or
     /// [`IGNORE_INDEX`]. All are [`IGNORE_INDEX`] where the label is the [`row_label`](Self::row_label).
     pub labels: Vec<i64>,
-    /// The label of the row as a whole; `None` of a text to write and of a tagged one.
+    /// The label of the row as a whole; `None` of a text to write and of a tagged one. [`RowLabel::Unknown`] where there is
+    /// no label, also of a tagged row.
     pub row_label: Option<RowLabel>,
     /// For each virtual token, the index of the id that follows it, in `0..=seq`, ascending. The index
     /// `seq` is behind the last id. `None`: all virtual tokens stand in front of the row.
@@ -42,7 +43,7 @@ pub enum RowLabel {
         /// The index of its last token.
         end: usize,
     },
-    /// Not known: the row is to be predicted.
+    /// Not known: the row is to be predicted, or its answer is not in this window.
     Unknown,
 }
 
@@ -52,8 +53,8 @@ pub enum Parts {
     /// Nothing that the task asks for.
     #[default]
     Whole,
-    /// Words: for each word of the row, in order, the index of its first token. The words that were cut off are not
-    /// among them.
+    /// Words: for each word of the row, in order, the index of its first token. A word without a token has that of the
+    /// next one that has some. The words that were cut off are not among them. Each token of given ids is a word.
     Words(Vec<usize>),
     /// A question and a window of its context.
     Context {

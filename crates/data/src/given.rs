@@ -227,19 +227,22 @@ struct Cuts {
 impl Cuts {
     fn add(&mut self, text: &str, fields: &[Range<usize>], encoding: &Encoding) {
         let offsets = encoding.get_offsets();
-        let tokens = |field: &Range<usize>| {
-            if *field == (0..text.len()) {
-                return 0..offsets.len();
-            }
+        let mut ranges: Vec<Range<usize>> = Vec::with_capacity(fields.len());
+        for field in fields {
             // A token of which a part stands outside of the field is not of the field.
             let is_inside = |(start, end): &(usize, usize)| {
                 start < end && field.start <= *start && *end <= field.end
             };
-            let first = offsets.iter().position(is_inside).unwrap_or(0);
-            let last = offsets.iter().rposition(is_inside);
-            first..last.map_or(first, |last| last + 1)
-        };
-        let ranges: Vec<Range<usize>> = fields.iter().map(tokens).collect();
+            let before = ranges.last().map_or(0, |range| range.end);
+            ranges.push(match offsets.iter().position(is_inside) {
+                _ if *field == (0..text.len()) => 0..offsets.len(),
+                Some(first) => {
+                    let last = offsets.iter().rposition(is_inside).unwrap_or(first);
+                    first.max(before)..(last + 1).max(before)
+                }
+                None => before..before,
+            });
+        }
         let cuttable = ranges.iter().map(ExactSizeIterator::len).sum::<usize>();
         self.fixed += offsets.len() - cuttable;
         self.lengths

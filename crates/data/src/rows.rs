@@ -267,6 +267,7 @@ impl<'a> Reader<'a> {
         }
         let mut notes = self.notes;
         notes.extend(self.unknown.notes(&path, "is not used"));
+        notes.extend(labelled::note_of_flags(&path, &self.rows));
         notes.extend(match self.found.moved {
             0 => None,
             1 => Some(format!(

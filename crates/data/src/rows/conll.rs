@@ -16,6 +16,9 @@ const EXTENSIONS: [&str; 9] = [
 /// Begins a document. The line says nothing else.
 const DOCUMENT: &str = "-DOCSTART-";
 
+/// The most parts of a word between which there are spaces. The tables of GLUE have texts in their columns.
+const MOST_PARTS: usize = 4;
+
 /// Whether a file has words and tags in columns: by its name, or, unless the name says that it is JSON, by its first
 /// sentence, each line of which ends in `O` or in a tag such as `B-PER`.
 pub(super) fn is_conll(path: &str, text: &str, purpose: Purpose) -> bool {
@@ -90,6 +93,13 @@ pub(super) fn parse(path: &str, text: &str, purpose: Purpose) -> Result<Vec<(usi
             return Err(line.bad(format!(
                 "the word {word:?} has no tag; write its tag behind it, with a tab between them"
             )));
+        }
+        if word.trim().split(' ').count() > MOST_PARTS {
+            return Err(line.bad(
+                "a text and not a word in the first column; for texts with a label, write rows \
+                 {\"text\",\"label\"} in a file of JSON"
+                    .to_owned(),
+            ));
         }
         if is_labelled && tag.is_empty() {
             return Err(line.bad(format!("the tag of the word {word:?} is empty")));
@@ -254,6 +264,10 @@ mod tests {
                 r#"a.bio:2: the tag of the word "b" is empty"#,
             ),
             ("\n# only this\n", "a.bio: no rows"),
+            (
+                "sentence\tlabel\nit is not a good film\t0\n",
+                "a.bio:2: a text and not a word in the first column",
+            ),
         ] {
             let message = message_of("a.bio", text);
             assert!(message.starts_with(expected), "{message}");

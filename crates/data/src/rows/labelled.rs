@@ -149,3 +149,19 @@ impl Line<'_> {
         }
     }
 }
+
+/// A sentence about labels that are lists of 0.0 and 1.0 in every row, which are numbers here and flags in some files.
+pub(super) fn note_of_flags(path: &str, rows: &[(usize, Row)]) -> Option<String> {
+    let is_flag = |value: &LabelValue| matches!(value, LabelValue::Fraction(0.0 | 1.0));
+    let mut labels = rows.iter().map(|(_, row)| row.label());
+    let are_flags = labels.all(|label| match label {
+        Some(Label::Several(values)) => values.len() > 1 && values.iter().all(is_flag),
+        _ => false,
+    });
+    are_flags.then(|| {
+        format!(
+            "{path}: the labels are lists of 0.0 and 1.0, which are numbers to be predicted; if they are flags of \
+             classes, list the classes that a row has"
+        )
+    })
+}
