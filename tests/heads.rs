@@ -61,7 +61,7 @@ impl Learned {
             batch.row_labels[row] = match self {
                 Self::Class => Some(RowLabel::Class(number % CLASSES)),
                 Self::Classes => {
-                    let is_of = |class| (number + class) % 2 == 0;
+                    let is_of = |class| usize::is_multiple_of(number + class, 2);
                     Some(RowLabel::Classes((0..CLASSES).map(is_of).collect()))
                 }
                 Self::Values => {

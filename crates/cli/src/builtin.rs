@@ -15,23 +15,6 @@ macro_rules! asset {
 /// The settings of the run without arguments.
 pub(crate) const RUN_TOML: &str = include_str!(asset!("run.toml"));
 
-/// The learning rate of each method on the built-in model and task, above the methods' defaults, which are
-/// for models a thousand times the size. Those of prompts and prefixes are the best of a few that differ by
-/// factors of 3; the other two are first guesses that do well.
-const LEARNING_RATES: [(&str, f64); 5] = [
-    ("prompt-tuning", 3e-1),
-    ("p-tuning", 3e-3),
-    ("prefix-tuning", 1e-2),
-    ("p-tuning-v2", 1e-1),
-    ("bitfit", 1e-2),
-];
-
-/// The learning rate of a method on the built-in model and task.
-pub(crate) fn learning_rate(method: &str) -> Option<f64> {
-    let row = LEARNING_RATES.iter().find(|(name, _)| *name == method);
-    row.map(|(_, rate)| *rate)
-}
-
 /// Stands for the path of the built-in model in messages and in adapter folders.
 pub(crate) const MODEL_NAME: &str = "built-in";
 

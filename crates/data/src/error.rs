@@ -73,6 +73,12 @@ pub enum Error {
     )]
     NoEos,
 
+    /// "No answer" needs an end-of-sequence token, and the tokenizer has none.
+    #[error(
+        "the tokenizer has no `eos_token`, which stands for \"no answer\"; set it in the model's tokenizer_config.json"
+    )]
+    NoEosForNoAnswer,
+
     /// The rows are conversations, and the model has no chat template.
     #[error(
         "the model has no chat template (chat_template.jinja, or `chat_template` in \
@@ -202,7 +208,7 @@ pub enum Error {
 
     /// The rows are for another task.
     #[error(
-        "{path}:{line}: {format} is a row for the task {found}, and the task is {task}; give rows for \
+        "{path}:{line}: this row ({format}) is for the task {found}, and the task is {task}; give rows for \
          {task}, or choose the task {found}"
     )]
     OtherTask {
@@ -247,6 +253,13 @@ pub enum Error {
         line: usize,
         /// The cause.
         source: Box<Error>,
+    },
+
+    /// The words of the classes cannot tell these apart.
+    #[error("label words: {reason}")]
+    Verbalizer {
+        /// Why not.
+        reason: String,
     },
 
     /// A template is malformed.
@@ -308,6 +321,16 @@ pub enum Error {
         line: usize,
         /// The cause, in brackets, or nothing if it is not known.
         reason: String,
+    },
+
+    /// No row has an answer in a window, and there is no token for "no answer".
+    #[error(
+        "{path}: no window of a context has an answer, so there is nothing to learn; give rows with answers, or \
+         learn that there is none, too"
+    )]
+    NoAnswers {
+        /// The file.
+        path: String,
     },
 
     /// The cut to `max_length` leaves no example.

@@ -93,5 +93,5 @@ pub use rows::{Rows, parse_rows, parse_rows_for, read_rows, read_rows_for};
 pub use stream::StreamDecoder;
 pub use task::Task;
 pub use template::Template;
-pub use tokenize::{Targets, TokenizeOptions, Tokenized, tokenize_rows};
+pub use tokenize::{Candidates, Targets, TokenizeOptions, Tokenized, Verbalizer, tokenize_rows};
 pub use tokenizer::TextTokenizer;

@@ -1,10 +1,12 @@
 //! Data files to typed rows.
 
 mod columns;
+mod conll;
 mod keys;
 mod labelled;
 mod line;
 mod messages;
+mod questions;
 mod strict;
 #[cfg(test)]
 mod tests;
@@ -18,6 +20,7 @@ use crate::task::Task;
 use columns::{Columns, Purpose};
 pub(crate) use keys::{UnknownKeys, rows_of};
 use line::Line;
+use questions::Found;
 use serde_json::{Map, Value};
 
 /// The rows of one file, each with its line number, and the name of the file for error messages.
@@ -37,6 +40,27 @@ impl Rows {
             rows: vec![(1, row)],
             notes: Vec::new(),
         }
+    }
+
+    /// Some of the rows, by their indices.
+    ///
+    /// # Panics
+    /// If there are no such rows.
+    pub fn part(&self, range: std::ops::Range<usize>) -> Self {
+        Self {
+            path: self.path.clone(),
+            rows: self.rows[range].to_vec(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The rows as rows to be predicted: without their labels, tags or answers.
+    #[must_use]
+    pub fn without_labels(mut self) -> Self {
+        for (_, row) in &mut self.rows {
+            row.forget_label();
+        }
+        self
     }
 
     /// The path of the file, or the name that [`parse_rows`] was given.
@@ -75,13 +99,20 @@ impl Rows {
 /// | `prompt`, `completion` | [`PromptCompletion`](RowFormat::PromptCompletion) |
 /// | `instruction`, `output`; optional: `input`, `system`, `history` | [`Instruction`](RowFormat::Instruction) |
 /// | `messages`: a list of `{role, content, …}`; optional: `tools`, `documents`, `chat_template_kwargs` | [`Messages`](RowFormat::Messages) |
+/// | `context`, `question`, `answers`; optional: `id`, `title`, `is_impossible` | [`Questions`](RowFormat::Questions) |
+/// | `tokens` or `words`, `tags`, `ner_tags` or `labels` | [`Tagging`](RowFormat::Tagging) |
 /// | `input_ids`, `labels` | [`Tokenized`](RowFormat::Tokenized) |
+/// | `input_ids`, `tags` or `ner_tags` | [`TaggingIds`](RowFormat::TaggingIds) |
+/// | `input_ids`, `label` | [`ClassificationIds`](RowFormat::ClassificationIds) |
+/// | `text` or `sentence`, `label` or `labels`; optional: `text_pair`; or the keys of a pair in GLUE | [`Classification`](RowFormat::Classification) |
 /// | `text` | [`Text`](RowFormat::Text) |
 ///
 /// The keys of the first row decide the format of the file. The formats are tried in the order of this
 /// table, so a file with `instruction`, `output` and a rendered `text` holds instructions. Every row must
-/// have the keys of that format with the right types. Other keys are not used, and [`Rows::notes`] names them. The
-/// classification formats `{text, label}` and `{tokens, tags}` are recognised and refused by name.
+/// have the keys of that format with the right types. Other keys are not used, and [`Rows::notes`] names them.
+///
+/// Two kinds of files are read as they are: words and tags in columns, as in the CoNLL tasks, and the articles of SQuAD.
+/// docs/data.md says how they are recognised.
 ///
 /// # Errors
 /// The file cannot be read, it has no rows, or a line is not UTF-8, not JSON, or not of the format of
@@ -133,8 +164,11 @@ fn parse(path: &str, bytes: &[u8], purpose: Purpose) -> Result<Rows> {
         }
     })?;
     let mut reader = Reader::new(path, purpose);
-    if values::is_document(text) {
+    if conll::is_conll(path, text, purpose) {
+        reader.rows = conll::parse(path, text, purpose)?;
+    } else if values::is_document(text) {
         let document = values::Document::parse(path, text)?;
+        reader.is_on_one_line = document.is_on_one_line;
         reader.notes = document.notes(path);
         for (number, value) in document.rows {
             let object = Line { path, number }.expect_object(value)?;
@@ -159,7 +193,10 @@ struct Reader<'a> {
     purpose: Purpose,
     /// The line of the first row, and the keys that it has set.
     first: Option<(usize, Columns)>,
+    /// Whether a document stands on one line: the numbers are then those of the rows.
+    is_on_one_line: bool,
     unknown: UnknownKeys,
+    found: Found,
     notes: Vec<String>,
 }
 
@@ -170,7 +207,9 @@ impl<'a> Reader<'a> {
             purpose,
             rows: Vec::new(),
             first: None,
+            is_on_one_line: false,
             unknown: UnknownKeys::default(),
+            found: Found::default(),
             notes: Vec::new(),
         }
     }
@@ -178,6 +217,31 @@ impl<'a> Reader<'a> {
     fn push(&mut self, number: usize, object: Map<String, Value>) -> Result<()> {
         let path = self.path;
         let line = Line { path, number };
+        let is_article = object.get("paragraphs").is_some_and(Value::is_array)
+            && Columns::detect(&object, Purpose::Learning).is_none();
+        if let (true, Purpose::Predicting(task)) = (is_article, self.purpose)
+            && task != Task::Qa
+        {
+            return Err(Error::OtherTask {
+                path: path.to_owned(),
+                line: number,
+                format: "an article of SQuAD".to_owned(),
+                found: Task::Qa,
+                task,
+            });
+        }
+        if is_article {
+            let is_labelled = self.purpose == Purpose::Learning;
+            let rows = line.article(object, is_labelled, &mut self.found)?;
+            for row in rows {
+                let number = match self.is_on_one_line {
+                    true => self.rows.len() + 1,
+                    false => number,
+                };
+                self.rows.push((number, row));
+            }
+            return Ok(());
+        }
         let (first_line, columns) = match self.first {
             Some(known) => known,
             None => {
@@ -189,8 +253,10 @@ impl<'a> Reader<'a> {
             .iter()
             .filter(|(key, value)| !columns.knows(key) && !value.is_null());
         self.unknown.count(unknown.map(|(key, _)| key.as_str()));
-        self.rows
-            .push((number, line.row(object, &columns, first_line)?));
+        self.rows.push((
+            number,
+            line.row(object, &columns, first_line, &mut self.found)?,
+        ));
         Ok(())
     }
 
@@ -201,6 +267,15 @@ impl<'a> Reader<'a> {
         }
         let mut notes = self.notes;
         notes.extend(self.unknown.notes(&path, "is not used"));
+        notes.extend(match self.found.moved {
+            0 => None,
+            1 => Some(format!(
+                "{path}: 1 answer does not begin where answer_start says and was found at another place"
+            )),
+            moved => Some(format!(
+                "{path}: {moved} answers do not begin where answer_start says and were found at other places"
+            )),
+        });
         Ok(Rows {
             notes,
             path,

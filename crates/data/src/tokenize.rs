@@ -1,13 +1,16 @@
 //! Rows to examples.
 
+mod answers;
 mod classes;
 mod draft;
 mod source;
 mod spans;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod turns;
 mod usage;
+mod verbalizer;
 
 use crate::error::{Error, Result};
 use crate::example::Example;
@@ -19,6 +22,7 @@ use crate::tokenizer::TextTokenizer;
 use source::Source;
 pub(crate) use spans::TurnFrame;
 use usage::Usage;
+pub use verbalizer::{Candidates, Verbalizer};
 
 /// The number of rows that are tokenised in parallel between two reports of progress.
 const CHUNK: usize = 256;
@@ -60,6 +64,9 @@ pub enum Targets<'a> {
         /// Whether there may be no answer (transformers' `version_2_with_negative`). A row then ends with the eos, which
         /// stands for "no answer".
         no_answer: bool,
+        /// Whether windows are kept in which nothing is learned, as an evaluation and a prediction need: those without
+        /// the answer where there is no `no_answer`. Their label is [`RowLabel::Unknown`](crate::RowLabel::Unknown).
+        every_window: bool,
     },
 }
 
@@ -98,6 +105,10 @@ pub struct Tokenized {
 /// | text | `tokenize(text) + [eos]` | everything |
 /// | messages | the chat template's text, tokenised as a whole | what the template marks with `{% generation %}`, or else the assistant's turns, each through its end-of-turn token; no turn whose flag says so |
 /// | input_ids/labels | unchanged | as the labels say |
+/// | classification, [`Targets::Class`] | the tokenizer's own encoding of the text, or of the pair | nothing: [`Example::row_label`] |
+/// | classification, [`Targets::Verbalizer`] | `tokenize(text) + tokenize(words)` | the words |
+/// | tagging | `tokenize(" " + word)` for each word, without the space where a text has none | the class of each word at its first token |
+/// | question | the tokenizer's own encoding of question and context, a window an example | nothing: [`Example::row_label`] |
 ///
 /// A [`Template`] puts the fields of the first three formats in another order, with virtual tokens
 /// between them. Instruction rows do not use the model's chat template, so that they mean the same on
@@ -105,10 +116,12 @@ pub struct Tokenized {
 ///
 /// A row longer than `max_length` keeps its first `max_length` tokens and loses the end of its completion
 /// with the eos, as in transformers and TRL (`truncation_mode = "keep_start"`). A row that loses its whole
-/// completion is dropped; TRL keeps it, and it then contributes nothing to the loss or makes it 0/0.
+/// completion is dropped; TRL keeps it, and it then contributes nothing to the loss or makes it 0/0. Of the other tasks,
+/// texts to classify are cut until the row fits, words at the end, and contexts into windows.
 ///
 /// # Errors
-/// With file and line: a row has nothing to learn before it is cut, its ids are outside the vocabulary or the model's
+/// The rows are not those of the targets' [task](Targets::task). With file and line: a label is none of the classes, a
+/// question leaves no room for its context, a row has nothing to learn before it is cut, its ids are outside the vocabulary or the model's
 /// table, the chat template does not accept its conversation or leaves out a turn, or it lacks a field of the template. Without a line: the
 /// tokenizer has no eos, the model has no chat template, or the cut leaves no row.
 pub fn tokenize_rows(
@@ -139,12 +152,25 @@ pub fn tokenize_rows(
         ..Tokenized::default()
     };
     let mut usage = Usage::default();
+    let mut unlearned = answers::Unlearned::default();
     let mut done = 0;
     for chunk in all.chunks(CHUNK) {
         let outcomes = match options.targets {
             Targets::Text => draft::tokenize_chunk(&source, chunk, &mut usage)?,
             Targets::Class(labels) => classes::tokenize_chunk(&source, chunk, labels)?,
-            _ => unreachable!(),
+            Targets::Tags {
+                labels,
+                label_all_tokens,
+            } => tags::Tags::new(labels, label_all_tokens).tokenize_chunk(&source, chunk)?,
+            Targets::Answers {
+                doc_stride,
+                no_answer,
+                every_window,
+            } => answers::Windows::new(&source, doc_stride, no_answer, every_window)?
+                .tokenize_chunk(&source, chunk, &mut unlearned)?,
+            Targets::Verbalizer(labels, words) => {
+                Verbalizer::new(labels, words, tokenizer)?.tokenize_chunk(&source, chunk, labels)?
+            }
         };
         for (index, outcome) in outcomes.into_iter().enumerate() {
             tokenized.dropped += usize::from(outcome.examples.is_empty());
@@ -159,6 +185,12 @@ pub fn tokenize_rows(
         progress(done, all.len());
     }
     tokenized.notes.extend(usage.notes(rows.path()));
+    tokenized.notes.extend(unlearned.notes(rows.path()));
+    if tokenized.examples.is_empty() && wanted == Task::Qa {
+        return Err(Error::NoAnswers {
+            path: rows.path().to_owned(),
+        });
+    }
     if tokenized.examples.is_empty() {
         return Err(Error::AllDropped {
             path: rows.path().to_owned(),

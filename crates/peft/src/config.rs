@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     AnyAdapter, BitFitConfig, Choice, Error, InitTokens, LinearProbeConfig, ModuleListing,
     OptionDoc, PTuningConfig, PTuningV2Config, PrefixTuningConfig, PromptTuningConfig,
-    method::{Method, StartsFrom},
+    method::{BaseScale, Method, StartsFrom},
     one_of,
     param::Source,
     sizes::{MOST_BYTES, room_for_rows},
@@ -137,10 +137,10 @@ impl MethodConfig {
         Self::all().into_iter().find(|method| method.name() == name)
     }
 
-    /// The learning rate for AdamW where none is given.
+    /// The learning rate for AdamW where none is given. The method's page has the law and its figures.
     #[must_use]
-    pub fn default_learning_rate(&self) -> f64 {
-        self.method().default_learning_rate()
+    pub fn default_learning_rate(&self, base: BaseScale) -> f64 {
+        self.method().default_learning_rate(base)
     }
 
     /// The text whose tokens the adapter starts from, where there is one.

@@ -1,17 +1,21 @@
 //! A head: what it makes of hidden states in place of the language-model head.
 
 use burn::{
-    module::{Module, Param},
+    module::{Module, Param, ParamId},
     nn::{Dropout, DropoutConfig},
     tensor::{Tensor, TensorData, backend::Backend},
 };
 use rand::{SeedableRng, rngs::StdRng};
 use rand_distr::{Distribution, Normal};
 
-use crate::param::given;
+use crate::{param::given, param_id};
 
 /// The spread of a new head's weights: transformers' `initializer_range`.
 const INITIALIZER_RANGE: f64 = 0.02;
+
+/// The names of the parameters.
+const WEIGHT: &str = "head.weight";
+const BIAS: &str = "head.bias";
 
 /// Which states a head reads, and what its outputs mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +80,8 @@ impl<B: Backend> Head<B> {
         device: &B::Device,
     ) -> Self {
         Self {
-            weight: given("head.weight", weight, device),
-            bias: bias.map(|bias| given("head.bias", bias, device)),
+            weight: given(WEIGHT, weight, device),
+            bias: bias.map(|bias| given(BIAS, bias, device)),
             dropout: DropoutConfig::new(0.0).init(),
             kind,
             trains: true,
@@ -102,6 +106,12 @@ impl<B: Backend> Head<B> {
             trains: false,
             ..self
         }
+    }
+
+    /// The ids of the weight and the bias of every head.
+    #[must_use]
+    pub fn param_ids() -> [ParamId; 2] {
+        [WEIGHT, BIAS].map(param_id)
     }
 
     /// Which states it reads.

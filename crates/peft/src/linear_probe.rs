@@ -3,7 +3,11 @@
 use burn::tensor::backend::Backend;
 use burn_peft_decoder::DecoderConfig;
 
-use crate::{Error, ModuleListing, NoAdapter, method::Method, param::Source};
+use crate::{
+    Error, ModuleListing, NoAdapter,
+    method::{BaseScale, Method},
+    param::Source,
+};
 
 crate::options! {
     /// Options of the linear probe: it has none.
@@ -11,7 +15,7 @@ crate::options! {
 }
 
 impl Method for LinearProbeConfig {
-    fn default_learning_rate(&self) -> f64 {
+    fn default_learning_rate(&self, _base: BaseScale) -> f64 {
         1e-3
     }
 

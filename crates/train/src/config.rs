@@ -46,13 +46,6 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
-    /// The highest learning rate: `[train] learning_rate`, or the method's own.
-    pub fn learning_rate(&self) -> f64 {
-        self.train
-            .learning_rate
-            .unwrap_or_else(|| self.method.default_learning_rate())
-    }
-
     /// Where the run leaves its files: `[output] dir`, or `runs/METHOD`.
     pub fn output_dir(&self) -> PathBuf {
         match &self.output.dir {
@@ -91,7 +84,6 @@ impl RunConfig {
     /// them open: a folder that was not chosen may still be.
     fn resolved(&self) -> Self {
         let mut resolved = self.clone();
-        resolved.train.learning_rate = Some(self.learning_rate());
         resolved.output.dir = Some(self.output_dir());
         resolved
     }

@@ -193,14 +193,14 @@ impl HeldOutRows<'_> {
         examples: Range<usize>,
         found: &[ExampleLoss],
     ) -> Result<Vec<Predicted>, Error> {
+        if self.task.words.is_some() {
+            return word_predictions(self, model, &self.rows.part(rows));
+        }
         let first = rows.start;
         let rows = &self.rows.rows()[rows];
         if self.task.head_kind().is_some() {
             let examples = &self.examples[examples];
             return Ok(predictions(self.task, rows, first, examples, found));
-        }
-        if self.task.words.is_some() {
-            return word_predictions(self, model, rows);
         }
         let rows = prompts_of(rows, self.template).ok_or_else(|| Error::NoPrompts {
             path: self.rows.path().to_owned(),

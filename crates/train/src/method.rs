@@ -1,7 +1,7 @@
 //! What a run needs to know of a method.
 
 use burn::tensor::backend::Backend;
-use burn_peft::Adapter;
+use burn_peft::{Adapter, BaseScale};
 use burn_peft_data::TextTokenizer;
 use burn_peft_decoder::{Decoder, DecoderConfig};
 use burn_peft_format::{Landing, MethodOptions};
@@ -43,8 +43,7 @@ pub trait Method {
     fn init<B: Ops>(&self, start: Start<'_, B>) -> Result<Self::Adapter<B>, Error>;
 
     /// The learning rate where `[train]` gives none.
-    fn default_learning_rate(&self) -> f64 {
-        // What most methods of `burn-peft` have.
+    fn default_learning_rate(&self, _base: BaseScale) -> f64 {
         1e-3
     }
 

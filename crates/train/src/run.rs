@@ -119,6 +119,9 @@ where
     )?;
     let known = Known {
         dtype,
+        base: inputs.checkpoint.config(),
+        learning_rate: rows.learning_rate,
+        head: rows.task.head_kind().is_some(),
         plan: rows.plan,
         recompute: rows.recompute,
         train: &rows.train,

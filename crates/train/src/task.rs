@@ -148,9 +148,9 @@ impl TaskSetup {
         })
     }
 
-    /// What rows are tokenised for.
+    /// What rows are tokenised for: to be scored, or to be learned.
     #[must_use]
-    pub fn targets(&self) -> Targets<'_> {
+    pub fn targets(&self, scored: bool) -> Targets<'_> {
         match (self.task, &self.labels, &self.words) {
             (Task::SeqCls, Some(labels), Some(words)) => Targets::Verbalizer(labels, words),
             (Task::SeqCls, Some(labels), None) => Targets::Class(labels),
@@ -161,6 +161,7 @@ impl TaskSetup {
             (Task::Qa, ..) => Targets::Answers {
                 doc_stride: self.config.doc_stride,
                 no_answer: self.no_answer,
+                every_window: scored,
             },
             _ => Targets::Text,
         }

@@ -6,7 +6,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData, activation::log_softmax};
 use burn_peft::{Adapter, Injected, PeftModel};
-use burn_peft_data::{Prompt, Row};
+use burn_peft_data::{Prompt, Row, Rows, Verbalizer};
 use burn_peft_decoder::AttentionMask;
 use burn_peft_ops::Ops;
 
@@ -19,21 +19,23 @@ const CONTENT_FREE: &str = "N/A";
 pub(crate) fn word_predictions<B: Ops, A: Adapter<B>>(
     held_out: &HeldOutRows<'_>,
     model: &PeftModel<B, A>,
-    rows: &[(usize, Row)],
+    rows: &Rows,
 ) -> Result<Vec<Predicted>, Error> {
     let task = held_out.task;
     let (Some(labels), Some(words)) = (&task.labels, &task.words) else {
         return Ok(Vec::new());
     };
-    let answers = words.iter().map(|word| held_out.tokenizer.encode(word));
-    let answers = answers.collect::<Result<Vec<_>, _>>()?;
-    let injected = model.injected();
-    let device = model.base().device();
-    let prompt = |row: &Row| -> Result<Prompt, Error> {
-        let text = row.text().map_or("", |(text, _)| text);
-        Ok(held_out.tokenizer.encode_start(text)?.into())
+    let (tokenizer, template) = (held_out.tokenizer, held_out.template);
+    let verbalizer = Verbalizer::new(labels, words, tokenizer)?;
+    let (injected, device) = (model.injected(), model.base().device());
+    let tokens = model.adapter().inject().num_virtual_tokens();
+    let room = model.base().config().positions_left(tokens);
+    let prompts = |rows: &Rows| -> Result<Vec<Prompt>, Error> {
+        let candidates = verbalizer.candidates(rows, tokenizer, template, Some(room))?;
+        Ok(candidates.into_iter().map(|row| row.prompt).collect())
     };
-    let scores = |prompts: &[Prompt]| scores_of::<B>(&injected, prompts, &answers, &device);
+    let scores =
+        |prompts: &[Prompt]| scores_of::<B>(&injected, prompts, verbalizer.answers(), &device);
     let without_text = match task.config.calibrate {
         true => {
             let row = Row::Classification {
@@ -41,15 +43,13 @@ pub(crate) fn word_predictions<B: Ops, A: Adapter<B>>(
                 text_pair: None,
                 label: None,
             };
-            scores(&[prompt(&row)?])?.remove(0)
+            scores(&prompts(&Rows::single("", row))?).remove(0)
         }
         false => vec![0.0; labels.len()],
     };
-    let mut predicted = Vec::with_capacity(rows.len());
-    for chunk in rows.chunks(held_out.batch_size.max(1)) {
-        let prompts = chunk.iter().map(|(_, row)| prompt(row));
-        let prompts = prompts.collect::<Result<Vec<Prompt>, _>>()?;
-        for scores in scores(&prompts)? {
+    let mut predicted = Vec::with_capacity(rows.rows().len());
+    for prompts in prompts(rows)?.chunks(held_out.batch_size.max(1)) {
+        for scores in scores(prompts) {
             let relative = scores.iter().zip(&without_text);
             let relative: Vec<f32> = relative.map(|(score, none)| score - none).collect();
             predicted.push(of_text(&relative, labels));
@@ -64,7 +64,7 @@ fn scores_of<B: Ops>(
     prompts: &[Prompt],
     answers: &[Vec<u32>],
     device: &B::Device,
-) -> Result<Vec<Vec<f32>>, Error> {
+) -> Vec<Vec<f32>> {
     let batch = prompts.len();
     let prepared = model.prepare(left_padded::<B>(prompts, device));
     let base = prepared.base().clone();
@@ -94,5 +94,5 @@ fn scores_of<B: Ops>(
             row.push(score);
         }
     }
-    Ok(scores)
+    scores
 }

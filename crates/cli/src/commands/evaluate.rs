@@ -74,7 +74,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let options = TokenizeOptions {
         max_length: Some(args.max_length.unwrap_or(longest).min(longest)),
         template: open.template.as_ref(),
-        targets: task.targets(),
+        targets: task.targets(true),
     };
     let mut bar = Progress::counting("tokenising");
     let tokenized = tokenize_rows(&rows, &open.tokenizer, options, &mut |done, all| {

@@ -56,19 +56,23 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let open = args.model.open()?;
     let task = open.task();
     let rows = match (&args.data, &args.text) {
-        (Some(path), _) => read_rows_for(path, task.task)?,
+        (Some(path), _) => read_rows_for(path, task.task)?.without_labels(),
         (None, text) => Rows::single("--text", args.row(&task, text.as_deref().unwrap_or(""))?),
     };
     let longest = open.longest_row();
     let options = TokenizeOptions {
         max_length: Some(args.max_length.unwrap_or(longest).min(longest)),
         template: open.template.as_ref(),
-        targets: task.targets(),
+        targets: task.targets(true),
     };
     let mut bar = Progress::counting("tokenising");
-    let tokenized = tokenize_rows(&rows, &open.tokenizer, options, &mut |done, all| {
-        bar.set(done as u64, all as u64);
-    })?;
+    let tokenized = match task.head_kind() {
+        // Prompts are tokenised where they are computed.
+        None => Tokenized::default(),
+        Some(_) => tokenize_rows(&rows, &open.tokenizer, options, &mut |done, all| {
+            bar.set(done as u64, all as u64);
+        })?,
+    };
     drop(bar);
     for note in &tokenized.notes {
         output::warn(note);

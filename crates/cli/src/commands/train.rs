@@ -157,10 +157,11 @@ impl Args {
         if !all_built_in {
             return Ok(RunConfig::load(self.config.as_deref(), &overrides)?);
         }
-        let mut config = RunConfig::parse(builtin::RUN_TOML, "built-in run.toml", &overrides)?;
-        let rate = config.train.learning_rate;
-        config.train.learning_rate = rate.or_else(|| builtin::learning_rate(config.method.name()));
-        Ok(config)
+        Ok(RunConfig::parse(
+            builtin::RUN_TOML,
+            "built-in run.toml",
+            &overrides,
+        )?)
     }
 }
 

@@ -33,6 +33,13 @@ pub(super) enum Purpose {
     Predicting(Task),
 }
 
+impl Purpose {
+    /// Whether rows of a task are read.
+    pub(super) fn reads(self, task: Task) -> bool {
+        self == Self::Learning || self == Self::Predicting(task)
+    }
+}
+
 /// The keys of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Columns {
@@ -49,10 +56,7 @@ impl Columns {
     /// Recognises a format by the keys of a row.
     pub(super) fn detect(object: &Map<String, Value>, purpose: Purpose) -> Option<Self> {
         let has = |key: &&str| object.contains_key(*key);
-        let is_wanted = |format: &RowFormat| match purpose {
-            Purpose::Learning => true,
-            Purpose::Predicting(task) => format.task() == task,
-        };
+        let is_wanted = |format: &RowFormat| purpose.reads(format.task());
         FORMATS.into_iter().filter(is_wanted).find_map(|format| {
             let mut spellings = given(format).iter();
             let given = *spellings.find(|given| given.iter().all(has))?;
@@ -110,10 +114,9 @@ impl fmt::Display for Columns {
 
 /// The formats, or those of a task, for error messages.
 pub(super) fn names(purpose: Purpose) -> String {
-    let formats = FORMATS.into_iter().filter(|format| match purpose {
-        Purpose::Learning => true,
-        Purpose::Predicting(task) => format.task() == task,
-    });
+    let formats = FORMATS
+        .into_iter()
+        .filter(|format| purpose.reads(format.task()));
     let names: Vec<String> = formats.map(|format| format.to_string()).collect();
     names.join(", ")
 }

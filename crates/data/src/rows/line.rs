@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::columns::{self, Columns, Purpose};
+use super::questions::Found;
 use super::strict::Strict;
 use crate::error::{Error, Result};
 use crate::row::{Row, RowFormat};
@@ -90,6 +91,7 @@ impl Line<'_> {
         mut object: Map<String, Value>,
         columns: &Columns,
         first_line: usize,
+        found: &mut Found,
     ) -> Result<Row> {
         let is_missing = |key: &&str| !object.contains_key(*key);
         if let Some(key) = columns.required().find(is_missing) {
@@ -116,7 +118,7 @@ impl Line<'_> {
             RowFormat::ClassificationIds => self.classification_ids(&object, columns)?,
             RowFormat::Tagging => self.tagging(&object, columns)?,
             RowFormat::TaggingIds => self.tagging_ids(&object, columns)?,
-            RowFormat::Questions => return Err(self.bad("not yet".to_owned())),
+            RowFormat::Questions => self.question(&mut object, columns, found)?,
         })
     }
 

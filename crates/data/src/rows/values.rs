@@ -40,6 +40,8 @@ fn is_wrapper(object: &Map<String, Value>) -> bool {
 pub(super) struct Document {
     /// The rows. Where all stand on one line, the numbers are those of the rows.
     pub(super) rows: Vec<Numbered>,
+    /// Whether all stands on one line.
+    pub(super) is_on_one_line: bool,
     /// The keys beside `data`.
     beside: UnknownKeys,
 }
@@ -74,7 +76,15 @@ impl Document {
                 *number = index + 1;
             }
         }
-        Ok(Self { rows, beside })
+        if rows.iter().any(|(_, row)| row.get("paragraphs").is_some()) {
+            // SQuAD's files say which of SQuAD they are.
+            beside.forget(&["version".to_owned()]);
+        }
+        Ok(Self {
+            rows,
+            is_on_one_line: !text.trim().contains('\n'),
+            beside,
+        })
     }
 
     /// A sentence for each key beside `data`.

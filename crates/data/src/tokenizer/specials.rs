@@ -9,6 +9,8 @@ pub(crate) struct Specials {
     pub(crate) single: [Vec<u32>; 2],
     /// In front of, between and behind two texts.
     pub(crate) pair: [Vec<u32>; 3],
+    /// Whether the tokenizer puts a space in front of a text by itself, as Llama 2's does.
+    pub(crate) prepends_space: bool,
 }
 
 impl Specials {
@@ -16,9 +18,17 @@ impl Specials {
     pub(super) fn find(tokenizer: &Tokenizer) -> Result<Self, tokenizers::Error> {
         let encode = |text: &str| tokenizer.encode_fast(text, false);
         let (a, b) = (encode("a")?, encode("b")?);
+        let first = a
+            .get_ids()
+            .first()
+            .and_then(|id| tokenizer.id_to_token(*id));
+        let prepends_space = first.is_some_and(|token| token.starts_with(['▁', 'Ġ']));
         let both = tokenizer.encode_fast("a", true)?;
         let Some([before, after]) = split(both.get_ids(), &a) else {
-            return Ok(Self::default());
+            return Ok(Self {
+                prepends_space,
+                ..Self::default()
+            });
         };
         let [before, after] = [before.to_vec(), after.to_vec()];
         let pair = tokenizer.encode_fast(("a", "b"), true)?;
@@ -29,6 +39,7 @@ impl Specials {
         Ok(Self {
             pair: around.unwrap_or_else(|| [before.clone(), Vec::new(), after.clone()]),
             single: [before, after],
+            prepends_space,
         })
     }
 }

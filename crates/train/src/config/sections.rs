@@ -127,6 +127,10 @@ options! {
         pub learning_rate: Option<f64> = None,
             shown as "the method's: 5e-3 for p-tuning-v2, 1e-3 for the others",
             source "the method's page. transformers has 5e-5, for whole models";
+        /// The highest learning rate of a head. It rises and falls with `learning_rate`.
+        pub head_learning_rate: Option<f64> = None,
+            shown as "1e-3; with linear-probe, `learning_rate`",
+            source "this project. PEFT has one rate for all";
         /// The shape of the learning rate after the warm-up.
         pub lr_scheduler_type: LrSchedulerType = LrSchedulerType::Linear,
             source "transformers";

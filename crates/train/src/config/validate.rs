@@ -118,7 +118,11 @@ impl RunConfig {
         let train = &self.train;
         for (key, value) in [
             ("train.num_train_epochs", train.num_train_epochs),
-            ("train.learning_rate", self.learning_rate()),
+            ("train.learning_rate", train.learning_rate.unwrap_or(1.0)),
+            (
+                "train.head_learning_rate",
+                train.head_learning_rate.unwrap_or(1.0),
+            ),
             ("train.adam_epsilon", train.adam_epsilon),
         ] {
             require(key, value, value > 0.0 && value.is_finite(), "above 0")?;

@@ -4,7 +4,7 @@ use burn::{
     data::dataset::InMemDataset,
     tensor::{DType, backend::AutodiffBackend},
 };
-use burn_peft::room_for_rows;
+use burn_peft::{BaseScale, room_for_rows};
 use burn_peft_data::{
     BatchOrder, Example, IGNORE_INDEX, Padding, Rows, StepLoader, Task, Template, TextTokenizer,
     TokenizeOptions, Tokenized, tokenize_rows,
@@ -32,6 +32,8 @@ pub(crate) struct RunRows {
     pub(crate) valid: Option<Vec<Example>>,
     test: Option<Vec<Example>>,
     pub(crate) padding: Padding,
+    /// The highest learning rate: the one of the configuration, or the method's for this base.
+    pub(crate) learning_rate: f64,
     pub(crate) plan: Plan,
     /// Whether layers are computed again in the backward pass.
     pub(crate) recompute: bool,
@@ -55,18 +57,23 @@ impl RunRows {
             let weights = base.num_parameters() * dtype.size();
             method.check_memory(base, memory.saturating_sub(weights as u64))?;
         }
-        let rate = config.train.learning_rate;
-        let rate = rate.unwrap_or_else(|| method.default_learning_rate());
-        for warning in method.warnings(rate) {
+        let learning_rate = match config.train.learning_rate {
+            Some(rate) => rate,
+            None => two_digits(method.default_learning_rate(BaseScale {
+                layers: base.num_hidden_layers,
+                embedding_rms: inputs.checkpoint.embedding_rms()?,
+            })),
+        };
+        for warning in method.warnings(learning_rate) {
             notes(&format!("warning: {warning}"));
         }
         let task = TaskSetup::settle(&config.task, &inputs.train)?;
         check_trains(method, &task, base)?;
-        let mut tokenise = |rows: &Rows| -> Result<Vec<Example>, Error> {
+        let mut tokenise = |rows: &Rows, scored: bool| -> Result<Vec<Example>, Error> {
             let tokenize = TokenizeOptions {
                 max_length: Some(config.data.max_length.min(limit)),
                 template: config.data.template.as_ref(),
-                targets: task.targets(),
+                targets: task.targets(scored),
             };
             let tokenized = tokenize_rows(rows, &tokenizer, tokenize, &mut |done, all| {
                 progress(Stage::Tokenising, done as u64, all as u64);
@@ -77,9 +84,12 @@ impl RunRows {
             }
             Ok(tokenized.examples)
         };
-        let train = tokenise(&inputs.train)?;
-        let valid = inputs.valid.as_ref().map(&mut tokenise).transpose()?;
-        let test = inputs.test.as_ref().map(&mut tokenise).transpose()?;
+        let train = tokenise(&inputs.train, false)?;
+        let mut tokenise = |rows: &Option<Rows>| {
+            let rows = rows.as_ref().map(|rows| tokenise(rows, true));
+            rows.transpose()
+        };
+        let (valid, test) = (tokenise(&inputs.valid)?, tokenise(&inputs.test)?);
         let padding = Padding {
             multiple_of: config.data.pad_to_multiple_of,
             ..Padding::of(&tokenizer)
@@ -93,6 +103,7 @@ impl RunRows {
         };
         let checkpointing = config.train.gradient_checkpointing;
         Ok(Self {
+            learning_rate,
             plan: Plan::new(&config.train, train.len()),
             recompute: checkpointing.decide(size, base, memory),
             task,
@@ -159,6 +170,11 @@ fn longest_row(
         return Err(burn_peft::Error::Option { name, reason }.into());
     }
     Ok(room_for_rows(tokens, base)?)
+}
+
+/// A number that is short to read.
+fn two_digits(value: f64) -> f64 {
+    format!("{value:.1e}").parse().unwrap_or(value)
 }
 
 /// Tokens of the longest row.
