@@ -6,7 +6,7 @@ use burn_peft_decoder::DecoderConfig;
 use burn_peft_files::{CHECKSUMS_FILE, Checksum, Checksums};
 use burn_peft_format::{
     AdapterConfig, AdapterFolder, AdapterTensor, AdapterTensors, Landing, MethodOptions, ModelCard,
-    VirtualTokenOptions,
+    ProblemType, TaskOptions, VirtualTokenOptions,
 };
 use burn_peft_train::{LogRecord, Override, RunConfig, TrainRecord};
 use proptest::prelude::*;
@@ -14,6 +14,21 @@ use proptest::prelude::*;
 /// Text of all kinds, control characters and quotes among it.
 fn text() -> impl Strategy<Value = String> {
     prop_oneof!["[a-zA-Z0-9/._-]{1,20}", "\\PC{0,20}", any::<String>()]
+}
+
+fn task() -> impl Strategy<Value = TaskOptions> {
+    let texts = || proptest::collection::vec(text(), 0..4);
+    let threshold = proptest::option::of((-9999..9999i32).prop_map(|n| f64::from(n) / 8.0));
+    let made = (texts(), texts(), any::<bool>(), any::<bool>(), threshold);
+    made.prop_map(|(labels, verbalizer, flag, other, threshold)| TaskOptions {
+        labels,
+        verbalizer,
+        problem_type: flag.then_some(ProblemType::Regression),
+        label_all_tokens: other,
+        no_answer: flag,
+        calibrate: other,
+        null_score_diff_threshold: threshold,
+    })
 }
 
 fn numbers() -> impl Strategy<Value = Vec<f32>> {
@@ -30,11 +45,13 @@ proptest! {
         template in proptest::option::of(text()),
         seed in any::<u64>(),
         title in proptest::option::of(text()),
+        task in proptest::option::of(task()),
     ) {
         let base = DecoderConfig::named("qwen2.5-0.5b").unwrap();
         let landing = VirtualTokenOptions::prompt(tokens, &base);
         let mut config = AdapterConfig::new(MethodOptions::of(Landing::Prompt(&landing)), name.as_deref());
         config.template = template;
+        config.task = task;
         config.base_fingerprint = Some(Checksum::of(&seed.to_le_bytes()));
         let values = (0..tokens * base.hidden_size).map(|i| (seed.wrapping_add(i as u64) % 1000) as f32 / 7.0);
         let mut tensors = AdapterTensors::new();

@@ -51,10 +51,7 @@ impl ModelCard {
     pub(crate) fn render(&self, folder: &AdapterFolder) -> String {
         let config = &folder.config;
         let task = config.task_type.and_then(TaskType::head);
-        let method = match folder.is_linear_probe() {
-            true => "linear-probe",
-            false => config.method.name(),
-        };
+        let method = folder.method_name();
         let base = config.base_model_name_or_path.as_deref().map(one_line);
         let mut text = String::from("---\n");
         if let Some(base) = &base {
@@ -94,13 +91,13 @@ impl ModelCard {
                 .filter(|_| task.is_some())
                 .map(|task| ("task".to_string(), format!("`{}`", task.name()))),
         );
-        let labels = folder.labels();
-        if !labels.is_empty() {
-            rows.push(("labels".to_string(), labels.join(", ")));
+        let named = config.task.clone().unwrap_or_default();
+        if !named.labels.is_empty() {
+            rows.push(("labels".to_string(), named.labels.join(", ")));
         }
-        let verbalizer = config.task.as_ref().map(|task| &task.verbalizer);
-        if let Some(texts) = verbalizer.filter(|texts| !texts.is_empty()) {
-            let texts: Vec<_> = texts.iter().map(|text| format!("`{text}`")).collect();
+        if !named.verbalizer.is_empty() {
+            let texts = named.verbalizer.iter();
+            let texts: Vec<_> = texts.map(|text| format!("`{text}`")).collect();
             rows.push(("texts for the labels".to_string(), texts.join(", ")));
         }
         rows.extend(config.template.as_ref().map(|template| {

@@ -81,10 +81,12 @@ impl AdapterFolder {
         match &self.config.task {
             Some(task) if !task.labels.is_empty() => task.labels.clone(),
             _ => {
-                let counted = |layout: &HeadLayout| layout.outputs.is_none();
-                let has_classes = self.head_layout().is_some_and(|(head, _)| counted(&head));
-                let outputs = self.head().filter(|_| has_classes);
-                let outputs = outputs.map_or(0, |head| head.outputs());
+                // A weight without columns may claim any number of rows.
+                let has_classes = |head: &HeadTensors| {
+                    head.kind != HeadKind::Span && !head.weight.values().is_empty()
+                };
+                let head = self.head().filter(has_classes);
+                let outputs = head.map_or(0, |head| head.outputs());
                 (0..outputs).map(|class| format!("LABEL_{class}")).collect()
             }
         }
@@ -109,8 +111,16 @@ impl AdapterFolder {
         self
     }
 
+    /// This project's name of the method, as on the command line.
+    pub fn method_name(&self) -> &'static str {
+        match self.is_linear_probe() {
+            true => "linear-probe",
+            false => self.config.method.name(),
+        }
+    }
+
     /// Whether the head is all that was trained: it stands beside biases that are all zero.
-    pub fn is_linear_probe(&self) -> bool {
+    fn is_linear_probe(&self) -> bool {
         let biases = self.biases();
         let zero = |values: &[f32]| values.iter().all(|value| *value == 0.0);
         self.head().is_some()
@@ -339,6 +349,8 @@ mod tests {
         let tensors: [(&str, &[usize]); 2] = [(QA, &[2, 24]), (QA_BIAS, &[2])];
         assert!(prompt(TaskType::QuestionAns, &tensors).labels().is_empty());
         assert!(prompt(TaskType::CausalLm, &[]).labels().is_empty());
+        let endless = prompt(TaskType::SeqCls, &[(SCORE, &[usize::MAX, 0])]);
+        assert!(endless.labels().is_empty() && !problems(&endless).is_empty());
     }
 
     #[test]
@@ -350,7 +362,7 @@ mod tests {
                 AdapterFolder::from_model(&nothing, Some(&head), &base(), None, MethodOptions::of)
                     .unwrap();
             assert!(problems(&folder).is_empty());
-            assert!(folder.is_linear_probe());
+            assert_eq!(folder.method_name(), "linear-probe");
             assert_eq!(folder.head(), Some(HeadTensors::of(&head)));
             let first = format!("base_model.model.{backbone}.layers.0.self_attn.v_proj.beft_bias");
             assert_eq!(folder.tensors.get(&first).unwrap().values(), [0.0; 12]);
@@ -374,6 +386,7 @@ mod tests {
         let folder = causal.clone().with_head(zeros(2, HeadKind::Span));
         assert!(problems(&folder).is_empty());
         assert_eq!(folder.biases().len(), 3);
+        assert!(folder.method_name() == "linear-probe" && causal.method_name() == "bitfit");
         let renamed = name("transformer.layers.1.self_attn.v_proj");
         assert!(folder.tensors.get(&renamed).is_some());
         let MethodOptions::Beft(options) = &folder.config.method else {

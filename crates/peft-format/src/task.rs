@@ -1,7 +1,7 @@
 //! What an adapter is for: PEFT's `task_type`, and what PEFT has no key for.
 
 use burn_peft::HeadKind;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::fields::Fields;
@@ -151,8 +151,12 @@ pub struct TaskOptions {
     /// is to say so.
     #[serde(skip_serializing_if = "is_false")]
     pub no_answer: bool,
-    /// By how much "no answer" may be ahead of the best answer, which is given all the same.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// By how much "no answer" may be ahead of the best answer, which is given all the same. It is written as
+    /// precisely as a score is computed, in f32.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "in_few_digits"
+    )]
     pub null_score_diff_threshold: Option<f64>,
     /// The texts that stand for the classes, one for each label. The language-model head chooses among them, so
     /// the task is `CAUSAL_LM`.
@@ -165,6 +169,13 @@ pub struct TaskOptions {
 
 fn is_false(value: &bool) -> bool {
     !value
+}
+
+/// The shortest decimal of the number in f32. serde_json reads a number of so few digits exactly; of
+/// more it may miss the last one, and the checksum of the file would be another.
+fn in_few_digits<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    let short = |value: f64| (value as f32).to_string().parse().unwrap_or(value);
+    value.map(short).serialize(serializer)
 }
 
 impl TaskOptions {
@@ -245,7 +256,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::AdapterConfig;
+    use crate::test_support::folder;
+    use crate::{AdapterConfig, AdapterFolder, BeftOptions, MethodOptions, ModelCard};
 
     fn parse(task: &str) -> Result<AdapterConfig, Error> {
         let text = format!(r#"{{"peft_type": "BEFT", "burn_peft_task": {task}}}"#);
@@ -277,6 +289,24 @@ mod tests {
         }
         let text = parse("{}").unwrap().to_json();
         assert!(text.contains("\"burn_peft_task\": {}"), "{text}");
+    }
+
+    #[test]
+    fn a_threshold_of_any_digits_leaves_a_folder_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 1..300 {
+            let method = MethodOptions::Beft(BeftOptions::default());
+            let mut folder = folder(method, &[]);
+            let threshold = f64::from(number).sqrt() - 9.7;
+            folder.config.task = Some(TaskOptions {
+                null_score_diff_threshold: Some(threshold),
+                ..TaskOptions::default()
+            });
+            folder.save(dir.path(), &ModelCard::default()).unwrap();
+            let task = AdapterFolder::load(dir.path()).unwrap().config.task;
+            let read = task.unwrap().null_score_diff_threshold.unwrap();
+            assert!((read / threshold - 1.0).abs() < 1e-7, "{read} {threshold}");
+        }
     }
 
     #[test]

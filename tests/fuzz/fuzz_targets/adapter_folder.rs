@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use burn_flex::Flex;
 use burn_peft_decoder::{Checkpoint, DecoderConfig};
-use burn_peft_format::{AdapterFolder, adapter_from_folder};
+use burn_peft_format::{AdapterFolder, adapter_from_folder, head_from_folder};
 use burn_peft_fuzz::{model, put, scratch, two_parts};
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
@@ -30,13 +30,15 @@ fuzz_target!(|data: &[u8]| {
     let _ = (
         found.config.notes(),
         found.modules(),
+        found.labels(),
         found.check_values(folder),
     );
     if found.check(&BASE, folder).is_ok() {
         let device = Default::default();
         let adapter = adapter_from_folder::<Flex>(&found, &BASE, folder, &device);
+        let head = head_from_folder::<Flex>(&found, &BASE, folder, &device);
         assert!(
-            adapter.is_ok() || found.check_values(folder).is_err(),
+            (adapter.is_ok() && head.is_ok()) || found.check_values(folder).is_err(),
             "what fits loads"
         );
     }
