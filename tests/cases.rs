@@ -129,29 +129,7 @@ impl Case {
 
     /// The method with the options that PEFT was given.
     pub(crate) fn method(&self) -> MethodConfig {
-        let mut options = self.options.clone();
-        options["type"] = match self.peft_type.as_str() {
-            // How the table started has no say: its numbers are given.
-            "PROMPT_TUNING" => {
-                let tokens = &options["num_virtual_tokens"];
-                options = json!({ "num_virtual_tokens": tokens });
-                "prompt-tuning".into()
-            }
-            "P_TUNING" => "p-tuning".into(),
-            "PREFIX_TUNING" => {
-                // PEFT's default is another than ours.
-                let projection = options["prefix_projection"] == true;
-                options["prefix_projection"] = projection.into();
-                "prefix-tuning".into()
-            }
-            "BITFIT" => "bitfit".into(),
-            "BEFT" => {
-                options = json!({});
-                "bitfit".into()
-            }
-            other => panic!("{}: {other}", self.name),
-        };
-        serde_json::from_value(options).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+        method_of(&self.name, &self.peft_type, &self.options)
     }
 
     /// The base with the adapter that was saved.
@@ -235,8 +213,35 @@ impl Case {
     }
 }
 
+/// The method with the options that PEFT was given in the case called `name`.
+pub(crate) fn method_of(name: &str, peft_type: &str, options: &Value) -> MethodConfig {
+    let mut options = options.clone();
+    options["type"] = match peft_type {
+        // How the table started has no say: its numbers are given.
+        "PROMPT_TUNING" => {
+            let tokens = &options["num_virtual_tokens"];
+            options = json!({ "num_virtual_tokens": tokens });
+            "prompt-tuning".into()
+        }
+        "P_TUNING" => "p-tuning".into(),
+        "PREFIX_TUNING" => {
+            // PEFT's default is another than ours.
+            let projection = options["prefix_projection"] == true;
+            options["prefix_projection"] = projection.into();
+            "prefix-tuning".into()
+        }
+        "BITFIT" => "bitfit".into(),
+        "BEFT" => {
+            options = json!({});
+            "bitfit".into()
+        }
+        other => panic!("{name}: {other}"),
+    };
+    serde_json::from_value(options).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
 /// The bias that a name of PEFT or of a checkpoint means.
-fn bias_of(name: &str) -> (usize, LayerModule) {
+pub(crate) fn bias_of(name: &str) -> (usize, LayerModule) {
     let beft = |name: &str| {
         format!(
             "base_model.model.{}.beft_bias",

@@ -7,7 +7,7 @@ use std::{
 
 use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
 use burn_peft::{Inputs, Placement};
-use burn_peft_data::Batch;
+use burn_peft_data::{Batch, IGNORE_INDEX};
 use burn_peft_decoder::{AttentionMask, Checkpoint, Decoder};
 use burn_peft_ops::Ops;
 use safetensors::SafeTensors;
@@ -127,7 +127,10 @@ impl Rows {
         Batch {
             input_ids: self.ids(),
             attention_mask: self.mask_cells(),
-            labels: self.labels.as_ref().unwrap().concat(),
+            labels: match &self.labels {
+                Some(labels) => labels.concat(),
+                None => vec![IGNORE_INDEX; self.batch() * self.seq()],
+            },
             row_labels: vec![None; self.batch()],
             placement: None,
             batch: self.batch(),

@@ -12,9 +12,10 @@ use burn::{
 };
 use burn_ndarray::NdArray;
 use burn_peft::{AnyAdapter, MethodConfig, PeftModel};
+use burn_peft_data::Batch;
 use burn_peft_decoder::{Checkpoint, Decoder};
 use burn_peft_ops::Ops;
-use burn_peft_train::{Trainee, token_losses};
+use burn_peft_train::{Trainee, losses};
 use burn_train::TrainStep;
 
 use crate::{
@@ -40,14 +41,20 @@ pub(crate) fn gradients<B: AutodiffBackend + Ops>(
     collect.1
 }
 
+type Inner = NdArray<f64>;
+type B = Autodiff<Inner>;
+
+/// A base in f64.
+pub(crate) fn exact_base() -> Decoder<Inner> {
+    let checkpoint = Checkpoint::open(fixture::path("models/tied_gqa")).unwrap();
+    checkpoint
+        .load(DType::F64, &Default::default(), &mut |_, _| {})
+        .unwrap()
+}
+
 #[test]
 fn gradients_of_every_method_equal_finite_differences() {
-    type Inner = NdArray<f64>;
-    type B = Autodiff<Inner>;
-    let checkpoint = Checkpoint::open(fixture::path("models/tied_gqa")).unwrap();
-    let base: Decoder<Inner> = checkpoint
-        .load(DType::F64, &Default::default(), &mut |_, _| {})
-        .unwrap();
+    let base = exact_base();
     let rows = rows()[0].left_padded();
     for method in methods() {
         let tracked = Decoder::<B>::from_inner(base.clone());
@@ -57,49 +64,61 @@ fn gradients_of_every_method_equal_finite_differences() {
             method.num_trainable(base.config()),
             "{method:?}"
         );
-        let inner = adapter.valid();
-        let trainee = Trainee::new(PeftModel::new(tracked, adapter));
-        let output = TrainStep::step(&trainee, vec![rows.batch_on()]);
-        let again = trainee.clone().recomputing(true);
-        let again = TrainStep::step(&again, vec![rows.batch_on()]);
-        assert!(
-            (again.item.loss - output.item.loss).abs() < 1e-13,
-            "{method:?}"
+        let model = PeftModel::new(tracked, adapter);
+        check_gradients(
+            model,
+            &rows.batch_on(),
+            &rows.batch_on(),
+            &format!("{method:?}"),
         );
-        let pairs = gradients(&trainee, &output.grads).into_iter();
-        for ((_, plain), (_, again)) in pairs.zip(gradients(&trainee, &again.grads)) {
-            let largest = plain
-                .iter()
-                .fold(0.0_f64, |largest, x| largest.max(x.abs()));
-            for (plain, again) in plain.iter().zip(&again) {
-                // The same operations; only sums over parts of the graph are taken in another order.
-                assert!(
-                    (plain - again).abs() < 1e-12 * largest,
-                    "{method:?}: {plain} {again}"
-                );
-            }
+    }
+}
+
+/// Holds the gradients of a batch to finite differences, and those of a recomputed pass to them. `batch` and `inner`
+/// are the same batch.
+pub(crate) fn check_gradients(
+    model: PeftModel<B, AnyAdapter<B>>,
+    batch: &Batch<B>,
+    inner: &Batch<Inner>,
+    name: &str,
+) {
+    let plain_model = model.valid();
+    let trainee = Trainee::new(model);
+    let output = TrainStep::step(&trainee, vec![batch.clone()]);
+    let again = trainee.clone().recomputing(true);
+    let again = TrainStep::step(&again, vec![batch.clone()]);
+    assert!((again.item.loss - output.item.loss).abs() < 1e-13, "{name}");
+    let pairs = gradients(&trainee, &output.grads).into_iter();
+    for ((_, plain), (_, again)) in pairs.zip(gradients(&trainee, &again.grads)) {
+        let largest = plain
+            .iter()
+            .fold(0.0_f64, |largest, x| largest.max(x.abs()));
+        for (plain, again) in plain.iter().zip(&again) {
+            // The same operations; only sums over parts of the graph are taken in another order.
+            assert!(
+                (plain - again).abs() < 1e-12 * largest,
+                "{name}: {plain} {again}"
+            );
         }
-        let loss = |nudge: Nudge| -> f64 {
-            let adapter = inner.clone().map(&mut { nudge });
-            let model = PeftModel::new(base.clone(), adapter);
-            let losses = token_losses(&model, &rows.batch_on()).unwrap();
-            losses.nll.mean().into_data().iter::<f64>().sum()
-        };
-        for (id, gradient) in gradients(&trainee, &output.grads) {
-            // A prime stride, so that columns and rows are both met.
-            let stride = gradient.len().div_ceil(11).next_multiple_of(2) + 1;
-            for (index, found) in gradient.iter().enumerate().step_by(stride) {
-                // A central difference errs by h² times the third derivative; 1e-5 leaves ten digits of
-                // an f64 loss.
-                let h = 1e-5;
-                let expected = (loss(Nudge { id, index, by: h })
-                    - loss(Nudge { id, index, by: -h }))
-                    / (2.0 * h);
-                assert!(
-                    (found - expected).abs() < 1e-8 * found.abs().max(1.0),
-                    "{method:?}, {index}: {found} for {expected}"
-                );
-            }
+    }
+    let loss = |nudge: Nudge| -> f64 {
+        let model = plain_model.clone().map(&mut { nudge });
+        let found = losses(&model, inner).unwrap();
+        found.nll.mean().into_data().iter::<f64>().sum()
+    };
+    for (id, gradient) in gradients(&trainee, &output.grads) {
+        // A prime stride, so that columns and rows are both met.
+        let stride = gradient.len().div_ceil(11).next_multiple_of(2) + 1;
+        for (index, found) in gradient.iter().enumerate().step_by(stride) {
+            // A central difference errs by h² times the third derivative; 1e-5 leaves ten digits of
+            // an f64 loss.
+            let h = 1e-5;
+            let expected =
+                (loss(Nudge { id, index, by: h }) - loss(Nudge { id, index, by: -h })) / (2.0 * h);
+            assert!(
+                (found - expected).abs() < 1e-8 * found.abs().max(1.0),
+                "{name}, {index}: {found} for {expected}"
+            );
         }
     }
 }
@@ -108,7 +127,6 @@ fn gradients_of_every_method_equal_finite_differences() {
 /// first token among what is predicted.
 #[test]
 fn a_shared_prompt_is_a_prompt_in_every_row() {
-    type B = Autodiff<NdArray<f64>>;
     let checkpoint = Checkpoint::open(fixture::path("models/tied_gqa")).unwrap();
     let base: Decoder<B> = checkpoint
         .load(DType::F64, &Default::default(), &mut |_, _| {})

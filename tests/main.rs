@@ -13,6 +13,9 @@ mod command_line;
 mod documentation;
 mod fixture;
 mod gradients;
+mod head_cases;
+mod head_parity;
+mod heads;
 #[cfg(target_os = "linux")]
 mod memory;
 mod operations;

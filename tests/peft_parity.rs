@@ -5,7 +5,7 @@ use std::{collections::HashMap, ops::ControlFlow};
 
 use burn::{
     backend::Autodiff,
-    module::{AutodiffModule, ModuleVisitor, Param, ParamId},
+    module::{AutodiffModule, Module, ModuleVisitor, Param, ParamId},
     optim::Optimizer,
     tensor::{Tensor, backend::Backend},
 };
@@ -16,7 +16,7 @@ use burn_peft_data::Batch;
 use burn_peft_decoder::GenerationOptions;
 use burn_peft_format::{AdapterFolder, adapter_from_folder, folder_from_adapter};
 use burn_peft_train::{
-    TrainConfig, Trainee, clip_grad_norm, init_optimizer, injected_losses, token_losses,
+    TrainConfig, Trainee, clip_grad_norm, init_optimizer, injected_losses, losses,
 };
 use burn_train::TrainStep;
 
@@ -53,10 +53,10 @@ fn a_saved_adapter_gives_pefts_losses<B: TestBackend>() {
     for case in cases::<B>() {
         let name = &case.name;
         let model = case.saved_model::<B>();
-        let losses = token_losses(&model, &case.evaluation.rows.batch_on()).unwrap();
-        let nll: Vec<f64> = losses.nll.into_data().iter::<f64>().collect();
+        let found = losses(&model, &case.evaluation.rows.batch_on()).unwrap();
+        let nll: Vec<f64> = found.nll.into_data().iter::<f64>().collect();
         for (row, expected) in case.evaluation.per_row.iter().enumerate() {
-            let of_row = losses.rows.iter().zip(&nll).filter(|(r, _)| **r == row);
+            let of_row = found.rows.iter().zip(&nll).filter(|(r, _)| **r == row);
             let (count, sum) = of_row.fold((0, 0.0), |(n, sum), (_, nll)| (n + 1, sum + nll));
             assert_eq!(count, expected.label_tokens, "{name}");
             let difference = (sum - expected.nll_sum).abs() / expected.nll_sum;
@@ -146,7 +146,7 @@ fn six_adamw_steps_follow_pefts<B: TestBackend>() {
             );
             trainee = optimizer.step(steps.optimizer.lr, trainee, gradients);
         }
-        let found = parameters::<B>(trainee.valid().into_model().adapter());
+        let found = parameters::<B, _>(trainee.valid().into_model().adapter());
         let (start, end) = (case.parameters("start"), case.parameters("end"));
         assert_eq!(found.len(), end.len(), "{name}");
         for ((parameter, start), (_, end)) in start.iter().zip(&end) {
@@ -165,14 +165,14 @@ fn six_adamw_steps_follow_pefts<B: TestBackend>() {
 }
 
 /// The L2 norm of a difference.
-fn distance(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn distance(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
     let squares = a.iter().zip(b).map(|(a, b)| (a - b) * (a - b));
     squares.sum::<f64>().sqrt()
 }
 
 /// Every trainable parameter's values, by id.
-fn parameters<B: Backend>(adapter: &AnyAdapter<B>) -> HashMap<ParamId, Vec<f64>> {
+pub(crate) fn parameters<B: Backend, M: Module<B>>(module: &M) -> HashMap<ParamId, Vec<f64>> {
     struct Collect(HashMap<ParamId, Vec<f64>>);
     impl<B: Backend> ModuleVisitor<B> for Collect {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
@@ -181,7 +181,7 @@ fn parameters<B: Backend>(adapter: &AnyAdapter<B>) -> HashMap<ParamId, Vec<f64>>
         }
     }
     let mut collect = Collect(HashMap::new());
-    burn::module::Module::visit(adapter, &mut collect);
+    module.visit(&mut collect);
     collect.0
 }
 
@@ -229,9 +229,9 @@ fn losses_by_row<B: TestBackend>(
     model: &PeftModel<B, AnyAdapter<B>>,
     batch: &Batch<B>,
 ) -> Vec<f64> {
-    let losses = token_losses(model, batch).unwrap();
+    let found = losses(model, batch).unwrap();
     let mut sums = vec![0.0; batch.batch];
-    for (row, nll) in losses.rows.iter().zip(losses.nll.into_data().iter::<f64>()) {
+    for (row, nll) in found.rows.iter().zip(found.nll.into_data().iter::<f64>()) {
         sums[*row] += nll;
     }
     sums
@@ -254,7 +254,7 @@ fn a_prefix_of_a_text_starts_as_pefts<B: TestBackend>() {
             ..InitTokens::default()
         };
         let adapter = method.init(&base, &tokens, 0).unwrap();
-        let found = &parameters::<B>(&adapter)[&param_id("embedding.weight")];
+        let found = &parameters::<B, _>(&adapter)[&param_id("embedding.weight")];
         let expected: Vec<f64> = expected.iter::<f64>().collect();
         let differences = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
         let largest = differences.fold(0.0, f64::max);

@@ -3,34 +3,17 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use burn_peft_data::{Rows, TextTokenizer, parse_rows};
+use burn_peft_data::{Rows, Task, TextTokenizer, parse_rows};
 use burn_peft_decoder::Checkpoint;
 
 macro_rules! asset {
-    ($path:literal) => {
+    ($path:expr) => {
         concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/", $path)
     };
 }
 
 /// The settings of the run without arguments.
 pub(crate) const RUN_TOML: &str = include_str!(asset!("run.toml"));
-
-/// The learning rate of each method on the built-in model and task, above the methods' defaults, which are
-/// for models a thousand times the size. Those of prompts and prefixes are the best of a few that differ by
-/// factors of 3; the other two are first guesses that do well.
-const LEARNING_RATES: [(&str, f64); 5] = [
-    ("prompt-tuning", 3e-1),
-    ("p-tuning", 3e-3),
-    ("prefix-tuning", 1e-2),
-    ("p-tuning-v2", 1e-1),
-    ("bitfit", 1e-2),
-];
-
-/// The learning rate of a method on the built-in model and task.
-pub(crate) fn learning_rate(method: &str) -> Option<f64> {
-    let row = LEARNING_RATES.iter().find(|(name, _)| *name == method);
-    row.map(|(_, rate)| *rate)
-}
 
 /// Stands for the path of the built-in model in messages and in adapter folders.
 pub(crate) const MODEL_NAME: &str = "built-in";
@@ -85,21 +68,30 @@ pub(crate) enum Split {
     Test,
 }
 
-/// One split of the task of `assets/task`.
-pub(crate) fn rows(split: Split) -> Result<Rows> {
-    let (name, text) = match split {
-        Split::Train => (
-            "built-in train.jsonl",
-            include_str!(asset!("task/train.jsonl")),
-        ),
-        Split::Valid => (
-            "built-in valid.jsonl",
-            include_str!(asset!("task/valid.jsonl")),
-        ),
-        Split::Test => (
-            "built-in test.jsonl",
-            include_str!(asset!("task/test.jsonl")),
-        ),
+/// One split of the rows of `assets/task` for a task.
+pub(crate) fn rows(task: Task, split: Split) -> Result<Rows> {
+    macro_rules! splits {
+        ($folder:literal) => {
+            match split {
+                Split::Train => rows!($folder, "train"),
+                Split::Valid => rows!($folder, "valid"),
+                Split::Test => rows!($folder, "test"),
+            }
+        };
+    }
+    macro_rules! rows {
+        ($folder:literal, $split:literal) => {
+            (
+                concat!("built-in ", $folder, $split, ".jsonl"),
+                include_str!(asset!(concat!("task/", $folder, $split, ".jsonl"))),
+            )
+        };
+    }
+    let (name, text) = match task {
+        Task::CausalLm => splits!(""),
+        Task::SeqCls => splits!("seq-cls/"),
+        Task::TokenCls => splits!("token-cls/"),
+        Task::Qa => splits!("qa/"),
     };
     Ok(parse_rows(name, text)?)
 }

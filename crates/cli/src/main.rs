@@ -38,6 +38,8 @@ enum Command {
     Train(commands::train::Args),
     /// Score a file: loss, perplexity, and the generated text for prompts with completions.
     Evaluate(commands::evaluate::Args),
+    /// Predict labels, tags, answers or texts for rows.
+    Predict(commands::predict::Args),
     /// Continue a text.
     Generate(commands::generate::Args),
     /// Show what a model or adapter folder contains.
@@ -67,6 +69,7 @@ fn run() -> ExitCode {
     let outcome = match cli.command {
         Command::Train(args) => commands::train::run(args),
         Command::Evaluate(args) => commands::evaluate::run(args),
+        Command::Predict(args) => commands::predict::run(args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Export(args) => commands::export::run(args),

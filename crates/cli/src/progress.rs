@@ -68,6 +68,7 @@ pub(crate) fn stage_bars() -> impl FnMut(Stage, u64, u64) {
             let bar = match stage {
                 Stage::Loading => Progress::bytes("loading"),
                 Stage::Tokenising => Progress::counting("tokenising"),
+                Stage::Training => Progress::counting("training"),
                 Stage::Evaluating => Progress::counting("evaluating"),
                 Stage::Generating => Progress::counting("generating"),
             };

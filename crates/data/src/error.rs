@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::row::RowFormat;
+use crate::task::Task;
 
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -71,6 +72,12 @@ pub enum Error {
          set it in the model's tokenizer_config.json"
     )]
     NoEos,
+
+    /// "No answer" needs an end-of-sequence token, and the tokenizer has none.
+    #[error(
+        "the tokenizer has no `eos_token`, which stands for \"no answer\"; set it in the model's tokenizer_config.json"
+    )]
+    NoEosForNoAnswer,
 
     /// The rows are conversations, and the model has no chat template.
     #[error(
@@ -199,18 +206,31 @@ pub enum Error {
         formats: String,
     },
 
-    /// The rows have a classification format, which is not supported.
+    /// The rows are for another task.
     #[error(
-        "{path}:{line}: {format} is a classification format, which is not supported yet; \
-         write the label as the completion of {{\"prompt\",\"completion\"}} rows"
+        "{path}:{line}: this row ({format}) is for the task {found}, and the task is {task}; give rows for \
+         {task}, or choose the task {found}"
     )]
-    Classification {
+    OtherTask {
         /// The file.
         path: String,
-        /// The line, from 1.
+        /// The line of the first row, from 1.
         line: usize,
-        /// The format's keys.
-        format: &'static str,
+        /// The keys of the row.
+        format: String,
+        /// The task of such rows.
+        found: Task,
+        /// The task that was asked for.
+        task: Task,
+    },
+
+    /// The classes cannot be told from the rows.
+    #[error("{path}: {reason}")]
+    NoClasses {
+        /// The file.
+        path: String,
+        /// Why not, and what to do.
+        reason: String,
     },
 
     /// A row does not have the format of the file.
@@ -233,6 +253,13 @@ pub enum Error {
         line: usize,
         /// The cause.
         source: Box<Error>,
+    },
+
+    /// The words of the classes cannot tell these apart.
+    #[error("label words: {reason}")]
+    Verbalizer {
+        /// Why not.
+        reason: String,
     },
 
     /// A template is malformed.
@@ -259,14 +286,25 @@ pub enum Error {
         fields: &'static str,
     },
 
+    /// A template does not serve what is learned.
+    #[error("template {template:?} {reason}")]
+    TemplateUse {
+        /// The template.
+        template: String,
+        /// Why not, and what to do.
+        reason: &'static str,
+    },
+
     /// A template has a field for which there is no text.
     #[error(
-        "template {template:?}: there is one text, which fills `{{instruction}}`, and nothing \
+        "template {template:?}: there is one text, which fills `{{{filled}}}`, and nothing \
          for `{{{field}}}`; give a row with all its fields"
     )]
     TemplateNeeds {
         /// The template.
         template: String,
+        /// The field that has the text.
+        filled: &'static str,
         /// The field without a value.
         field: &'static str,
     },
@@ -283,6 +321,16 @@ pub enum Error {
         line: usize,
         /// The cause, in brackets, or nothing if it is not known.
         reason: String,
+    },
+
+    /// No row has an answer in a window, and there is no token for "no answer".
+    #[error(
+        "{path}: no window of a context has an answer, so there is nothing to learn; give rows with answers, or \
+         learn that there is none, too"
+    )]
+    NoAnswers {
+        /// The file.
+        path: String,
     },
 
     /// The cut to `max_length` leaves no example.

@@ -1,8 +1,12 @@
 //! Data files to typed rows.
 
+mod columns;
+mod conll;
 mod keys;
+mod labelled;
 mod line;
 mod messages;
+mod questions;
 mod strict;
 #[cfg(test)]
 mod tests;
@@ -12,13 +16,16 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::row::{Row, RowFormat};
+use crate::task::Task;
+use columns::{Columns, Purpose};
 pub(crate) use keys::{UnknownKeys, rows_of};
 use line::Line;
+use questions::Found;
 use serde_json::{Map, Value};
 
 /// The rows of one file, each with its line number, and the name of the file for error messages.
 /// There is at least one row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rows {
     path: String,
     rows: Vec<(usize, Row)>,
@@ -26,6 +33,36 @@ pub struct Rows {
 }
 
 impl Rows {
+    /// One row that stands in no file; messages use `path` as the name of one.
+    pub fn single(path: &str, row: Row) -> Self {
+        Self {
+            path: path.to_owned(),
+            rows: vec![(1, row)],
+            notes: Vec::new(),
+        }
+    }
+
+    /// Some of the rows, by their indices.
+    ///
+    /// # Panics
+    /// If there are no such rows.
+    pub fn part(&self, range: std::ops::Range<usize>) -> Self {
+        Self {
+            path: self.path.clone(),
+            rows: self.rows[range].to_vec(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The rows as rows to be predicted: without their labels, tags or answers.
+    #[must_use]
+    pub fn without_labels(mut self) -> Self {
+        for (_, row) in &mut self.rows {
+            row.forget_label();
+        }
+        self
+    }
+
     /// The path of the file, or the name that [`parse_rows`] was given.
     pub fn path(&self) -> &str {
         &self.path
@@ -35,6 +72,16 @@ impl Rows {
     /// of the rows.
     pub fn rows(&self) -> &[(usize, Row)] {
         &self.rows
+    }
+
+    /// The format of all rows.
+    pub fn format(&self) -> RowFormat {
+        self.rows[0].1.format()
+    }
+
+    /// The task that the rows are for.
+    pub fn task(&self) -> Task {
+        self.format().task()
     }
 
     /// What the file has and nothing reads, a sentence for each key. [`Tokenized::notes`](crate::Tokenized::notes)
@@ -52,23 +99,26 @@ impl Rows {
 /// | `prompt`, `completion` | [`PromptCompletion`](RowFormat::PromptCompletion) |
 /// | `instruction`, `output`; optional: `input`, `system`, `history` | [`Instruction`](RowFormat::Instruction) |
 /// | `messages`: a list of `{role, content, …}`; optional: `tools`, `documents`, `chat_template_kwargs` | [`Messages`](RowFormat::Messages) |
+/// | `context`, `question`, `answers`; optional: `id`, `title`, `is_impossible` | [`Questions`](RowFormat::Questions) |
+/// | `tokens` or `words`, `tags`, `ner_tags` or `labels` | [`Tagging`](RowFormat::Tagging) |
 /// | `input_ids`, `labels` | [`Tokenized`](RowFormat::Tokenized) |
+/// | `input_ids`, `tags` or `ner_tags` | [`TaggingIds`](RowFormat::TaggingIds) |
+/// | `input_ids`, `label` | [`ClassificationIds`](RowFormat::ClassificationIds) |
+/// | `text` or `sentence`, `label` or `labels`; optional: `text_pair`; or the keys of a pair in GLUE | [`Classification`](RowFormat::Classification) |
 /// | `text` | [`Text`](RowFormat::Text) |
 ///
 /// The keys of the first row decide the format of the file. The formats are tried in the order of this
 /// table, so a file with `instruction`, `output` and a rendered `text` holds instructions. Every row must
-/// have the keys of that format with the right types. Other keys are not used, and [`Rows::notes`] names them. The
-/// classification formats `{text, label}` and `{tokens, tags}` are recognised and refused by name.
+/// have the keys of that format with the right types. Other keys are not used, and [`Rows::notes`] names them.
+///
+/// Two kinds of files are read as they are: words and tags in columns, as in the CoNLL tasks, and the articles of SQuAD.
+/// docs/data.md says how they are recognised.
 ///
 /// # Errors
 /// The file cannot be read, it has no rows, or a line is not UTF-8, not JSON, or not of the format of
 /// the first row.
 pub fn read_rows(path: &Path) -> Result<Rows> {
-    let bytes = burn_peft_files::read(path).map_err(|error| Error::Read {
-        path: error.path,
-        source: error.source,
-    })?;
-    parse(&path.display().to_string(), &bytes)
+    read(path, Purpose::Learning)
 }
 
 /// Reads rows from memory. Error messages use `path` as the name of the file.
@@ -76,10 +126,35 @@ pub fn read_rows(path: &Path) -> Result<Rows> {
 /// # Errors
 /// See [`read_rows`].
 pub fn parse_rows(path: &str, text: &str) -> Result<Rows> {
-    parse(path, text.as_bytes())
+    parse(path, text.as_bytes(), Purpose::Learning)
 }
 
-fn parse(path: &str, bytes: &[u8]) -> Result<Rows> {
+/// Reads rows that are to be predicted: those of [`read_rows`] for `task`, with or without label, tags or answers,
+/// which are not read.
+///
+/// # Errors
+/// See [`read_rows`]. The rows are for another task.
+pub fn read_rows_for(path: &Path, task: Task) -> Result<Rows> {
+    read(path, Purpose::Predicting(task))
+}
+
+/// Reads rows that are to be predicted from memory. Error messages use `path` as the name of the file.
+///
+/// # Errors
+/// See [`read_rows_for`].
+pub fn parse_rows_for(path: &str, text: &str, task: Task) -> Result<Rows> {
+    parse(path, text.as_bytes(), Purpose::Predicting(task))
+}
+
+fn read(path: &Path, purpose: Purpose) -> Result<Rows> {
+    let bytes = burn_peft_files::read(path).map_err(|error| Error::Read {
+        path: error.path,
+        source: error.source,
+    })?;
+    parse(&path.display().to_string(), &bytes, purpose)
+}
+
+fn parse(path: &str, bytes: &[u8], purpose: Purpose) -> Result<Rows> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = &bytes[..error.valid_up_to()];
@@ -88,9 +163,12 @@ fn parse(path: &str, bytes: &[u8]) -> Result<Rows> {
             line: 1 + before.iter().filter(|&&byte| byte == b'\n').count(),
         }
     })?;
-    let mut reader = Reader::new(path);
-    if values::is_document(text) {
+    let mut reader = Reader::new(path, purpose);
+    if conll::is_conll(path, text, purpose) {
+        reader.rows = conll::parse(path, text, purpose)?;
+    } else if values::is_document(text) {
         let document = values::Document::parse(path, text)?;
+        reader.is_on_one_line = document.is_on_one_line;
         reader.notes = document.notes(path);
         for (number, value) in document.rows {
             let object = Line { path, number }.expect_object(value)?;
@@ -112,19 +190,26 @@ fn parse(path: &str, bytes: &[u8]) -> Result<Rows> {
 struct Reader<'a> {
     path: &'a str,
     rows: Vec<(usize, Row)>,
-    /// The line of the first row, and the format that it has set.
-    first: Option<(usize, RowFormat)>,
+    purpose: Purpose,
+    /// The line of the first row, and the keys that it has set.
+    first: Option<(usize, Columns)>,
+    /// Whether a document stands on one line: the numbers are then those of the rows.
+    is_on_one_line: bool,
     unknown: UnknownKeys,
+    found: Found,
     notes: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
-    fn new(path: &'a str) -> Self {
+    fn new(path: &'a str, purpose: Purpose) -> Self {
         Self {
             path,
+            purpose,
             rows: Vec::new(),
             first: None,
+            is_on_one_line: false,
             unknown: UnknownKeys::default(),
+            found: Found::default(),
             notes: Vec::new(),
         }
     }
@@ -132,16 +217,46 @@ impl<'a> Reader<'a> {
     fn push(&mut self, number: usize, object: Map<String, Value>) -> Result<()> {
         let path = self.path;
         let line = Line { path, number };
-        let (first_line, format) = match self.first {
+        let is_article = object.get("paragraphs").is_some_and(Value::is_array)
+            && Columns::detect(&object, Purpose::Learning).is_none();
+        if let (true, Purpose::Predicting(task)) = (is_article, self.purpose)
+            && task != Task::Qa
+        {
+            return Err(Error::OtherTask {
+                path: path.to_owned(),
+                line: number,
+                format: "an article of SQuAD".to_owned(),
+                found: Task::Qa,
+                task,
+            });
+        }
+        if is_article {
+            let is_labelled = self.purpose == Purpose::Learning;
+            let rows = line.article(object, is_labelled, &mut self.found)?;
+            for row in rows {
+                let number = match self.is_on_one_line {
+                    true => self.rows.len() + 1,
+                    false => number,
+                };
+                self.rows.push((number, row));
+            }
+            return Ok(());
+        }
+        let (first_line, columns) = match self.first {
             Some(known) => known,
-            None => *self.first.insert((number, line.detect(&object)?)),
+            None => {
+                let columns = line.detect(&object, self.purpose)?;
+                *self.first.insert((number, columns))
+            }
         };
         let unknown = object
             .iter()
-            .filter(|(key, value)| !format.knows(key) && !value.is_null());
+            .filter(|(key, value)| !columns.knows(key) && !value.is_null());
         self.unknown.count(unknown.map(|(key, _)| key.as_str()));
-        self.rows
-            .push((number, line.row(object, format, first_line)?));
+        self.rows.push((
+            number,
+            line.row(object, &columns, first_line, &mut self.found)?,
+        ));
         Ok(())
     }
 
@@ -152,6 +267,15 @@ impl<'a> Reader<'a> {
         }
         let mut notes = self.notes;
         notes.extend(self.unknown.notes(&path, "is not used"));
+        notes.extend(match self.found.moved {
+            0 => None,
+            1 => Some(format!(
+                "{path}: 1 answer does not begin where answer_start says and was found at another place"
+            )),
+            moved => Some(format!(
+                "{path}: {moved} answers do not begin where answer_start says and were found at other places"
+            )),
+        });
         Ok(Rows {
             notes,
             path,

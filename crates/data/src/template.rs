@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::given::{Given, GivenPart};
 use crate::layout::{Layout, Piece, Prompt};
 use crate::row::Row;
 use crate::tokenizer::TextTokenizer;
@@ -35,8 +36,9 @@ use parse::Parts;
 /// | [`PromptCompletion`](crate::RowFormat::PromptCompletion) | `prompt`, also called `input` | `completion` |
 /// | [`Instruction`](crate::RowFormat::Instruction) | `instruction`, `input` | `output`, also called `completion` |
 /// | [`Text`](crate::RowFormat::Text) | | `text` |
+/// | [`Classification`](crate::RowFormat::Classification) | `text`, `text_pair` | `label`, as words; nothing for a head |
 ///
-/// A template names exactly one learned field. The eos follows it, and only virtual tokens may follow the
+/// A template names exactly one learned field, or none if it is for a head. The eos follows it, and only virtual tokens may follow the
 /// eos. Given fields may be left out or repeated. Given text between two groups of virtual tokens is
 /// tokenised as a whole. The learned field is always tokenised separately.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,12 +91,17 @@ impl Template {
                 Part::Text(_) | Part::Virtual(_) => None,
             })
         };
-        let has_instruction = fields().any(|field| field == Field::Instruction);
-        if let Some(field) = fields().find(|&field| has_instruction && field != Field::Instruction)
-        {
+        // `{prompt}` and `{input}` are the same field; these two are not the same as any other.
+        let own = [Field::Instruction, Field::Text];
+        let own = own
+            .into_iter()
+            .find(|own| fields().any(|field| field == *own));
+        let other = own.and_then(|own| fields().find(|field| *field != own));
+        if let (Some(own), Some(other)) = (own, other) {
             return Err(Error::TemplateNeeds {
                 template: self.source.clone(),
-                field: field.name(),
+                filled: own.name(),
+                field: other.name(),
             });
         }
         let pieces = self.pieces(|_| Some(text));
@@ -121,12 +128,73 @@ impl Template {
             fields: Field::names_in(row.format()),
         };
         let Parts { learned, after, .. } = self.parts;
+        let given = self.pieces(|field| field.of(row)).map_err(misfit)?;
+        let learned = learned.ok_or_else(|| self.unused_for(
+            "has no learned field with nothing but virtual tokens behind it; a head can use it, which learns the \
+             label of a text",
+        ))?;
         Ok(Layout {
-            given: self.pieces(|field| field.of(row)).map_err(misfit)?,
+            given,
             learned: learned.of(row).ok_or_else(|| misfit(learned))?,
             after,
             is_placed: self.is_placed(),
         })
+    }
+
+    /// The order of the parts of a row to classify. With `label`, what stands in front of the label's words, and the
+    /// number of virtual tokens behind them; without it, everything.
+    pub(crate) fn given_of<'a>(&'a self, row: &'a Row, label: bool) -> Result<Given<'a>> {
+        let Parts {
+            given,
+            learned,
+            after,
+        } = &self.parts;
+        let misfit = |field: Field| Error::TemplateField {
+            template: self.source.clone(),
+            field: field.name(),
+            format: row.format(),
+            fields: Field::names_in(row.format()),
+        };
+        let last = match (learned, label) {
+            (Some(Field::Label), true) => None,
+            (_, true) => {
+                let reason = "has no `{label}`, where the words of the label stand";
+                return Err(self.unused_for(reason));
+            }
+            (Some(Field::Label), false) => {
+                let reason = "has `{label}`, which a head learns without words; leave it out";
+                return Err(self.unused_for(reason));
+            }
+            (learned, false) => *learned,
+        };
+        let mut all = Given::new(self.is_placed());
+        let field = |all: &mut Given<'a>, field: Field| {
+            all.push(field.of(row).ok_or_else(|| misfit(field))?, true);
+            Ok::<_, Error>(())
+        };
+        for part in given {
+            match part {
+                Part::Virtual(count) => all.parts.push(GivenPart::Virtual(*count)),
+                Part::Text(text) => all.push(text, false),
+                Part::Field(name) => field(&mut all, *name)?,
+            }
+        }
+        if let Some(last) = last {
+            field(&mut all, last)?;
+        }
+        match label {
+            true => all.after = *after,
+            false => all.parts.push(GivenPart::Virtual(*after)),
+        }
+        Ok(all)
+    }
+
+    /// The error of a template that does not serve what is learned.
+    pub(crate) fn unused_for(&self, reason: &'static str) -> Error {
+        Error::TemplateUse {
+            template: self.source.clone(),
+            reason,
+        }
     }
 
     /// Whether the template places the virtual tokens. If not, they stand in front.

@@ -1,30 +1,31 @@
 //! Rows to examples.
 
+mod answers;
+mod classes;
 mod draft;
+mod source;
 mod spans;
+mod tags;
 #[cfg(test)]
 mod tests;
 mod turns;
 mod usage;
+mod verbalizer;
 
-use crate::conversation::Message;
 use crate::error::{Error, Result};
 use crate::example::Example;
 use crate::labels::Labels;
-use crate::row::Row;
 use crate::rows::Rows;
+use crate::task::Task;
 use crate::template::Template;
 use crate::tokenizer::TextTokenizer;
-use draft::tokenize_chunk;
+use source::Source;
 pub(crate) use spans::TurnFrame;
 use usage::Usage;
+pub use verbalizer::{Candidates, Verbalizer};
 
 /// The number of rows that are tokenised in parallel between two reports of progress.
 const CHUNK: usize = 256;
-
-/// The most roles that an error names, and the most characters of each.
-const SHOWN_ROLES: usize = 8;
-const SHOWN_CHARACTERS: usize = 40;
 
 /// How rows become examples.
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,7 +64,22 @@ pub enum Targets<'a> {
         /// Whether there may be no answer (transformers' `version_2_with_negative`). A row then ends with the eos, which
         /// stands for "no answer".
         no_answer: bool,
+        /// Whether windows are kept in which nothing is learned, as an evaluation and a prediction need: those without
+        /// the answer where there is no `no_answer`. Their label is [`RowLabel::Unknown`](crate::RowLabel::Unknown).
+        every_window: bool,
     },
+}
+
+impl Targets<'_> {
+    /// The task whose rows have these targets.
+    pub fn task(self) -> Task {
+        match self {
+            Self::Text => Task::CausalLm,
+            Self::Class(_) | Self::Verbalizer(..) => Task::SeqCls,
+            Self::Tags { .. } => Task::TokenCls,
+            Self::Answers { .. } => Task::Qa,
+        }
+    }
 }
 
 /// The examples of a file, and how many rows `max_length` changed or removed.
@@ -89,6 +105,10 @@ pub struct Tokenized {
 /// | text | `tokenize(text) + [eos]` | everything |
 /// | messages | the chat template's text, tokenised as a whole | what the template marks with `{% generation %}`, or else the assistant's turns, each through its end-of-turn token; no turn whose flag says so |
 /// | input_ids/labels | unchanged | as the labels say |
+/// | classification, [`Targets::Class`] | the tokenizer's own encoding of the text, or of the pair | nothing: [`Example::row_label`] |
+/// | classification, [`Targets::Verbalizer`] | `tokenize(text) + tokenize(words)` | the words |
+/// | tagging | `tokenize(" " + word)` for each word, without the space where a text has none | the class of each word at its first token |
+/// | question | the tokenizer's own encoding of question and context, a window an example | nothing: [`Example::row_label`] |
 ///
 /// A [`Template`] puts the fields of the first three formats in another order, with virtual tokens
 /// between them. Instruction rows do not use the model's chat template, so that they mean the same on
@@ -96,10 +116,12 @@ pub struct Tokenized {
 ///
 /// A row longer than `max_length` keeps its first `max_length` tokens and loses the end of its completion
 /// with the eos, as in transformers and TRL (`truncation_mode = "keep_start"`). A row that loses its whole
-/// completion is dropped; TRL keeps it, and it then contributes nothing to the loss or makes it 0/0.
+/// completion is dropped; TRL keeps it, and it then contributes nothing to the loss or makes it 0/0. Of the other tasks,
+/// texts to classify are cut until the row fits, words at the end, and contexts into windows.
 ///
 /// # Errors
-/// With file and line: a row has nothing to learn before it is cut, its ids are outside the vocabulary or the model's
+/// The rows are not those of the targets' [task](Targets::task). With file and line: a label is none of the classes, a
+/// question leaves no room for its context, a row has nothing to learn before it is cut, its ids are outside the vocabulary or the model's
 /// table, the chat template does not accept its conversation or leaves out a turn, or it lacks a field of the template. Without a line: the
 /// tokenizer has no eos, the model has no chat template, or the cut leaves no row.
 pub fn tokenize_rows(
@@ -108,83 +130,72 @@ pub fn tokenize_rows(
     options: TokenizeOptions<'_>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Tokenized> {
+    let wanted = options.targets.task();
+    if rows.task() != wanted {
+        return Err(Error::OtherTask {
+            path: rows.path().to_owned(),
+            line: rows.rows()[0].0,
+            format: rows.format().to_string(),
+            found: rows.task(),
+            task: wanted,
+        });
+    }
     let all = rows.rows();
-    let limit = options.max_length.unwrap_or(usize::MAX);
+    let source = Source {
+        path: rows.path(),
+        tokenizer,
+        template: options.template,
+        limit: options.max_length.unwrap_or(usize::MAX),
+    };
     let mut tokenized = Tokenized {
         notes: rows.notes().to_vec(),
         ..Tokenized::default()
     };
     let mut usage = Usage::default();
+    let mut unlearned = answers::Unlearned::default();
     let mut done = 0;
     for chunk in all.chunks(CHUNK) {
-        let examples = tokenize_chunk(rows.path(), chunk, tokenizer, options.template, &mut usage)?;
-        for (index, ((line, row), mut example)) in chunk.iter().zip(examples).enumerate() {
-            example.row = done + index;
-            if !example.has_target() {
-                return Err(Error::NothingSupervised {
-                    path: rows.path().to_owned(),
-                    line: *line,
-                    reason: why_nothing(row).map_or_else(String::new, |why| format!(" ({why})")),
-                });
+        let outcomes = match options.targets {
+            Targets::Text => draft::tokenize_chunk(&source, chunk, &mut usage)?,
+            Targets::Class(labels) => classes::tokenize_chunk(&source, chunk, labels)?,
+            Targets::Tags {
+                labels,
+                label_all_tokens,
+            } => tags::Tags::new(labels, label_all_tokens).tokenize_chunk(&source, chunk)?,
+            Targets::Answers {
+                doc_stride,
+                no_answer,
+                every_window,
+            } => answers::Windows::new(&source, doc_stride, no_answer, every_window)?
+                .tokenize_chunk(&source, chunk, &mut unlearned)?,
+            Targets::Verbalizer(labels, words) => {
+                Verbalizer::new(labels, words, tokenizer)?.tokenize_chunk(&source, chunk, labels)?
             }
-            let is_cut = example.len() > limit;
-            example.truncate(limit);
-            if !example.has_target() {
-                tokenized.dropped += 1;
-                continue;
-            }
-            tokenized.truncated += usize::from(is_cut);
-            tokenized.examples.push(example);
+        };
+        for (index, outcome) in outcomes.into_iter().enumerate() {
+            tokenized.dropped += usize::from(outcome.examples.is_empty());
+            tokenized.truncated += usize::from(outcome.is_cut);
+            let examples = outcome.examples.into_iter();
+            tokenized.examples.extend(examples.map(|example| Example {
+                row: done + index,
+                ..example
+            }));
         }
         done += chunk.len();
         progress(done, all.len());
     }
     tokenized.notes.extend(usage.notes(rows.path()));
+    tokenized.notes.extend(unlearned.notes(rows.path()));
+    if tokenized.examples.is_empty() && wanted == Task::Qa {
+        return Err(Error::NoAnswers {
+            path: rows.path().to_owned(),
+        });
+    }
     if tokenized.examples.is_empty() {
         return Err(Error::AllDropped {
             path: rows.path().to_owned(),
-            max_length: limit,
+            max_length: source.limit,
         });
     }
     Ok(tokenized)
-}
-
-/// Why nothing of a row is learned, if the row shows it.
-fn why_nothing(row: &Row) -> Option<String> {
-    let Row::Messages(conversation) = row else {
-        return None;
-    };
-    let messages = &conversation.messages;
-    let is_answer = |message: &&Message| message.role() == "assistant";
-    let mut answers = messages.iter().filter(is_answer).peekable();
-    if answers.peek().is_none() {
-        let mut roles: Vec<String> = Vec::new();
-        for role in messages
-            .iter()
-            .map(|message| format!("{:?}", message.role()))
-        {
-            if !roles.contains(&role) {
-                roles.push(role);
-            }
-        }
-        let shown = roles.iter().take(SHOWN_ROLES).cloned();
-        let shown: Vec<String> = shown.map(shorten).collect();
-        return Some(format!(
-            "no turn of the assistant; the roles are {}",
-            shown.join(", ")
-        ));
-    }
-    let flags: Option<Vec<&str>> = answers.map(|answer| answer.masked_by).collect();
-    let flag = *flags?.first()?;
-    Some(format!(
-        "`{flag}` says of every turn of the assistant that it is not learned"
-    ))
-}
-
-/// The first characters of a text.
-fn shorten(text: String) -> String {
-    match text.char_indices().nth(SHOWN_CHARACTERS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
 }

@@ -6,6 +6,7 @@ mod config;
 mod files;
 mod jinja;
 mod marks;
+mod specials;
 mod stack;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use chat::ChatTemplate;
 use config::SpecialToken;
 use files::Files;
 pub(crate) use marks::Rendered;
+pub(crate) use specials::Specials;
 pub(crate) use stack::on_deep_stack;
 
 /// The tokenizer of a model, with its special tokens and chat template. A copy shares them.
@@ -33,8 +35,8 @@ pub(crate) use stack::on_deep_stack;
 pub struct TextTokenizer {
     tokenizer: Arc<Tokenizer>,
     special_ids: Arc<HashSet<u32>>,
-    /// The ids that the tokenizer puts in front of a text: a BOS in Llama, nothing in Qwen2.
-    start_ids: Vec<u32>,
+    /// The ids that the tokenizer puts around texts: a BOS in front of one in Llama, nothing in Qwen2.
+    specials: Arc<Specials>,
     eos_id: Option<u32>,
     pad_id: Option<u32>,
     vocab_size: usize,
@@ -86,7 +88,7 @@ impl TextTokenizer {
         bounds::check(&files.tokenizer).map_err(|reason| malformed(reason.into()))?;
         let config = files.config(dir)?;
         let special = config.special;
-        let (tokenizer, start_ids) = caught(|| tokenizer(&files.tokenizer, &config.added_tokens))
+        let (tokenizer, specials) = caught(|| tokenizer(&files.tokenizer, &config.added_tokens))
             .unwrap_or_else(|panic| Err(panic.into()))
             .map_err(malformed)?;
 
@@ -114,7 +116,7 @@ impl TextTokenizer {
         });
         Ok(Self {
             special_ids: Arc::new(special_ids.collect()),
-            start_ids,
+            specials: Arc::new(specials),
             eos_id,
             // A pad token that the tokenizer does not know would be added by transformers. Any id will do to pad.
             pad_id: id_of(&special.pad_token),
@@ -181,10 +183,27 @@ impl TextTokenizer {
 
     /// The ids that go in front of `ids` at the start of a row.
     pub(crate) fn start_before(&self, ids: &[u32]) -> &[u32] {
-        match ids.starts_with(&self.start_ids) {
+        match ids.starts_with(self.start_ids()) {
             true => &[],
-            false => &self.start_ids,
+            false => self.start_ids(),
         }
+    }
+
+    /// The ids that the tokenizer puts in front of a text.
+    pub(crate) fn start_ids(&self) -> &[u32] {
+        &self.specials.single[0]
+    }
+
+    /// The ids that the tokenizer puts around texts.
+    pub(crate) fn specials(&self) -> &Specials {
+        &self.specials
+    }
+
+    /// Encodes texts in parallel, with offsets in characters.
+    pub(crate) fn encode_batch_by_character(&self, texts: Vec<&str>) -> Result<Vec<Encoding>> {
+        caught(|| self.tokenizer.encode_batch_char_offsets(texts, false))
+            .unwrap_or_else(|panic| Err(panic.into()))
+            .map_err(|source| Error::Encode { source })
     }
 
     /// Encodes texts in parallel, with byte offsets.
@@ -282,11 +301,11 @@ impl fmt::Debug for TextTokenizer {
 }
 
 /// A `tokenizer.json` with the tokens that `tokenizer_config.json` has beside it, and the ids that its post-processor
-/// puts in front of a text.
+/// puts around texts.
 fn tokenizer(
     json: &[u8],
     added_tokens: &[(u32, AddedToken)],
-) -> std::result::Result<(Tokenizer, Vec<u32>), tokenizers::Error> {
+) -> std::result::Result<(Tokenizer, Specials), tokenizers::Error> {
     let mut tokenizer = Tokenizer::from_bytes(json)?;
     // transformers adds what `added_tokens_decoder` has and tokenizer.json has not.
     for (id, token) in added_tokens {
@@ -296,21 +315,11 @@ fn tokenizer(
         }
     }
     // A saved tokenizer may contain the truncation and padding of the run that saved it. A post-processor
-    // adds special tokens, of which those in front are kept, and trims offsets, which would move the
+    // adds special tokens, which are kept, and trims offsets, which would move the
     // boundaries of assistant turns.
     tokenizer.with_truncation(None)?;
     tokenizer.with_padding(None);
-    let start_ids = start_ids(&tokenizer)?;
+    let specials = Specials::find(&tokenizer)?;
     tokenizer.with_post_processor(None::<PostProcessorWrapper>);
-    Ok((tokenizer, start_ids))
-}
-
-/// The ids that the tokenizer's post-processor puts in front of a text.
-fn start_ids(tokenizer: &Tokenizer) -> std::result::Result<Vec<u32>, tokenizers::Error> {
-    let plain = tokenizer.encode_fast("a", false)?;
-    let with_specials = tokenizer.encode_fast("a", true)?;
-    let (plain, with_specials) = (plain.get_ids(), with_specials.get_ids());
-    let mut windows = with_specials.windows(plain.len().max(1));
-    let start = windows.position(|window| window == plain).unwrap_or(0);
-    Ok(with_specials[..start].to_vec())
+    Ok((tokenizer, specials))
 }

@@ -1,6 +1,6 @@
 //! One file, or several at once.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -49,16 +49,7 @@ impl<'a> StagedFiles<'a> {
     }
 
     fn add_at(&mut self, path: PathBuf, bytes: &[u8]) -> Result<(), Error> {
-        let mut builder = staged();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // A temporary file is private by default. This one is to be as readable as any other.
-            builder.permissions(std::fs::Permissions::from_mode(0o666));
-        }
-        let mut file = builder
-            .tempfile_in(self.folder)
-            .map_err(Error::to("write to", self.folder))?;
+        let mut file = temporary(self.folder)?;
         file.write_all(bytes)
             .and_then(|()| file.as_file().sync_all())
             .map_err(Error::to("write", &path))?;
@@ -78,6 +69,71 @@ impl<'a> StagedFiles<'a> {
         }
         sync_folder(self.folder)
     }
+}
+
+/// A file that is written piece by piece and gets its name when it is whole.
+///
+/// Dropping it removes it and changes nothing.
+#[derive(Debug)]
+pub struct StagedFile {
+    file: BufWriter<NamedTempFile>,
+    path: PathBuf,
+}
+
+impl StagedFile {
+    /// A file for `path`. Creates the folders above it.
+    ///
+    /// # Errors
+    /// If nothing can be written there.
+    pub fn new(path: &Path) -> Result<Self, Error> {
+        create_folder(parent(path))?;
+        Ok(Self {
+            file: BufWriter::new(temporary(parent(path))?),
+            path: path.to_owned(),
+        })
+    }
+
+    /// Adds to the file.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn add(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.file
+            .write_all(bytes)
+            .map_err(Error::to("write", &self.path))
+    }
+
+    /// Puts the file in its place, in place of what was there.
+    ///
+    /// # Errors
+    /// If it cannot be written or renamed.
+    pub fn commit(self) -> Result<(), Error> {
+        let Self { file, path } = self;
+        let file = file
+            .into_inner()
+            .map_err(std::io::IntoInnerError::into_error);
+        let file = file.map_err(Error::to("write", &path))?;
+        file.as_file()
+            .sync_all()
+            .map_err(Error::to("write", &path))?;
+        file.persist(&path)
+            .map_err(|error| Error::to("write", &path)(error.error))?;
+        sync_folder(parent(&path))
+    }
+}
+
+/// A file in `folder` without its name yet.
+fn temporary(folder: &Path) -> Result<NamedTempFile, Error> {
+    let mut builder = staged();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // A temporary file is private by default. This one is to be as readable as any other.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder
+        .tempfile_in(folder)
+        .map_err(Error::to("write to", folder))
 }
 
 #[cfg(test)]
@@ -133,6 +189,24 @@ mod tests {
             write(&path, text.as_bytes()).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
         }
+        assert_eq!(names(&folder.path().join("new")), ["a"]);
+    }
+
+    #[test]
+    fn a_file_written_in_pieces_has_its_name_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/a");
+        for committed in [false, true] {
+            let mut file = StagedFile::new(&path).unwrap();
+            for piece in ["one ", "two"] {
+                file.add(piece.as_bytes()).unwrap();
+            }
+            assert!(!path.exists());
+            if committed {
+                file.commit().unwrap();
+            }
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one two");
         assert_eq!(names(&folder.path().join("new")), ["a"]);
     }
 

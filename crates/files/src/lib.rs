@@ -1,6 +1,7 @@
 //! Writes files and folders whole or not at all, and reads them with errors that name them.
 //!
-//! [`write()`] replaces one file. [`StagedFiles`] replaces several, and the last of them is the commit point.
+//! [`write()`] replaces one file, and [`StagedFile`] writes one piece by piece. [`StagedFiles`] replaces several, and the
+//! last of them is the commit point.
 //! [`StagedFolder`] writes a folder, and [`remove_folder`] removes one. [`Checksums`] tell whether files are still
 //! as they were written, and a [`ClaimedFolder`] keeps other processes out.
 //!
@@ -38,7 +39,7 @@ use std::path::{Path, PathBuf};
 
 pub use checksums::{CHECKSUMS_FILE, Checksum, Checksums};
 pub use claim::{ClaimedFolder, LOCK_FILE};
-pub use files::{StagedFiles, write};
+pub use files::{StagedFile, StagedFiles, write};
 pub use folder::{StagedFolder, remove_folder, remove_leftovers, restore_replaced};
 
 /// What the file system refused, and where.

@@ -6,6 +6,10 @@ use burn_peft::LayerModule;
 use fancy_regex::Regex;
 use serde::{Deserialize, Serialize};
 
+use crate::folder::AdapterFolder;
+use crate::method::MethodOptions;
+use crate::task::{CAUSAL_BACKBONE, QUESTION_BACKBONE};
+
 /// PEFT's `target_modules`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
@@ -41,14 +45,16 @@ impl TargetModules {
         Self::Names(names)
     }
 
-    /// Those of `modules` that are targeted, and the targets that name none of them. As PEFT matches: a name is a
-    /// path or the end of one, and a pattern is the whole of a path.
+    /// Those of `modules` that are targeted, in a model that holds the decoder under the name `backbone`, and the
+    /// targets that name none of them. As PEFT matches: a name is a path or the end of one, and a pattern is
+    /// the whole of a path.
     ///
     /// # Errors
     /// Why the pattern cannot be used.
     pub(crate) fn among(
         &self,
         modules: &[(usize, LayerModule)],
+        backbone: &str,
     ) -> Result<(Biases, Vec<&str>), String> {
         let (mut found, mut naming_none) = (Biases::new(), Vec::new());
         let mut add = |target, named: Vec<(usize, LayerModule)>| {
@@ -62,7 +68,7 @@ impl TargetModules {
                 for name in names {
                     let end = format!(".{name}");
                     let is_named = |(layer, module): &&(usize, LayerModule)| {
-                        let path = module.module_path(*layer);
+                        let path = module_path(backbone, *layer, *module);
                         path == *name || path.ends_with(&end)
                     };
                     add(
@@ -75,7 +81,7 @@ impl TargetModules {
                 let linear = modules.iter().filter(|(_, module)| !module.is_norm());
                 add(pattern.as_str(), linear.copied().collect());
             }
-            Self::Pattern(pattern) => add(pattern.as_str(), matched(pattern, modules)?),
+            Self::Pattern(pattern) => add(pattern.as_str(), matched(pattern, modules, backbone)?),
         }
         Ok((found, naming_none))
     }
@@ -97,6 +103,7 @@ impl TargetModules {
 fn matched(
     pattern: &str,
     modules: &[(usize, LayerModule)],
+    backbone: &str,
 ) -> Result<Vec<(usize, LayerModule)>, String> {
     // Most errors of the library have several lines, with the pattern and a mark below it.
     let reason = |error: fancy_regex::Error| {
@@ -109,7 +116,7 @@ fn matched(
     let mut found = Vec::new();
     for (layer, module) in modules {
         if whole
-            .is_match(&module.module_path(*layer))
+            .is_match(&module_path(backbone, *layer, *module))
             .map_err(reason)?
         {
             found.push((*layer, *module));
@@ -118,19 +125,54 @@ fn matched(
     Ok(found)
 }
 
-/// PEFT's name of the bias that BEFT adds to a module; its shape is `[1, d_out]`.
-pub(crate) fn beft_bias_name(layer: usize, module: LayerModule) -> String {
-    format!("base_model.model.{}.beft_bias", module.module_path(layer))
+/// The path of a module in a model that holds the decoder under the name `backbone`.
+fn module_path(backbone: &str, layer: usize, module: LayerModule) -> String {
+    in_backbone(&module.module_path(layer), backbone).unwrap_or_default()
 }
 
-/// The layer and the module of the bias that has this name.
+/// A path of a causal model in one that holds the decoder under another name.
+fn in_backbone(path: &str, backbone: &str) -> Option<String> {
+    let rest = path.strip_prefix(CAUSAL_BACKBONE)?;
+    rest.starts_with('.').then(|| format!("{backbone}{rest}"))
+}
+
+/// PEFT's name of the bias that BEFT adds to a module; its shape is `[1, d_out]`.
+pub(crate) fn beft_bias_name(backbone: &str, layer: usize, module: LayerModule) -> String {
+    let path = module_path(backbone, layer, module);
+    format!("base_model.model.{path}.beft_bias")
+}
+
+/// The layer and the module of the bias that has this name, whatever the task.
 pub fn parse_beft_bias_name(name: &str) -> Option<(usize, LayerModule)> {
-    let rest = name.strip_prefix("base_model.model.model.layers.")?;
-    let layer = rest.split_once('.')?.0.parse().ok()?;
+    let (backbone, rest) = name.strip_prefix("base_model.model.")?.split_once('.')?;
+    if ![CAUSAL_BACKBONE, QUESTION_BACKBONE].contains(&backbone) {
+        return None;
+    }
+    let layer = rest.strip_prefix("layers.")?.split_once('.')?.0;
+    let layer = layer.parse().ok()?;
     LayerModule::ALL
         .into_iter()
-        .find(|&module| beft_bias_name(layer, module) == name)
+        .find(|&module| beft_bias_name(backbone, layer, module) == name)
         .map(|module| (layer, module))
+}
+
+/// Gives the biases of a causal model, and the paths that target them, their names in a model that holds the
+/// decoder under the name `backbone`.
+pub(crate) fn rename_backbone(folder: &mut AdapterFolder, backbone: &str) {
+    let MethodOptions::Beft(options) = &mut folder.config.method else {
+        return;
+    };
+    if let TargetModules::Names(names) = &mut options.target_modules {
+        for name in names {
+            if let Some(renamed) = in_backbone(name, backbone) {
+                *name = renamed;
+            }
+        }
+    }
+    folder.tensors.rename(|name| {
+        let (layer, module) = parse_beft_bias_name(name)?;
+        Some(beft_bias_name(backbone, layer, module))
+    });
 }
 
 #[cfg(test)]
@@ -141,8 +183,10 @@ mod tests {
     fn a_name_leads_back_to_its_layer_and_module() {
         for module in LayerModule::ALL {
             for layer in [0, 1, 27] {
-                let name = beft_bias_name(layer, module);
-                assert_eq!(parse_beft_bias_name(&name), Some((layer, module)));
+                for backbone in [CAUSAL_BACKBONE, QUESTION_BACKBONE] {
+                    let name = beft_bias_name(backbone, layer, module);
+                    assert_eq!(parse_beft_bias_name(&name), Some((layer, module)));
+                }
             }
         }
         // As PEFT 0.21.2 wrote them.
@@ -154,6 +198,14 @@ mod tests {
             (
                 "base_model.model.model.layers.10.self_attn.o_proj.beft_bias",
                 Some((10, LayerModule::OProj)),
+            ),
+            (
+                "base_model.model.transformer.layers.0.self_attn.q_proj.beft_bias",
+                Some((0, LayerModule::QProj)),
+            ),
+            (
+                "base_model.model.decoder.layers.0.self_attn.q_proj.beft_bias",
+                None,
             ),
             ("base_model.model.lm_head.beft_bias", None),
             (
@@ -220,7 +272,7 @@ mod tests {
         let all: Vec<_> = (0..2).flat_map(of_layer).collect();
         let among = |pattern: &str| {
             let targets = TargetModules::Pattern(pattern.into());
-            let (found, none) = targets.among(&all).expect(pattern);
+            let (found, none) = targets.among(&all, CAUSAL_BACKBONE).expect(pattern);
             assert_eq!(found.is_empty(), !none.is_empty(), "{pattern}");
             Vec::from_iter(found)
         };
@@ -243,7 +295,7 @@ mod tests {
         assert_eq!(among("all-linear").len(), 14);
         for broken in ["(", "a)(b", "*", "[k", r"(?P<a"] {
             let targets = TargetModules::Pattern(broken.into());
-            let reason = targets.among(&all).expect_err(broken);
+            let reason = targets.among(&all, CAUSAL_BACKBONE).expect_err(broken);
             assert!(!reason.is_empty() && !reason.contains('\n'), "{reason:?}");
         }
     }

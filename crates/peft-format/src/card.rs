@@ -5,6 +5,7 @@ use burn_peft_decoder::DecoderConfig;
 use crate::config::AdapterConfig;
 use crate::folder::AdapterFolder;
 use crate::peft_type::Landing;
+use crate::task::{CAUSAL_BACKBONE, HeadLayout, TaskType};
 
 /// The line that says a card is ours to overwrite.
 pub(crate) const MARK: &str =
@@ -47,14 +48,20 @@ fn biases_beyond_peft(config: &AdapterConfig) -> Option<String> {
 
 impl ModelCard {
     /// The text: front matter that the Hugging Face hub reads, then a summary.
-    pub(crate) fn render(&self, config: &AdapterConfig) -> String {
-        let method = config.method.name();
+    pub(crate) fn render(&self, folder: &AdapterFolder) -> String {
+        let config = &folder.config;
+        let task = config.task_type.and_then(TaskType::head);
+        let method = match folder.is_linear_probe() {
+            true => "linear-probe",
+            false => config.method.name(),
+        };
         let base = config.base_model_name_or_path.as_deref().map(one_line);
         let mut text = String::from("---\n");
         if let Some(base) = &base {
             text += &format!("base_model: {}\n", scalar(base));
         }
-        text += "library_name: peft\npipeline_tag: text-generation\ntags:\n";
+        let pipeline = task.map_or("text-generation", |head| head.pipeline);
+        text += &format!("library_name: peft\npipeline_tag: {pipeline}\ntags:\n");
         if let Some(base) = &base {
             text += &format!("- {}\n", scalar(&format!("base_model:adapter:{base}")));
         }
@@ -81,6 +88,21 @@ impl ModelCard {
                 tokens.num_virtual_tokens.to_string(),
             )
         }));
+        rows.extend(
+            config
+                .task_type
+                .filter(|_| task.is_some())
+                .map(|task| ("task".to_string(), format!("`{}`", task.name()))),
+        );
+        let labels = folder.labels();
+        if !labels.is_empty() {
+            rows.push(("labels".to_string(), labels.join(", ")));
+        }
+        let verbalizer = config.task.as_ref().map(|task| &task.verbalizer);
+        if let Some(texts) = verbalizer.filter(|texts| !texts.is_empty()) {
+            let texts: Vec<_> = texts.iter().map(|text| format!("`{text}`")).collect();
+            rows.push(("texts for the labels".to_string(), texts.join(", ")));
+        }
         rows.extend(config.template.as_ref().map(|template| {
             (
                 "template (PEFT puts virtual tokens in front)".to_string(),
@@ -94,15 +116,55 @@ impl ModelCard {
         if let Some(reason) = self.refused_by_peft.clone().or_else(refused) {
             text += &format!("\n{reason} PEFT does not load this folder; burn-peft does.\n");
         } else if let Some(base) = &base {
-            let (base, name) = (python(base), python("path/of/this/folder"));
-            text += &format!(
-                "\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n\
-                 base = AutoModelForCausalLM.from_pretrained({base})\n\
-                 model = PeftModel.from_pretrained(base, {name})\n```\n"
-            );
+            text += &usage(folder, task, base);
         }
         text
     }
+}
+
+/// How to use the folder in PEFT.
+fn usage(folder: &AdapterFolder, task: Option<HeadLayout>, base: &str) -> String {
+    let class = task.map_or("AutoModelForCausalLM", |head| head.class);
+    let (base, name) = (python(base), python("path/of/this/folder"));
+    let options = match task {
+        Some(head) if head.outputs.is_none() => {
+            let outputs = folder.head().map_or(0, |head| head.outputs());
+            format!(", num_labels={outputs}")
+        }
+        // Otherwise transformers leaves all layers at random, with a warning.
+        Some(head) => format!(
+            ", key_mapping={{\"^{CAUSAL_BACKBONE}\": \"{}\"}}",
+            head.backbone
+        ),
+        None => String::new(),
+    };
+    let mut text = format!(
+        "\n```python\nfrom peft import PeftModel\nfrom transformers import {class}\n\n\
+         base = {class}.from_pretrained({base}{options})\n\
+         model = PeftModel.from_pretrained(base, {name})\n```\n"
+    );
+    let prompt = match folder.config.method.landing() {
+        Landing::Prompt(tokens) => Some(tokens.num_virtual_tokens),
+        Landing::Prefix(_) | Landing::Biases(_) => None,
+    };
+    text += &match (folder.config.task_type, prompt) {
+        (Some(TaskType::SeqCls), Some(_)) => {
+            "\nGive PEFT rows of one length: with a prompt it takes the last cell of a row for its last token, padding or not.\n"
+                .to_owned()
+        }
+        (Some(TaskType::SeqCls), None) => {
+            "\nSet `base.config.pad_token_id` for batches: transformers finds the last token of a row by it.\n"
+                .to_owned()
+        }
+        (Some(TaskType::TokenCls), Some(tokens)) => {
+            format!("\nPEFT gives logits for the {tokens} virtual tokens too, in front of those of a row.\n")
+        }
+        (Some(TaskType::QuestionAns), Some(tokens)) => format!(
+            "\nPEFT gives logits for the {tokens} virtual tokens too, so it counts the tokens of an answer from {tokens}.\n"
+        ),
+        _ => String::new(),
+    };
+    text
 }
 
 /// A YAML scalar: plain where that is safe, else quoted as JSON is, which YAML reads.
@@ -132,22 +194,95 @@ fn one_line(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use burn_peft::LayerModule;
+    use burn_peft::{HeadKind, LayerModule};
 
     use super::*;
     use crate::test_support::{base, folder};
     use crate::{
-        BeftOptions, MethodOptions, PrefixTuningOptions, TargetModules, VirtualTokenOptions,
+        AdapterTensor, BeftOptions, HeadTensors, MethodOptions, PrefixTuningOptions,
+        PromptTuningOptions, TargetModules, TaskOptions, VirtualTokenOptions,
     };
 
     /// Of biases at one module.
-    fn config(module: LayerModule, base: Option<&str>) -> AdapterConfig {
+    fn of_biases(module: LayerModule, base: Option<&str>) -> AdapterFolder {
         let targets = TargetModules::Names(vec![module.name().into()]);
-        AdapterConfig::new(MethodOptions::Beft(BeftOptions::new(targets)), base)
+        let mut folder = folder(MethodOptions::Beft(BeftOptions::new(targets)), &[]);
+        folder.config.base_model_name_or_path = base.map(Into::into);
+        folder
     }
 
     fn render(base: Option<&str>, card: &ModelCard) -> String {
-        card.render(&config(LayerModule::QProj, base))
+        card.render(&of_biases(LayerModule::QProj, base))
+    }
+
+    /// The card of an adapter with a head of this many outputs.
+    fn with_head(method: MethodOptions, kind: HeadKind, outputs: usize) -> String {
+        let head = HeadTensors {
+            kind,
+            weight: AdapterTensor::new([outputs, 1], vec![1.0; outputs]),
+            bias: None,
+        };
+        let folder = folder(method, &[]).with_head(head);
+        ModelCard::default().render(&folder)
+    }
+
+    #[test]
+    fn a_card_says_how_peft_loads_a_head() {
+        let biases = || of_biases(LayerModule::QProj, None).config.method;
+        for (kind, pipeline, call) in [
+            (
+                HeadKind::Sequence,
+                "text-classification",
+                "AutoModelForSequenceClassification.from_pretrained(\"some/base\", num_labels=7)",
+            ),
+            (
+                HeadKind::Token,
+                "token-classification",
+                "AutoModelForTokenClassification.from_pretrained(\"some/base\", num_labels=7)",
+            ),
+            (
+                HeadKind::Span,
+                "question-answering",
+                "AutoModelForQuestionAnswering.from_pretrained(\"some/base\", \
+                 key_mapping={\"^model\": \"transformer\"})",
+            ),
+        ] {
+            let text = with_head(biases(), kind, 7);
+            assert!(text.contains(&format!("pipeline_tag: {pipeline}\n")));
+            assert!(text.contains(&format!("\nbase = {call}\n")), "{text}");
+            let task = TaskType::of(kind).name();
+            assert!(text.contains(&format!("| task | `{task}` |\n")));
+        }
+    }
+
+    #[test]
+    fn a_card_says_what_peft_does_with_prompts_and_heads() {
+        let tokens = || VirtualTokenOptions::prompt(3, &base());
+        let prompt = || MethodOptions::PromptTuning(PromptTuningOptions::new(tokens()));
+        let prefix = MethodOptions::PrefixTuning(PrefixTuningOptions::new(tokens()));
+        let pooled = "Give PEFT rows of one length";
+        assert!(with_head(prompt(), HeadKind::Sequence, 2).contains(pooled));
+        let text = with_head(prefix, HeadKind::Sequence, 2);
+        assert!(!text.contains(pooled) && text.contains("pad_token_id"));
+        assert!(with_head(prompt(), HeadKind::Token, 2).contains("the 3 virtual tokens too"));
+        let text = with_head(prompt(), HeadKind::Span, 2);
+        assert!(text.contains("an answer from 3"), "{text}");
+    }
+
+    #[test]
+    fn labels_and_their_texts_are_shown() {
+        let mut folder = of_biases(LayerModule::QProj, None);
+        folder.config.task = Some(TaskOptions {
+            labels: vec!["bad".into(), "good|fine".into()],
+            verbalizer: vec![" no".into(), " yes".into()],
+            ..TaskOptions::default()
+        });
+        let text = ModelCard::default().render(&folder);
+        assert!(text.contains("| labels | bad, good\\|fine |\n"), "{text}");
+        assert!(
+            text.contains("| texts for the labels | ` no`, ` yes` |\n"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -165,12 +300,12 @@ mod tests {
 
     #[test]
     fn a_template_is_shown() {
-        let mut config = config(LayerModule::QProj, None);
+        let mut folder = of_biases(LayerModule::QProj, None);
         let card = ModelCard::default();
-        assert!(!card.render(&config).contains("template"));
-        config.template = Some("{prompt:3}\n{input}{completion}".into());
+        assert!(!card.render(&folder).contains("template"));
+        folder.config.template = Some("{prompt:3}\n{input}{completion}".into());
         assert!(
-            card.render(&config)
+            card.render(&folder)
                 .contains("| `{prompt:3} {input}{completion}` |\n")
         );
     }
@@ -197,7 +332,7 @@ mod tests {
     #[test]
     fn a_card_shows_pefts_code_only_where_peft_loads_the_folder() {
         let base = base();
-        let biases = |module| config(module, Some("a/b")).method;
+        let biases = |module| of_biases(module, Some("a/b")).config.method;
         let prefix = |tokens| MethodOptions::PrefixTuning(PrefixTuningOptions::new(tokens));
         for (method, refused) in [
             (biases(LayerModule::OProj), None),
@@ -216,7 +351,7 @@ mod tests {
                 refused_by_peft: folder.refused_by_peft(&base),
                 ..ModelCard::default()
             };
-            let text = card.render(&folder.config);
+            let text = card.render(&folder);
             assert_eq!(
                 text.contains("PeftModel.from_pretrained"),
                 refused.is_none(),

@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 
 use crate::fields::{Fields, shortened};
 use crate::method::MethodOptions;
+use crate::peft_type::Landing;
+use crate::task::{TASK, TaskOptions, TaskType};
 use crate::{Error, integrity};
 
 /// The `peft_version` written for a new adapter: the release whose folders the tests compare with.
@@ -26,8 +28,8 @@ pub struct AdapterConfig {
     pub base_model_name_or_path: Option<String>,
     /// The base model's revision.
     pub revision: Option<String>,
-    /// The task. None is written as null. Every task is taken for language modelling, as PEFT does where such an
-    /// adapter is put on a language model.
+    /// The task. None is written as null, and taken for language modelling, as is every task without a
+    /// head: so PEFT does where such an adapter is put on a language model.
     pub task_type: Option<TaskType>,
     /// Names of base modules trained and saved whole, as they stand in the file: PEFT repeats names.
     pub modules_to_save: Option<Vec<String>>,
@@ -41,6 +43,8 @@ pub struct AdapterConfig {
     /// A fingerprint of the base's weights ([`Checkpoint::fingerprint`](burn_peft_decoder::Checkpoint::fingerprint));
     /// `None` where nobody took one, as in PEFT's folders.
     pub base_fingerprint: Option<Checksum>,
+    /// What is known of the task besides; `None` in PEFT's folders.
+    pub task: Option<TaskOptions>,
     /// The method and its own fields.
     pub method: MethodOptions,
     /// Keys of the file that are not known here. To be reported; not written again (PEFT drops them too).
@@ -48,47 +52,6 @@ pub struct AdapterConfig {
     /// Keys of the file whose values mean nothing here, and which only training needs. They have PEFT's defaults
     /// instead. To be reported.
     pub odd_keys: Vec<&'static str>,
-}
-
-/// What a base model is adapted to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TaskType {
-    /// `CAUSAL_LM`: language modelling.
-    CausalLm,
-    /// `SEQ_2_SEQ_LM`: language modelling with an encoder and a decoder.
-    Seq2SeqLm,
-    /// `SEQ_CLS`: one class for a text.
-    SeqCls,
-    /// `TOKEN_CLS`: one class for each token.
-    TokenCls,
-    /// `QUESTION_ANS`: the place of an answer in a text.
-    QuestionAns,
-    /// `FEATURE_EXTRACTION`: the hidden states.
-    FeatureExtraction,
-}
-
-impl TaskType {
-    const ALL: [Self; 6] = [
-        Self::CausalLm,
-        Self::Seq2SeqLm,
-        Self::SeqCls,
-        Self::TokenCls,
-        Self::QuestionAns,
-        Self::FeatureExtraction,
-    ];
-
-    /// PEFT's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::CausalLm => "CAUSAL_LM",
-            Self::Seq2SeqLm => "SEQ_2_SEQ_LM",
-            Self::SeqCls => "SEQ_CLS",
-            Self::TokenCls => "TOKEN_CLS",
-            Self::QuestionAns => "QUESTION_ANS",
-            Self::FeatureExtraction => "FEATURE_EXTRACTION",
-        }
-    }
 }
 
 impl AdapterConfig {
@@ -103,9 +66,26 @@ impl AdapterConfig {
             peft_version: Some(PEFT_VERSION.into()),
             template: None,
             base_fingerprint: None,
+            task: None,
             method,
             unknown_keys: Vec::new(),
             odd_keys: Vec::new(),
+        }
+    }
+
+    /// The configuration for another task, with the modules to save that PEFT adds for it: once for a method that
+    /// wraps layers, twice for one with virtual tokens.
+    #[must_use]
+    pub fn with_task(self, task: TaskType) -> Self {
+        let times = match self.method.landing() {
+            Landing::Prompt(_) | Landing::Prefix(_) => 2,
+            Landing::Biases(_) => 1,
+        };
+        let modules = task.head().map(|head| head.modules_to_save.repeat(times));
+        Self {
+            task_type: Some(task),
+            modules_to_save: modules.map(|modules| modules.into_iter().map(Into::into).collect()),
+            ..self
         }
     }
 
@@ -157,6 +137,7 @@ impl AdapterConfig {
             peft_version: fields.lenient("peft_version", None),
             template: fields.optional(TEMPLATE)?,
             base_fingerprint: fields.lenient(BASE_FINGERPRINT, None),
+            task: TaskOptions::read(&mut fields)?,
             method,
             unknown_keys: Vec::new(),
             odd_keys: Vec::new(),
@@ -185,10 +166,13 @@ impl AdapterConfig {
             names.collect::<Vec<_>>().join(", ") + &more
         };
         let unknown: Vec<_> = self.unknown_keys.iter().map(String::as_str).collect();
+        let head = self.task_type.and_then(TaskType::head);
+        let known = head.map_or(&[][..], |head| head.modules_to_save);
         let modules = self.modules_to_save.iter().flatten().map(String::as_str);
-        let modules: Vec<_> = modules.collect();
+        let modules: Vec<_> = modules.filter(|name| !known.contains(name)).collect();
         let mut notes = Vec::new();
-        if let Some(task) = self.task_type.filter(|task| *task != TaskType::CausalLm) {
+        let is_used = |task: &TaskType| *task == TaskType::CausalLm || task.head_kind().is_some();
+        if let Some(task) = self.task_type.filter(|task| !is_used(task)) {
             notes.push(format!(
                 "`task_type` is `{}`; the adapter is used as one of `{}`",
                 task.name(),
@@ -247,6 +231,9 @@ impl AdapterConfig {
         }
         if let Some(fingerprint) = &self.base_fingerprint {
             map.insert(BASE_FINGERPRINT.into(), fingerprint.to_string().into());
+        }
+        if let Some(task) = &self.task {
+            map.insert(TASK.into(), task.to_map().into());
         }
         map
     }
@@ -410,6 +397,9 @@ mod tests {
             notes[0].contains("`modules_to_save` names modules"),
             "{notes:?}"
         );
+        let config = parse(r#"{"peft_type": "BEFT", "task_type": "SEQ_CLS", "modules_to_save": ["classifier", "score", "embed_tokens"]}"#).unwrap();
+        let notes = config.notes();
+        assert!(notes[0].ends_with(": `embed_tokens`"), "{notes:?}");
     }
 
     #[test]
@@ -423,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn an_adapter_of_another_task_is_taken_and_noted() {
+    fn an_adapter_of_a_task_without_a_head_is_taken_and_noted() {
         for task in TaskType::ALL {
             let name = task.name();
             let config = parse(&format!(
@@ -433,7 +423,10 @@ mod tests {
             assert_eq!(config.task_type, Some(task));
             let notes = config.notes();
             match task {
-                TaskType::CausalLm => assert!(notes.is_empty(), "{notes:?}"),
+                TaskType::CausalLm
+                | TaskType::SeqCls
+                | TaskType::TokenCls
+                | TaskType::QuestionAns => assert!(notes.is_empty(), "{notes:?}"),
                 _ => assert!(
                     notes.len() == 1 && notes[0].starts_with(&format!("`task_type` is `{name}`;"))
                 ),

@@ -116,8 +116,8 @@ pub enum Error {
         /// Its type, in safetensors' name.
         dtype: String,
     },
-    /// The adapter injects nothing, so a folder of it would hold nothing.
-    #[error("an adapter that injects nothing cannot be saved")]
+    /// The adapter injects nothing and has no head, so a folder of it would hold nothing.
+    #[error("an adapter that injects nothing and has no head cannot be saved")]
     NothingToSave,
     /// The adapter cannot become part of a checkpoint.
     #[error("{path}: cannot be merged: {reason}")]
@@ -126,6 +126,18 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         reason: String,
+    },
+    /// The adapter has a head, and the form asked for has no place for one.
+    #[error(
+        "{path}: the adapter has a head for {task}, and {form} has no place for it yet; use the folder as it is"
+    )]
+    HasHead {
+        /// The adapter's folder.
+        path: PathBuf,
+        /// PEFT's name of the task.
+        task: &'static str,
+        /// What was to be written.
+        form: &'static str,
     },
     /// The adapter has no virtual tokens among the embeddings.
     #[error(

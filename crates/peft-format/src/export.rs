@@ -24,7 +24,7 @@ impl AdapterFolder {
     /// Loaded as f32, the checkpoint computes exactly what base and adapter compute together.
     ///
     /// # Errors
-    /// Another method; biases that a checkpoint of the family has no place for; changes that are not finite;
+    /// A head; another method; biases that a checkpoint of the family has no place for; changes that are not finite;
     /// an adapter that does not fit; and what writing can meet.
     pub fn merge_into(
         &self,
@@ -37,6 +37,7 @@ impl AdapterFolder {
             path: path.into(),
             reason,
         };
+        self.refuse_head("a merged checkpoint", path)?;
         let biases = self.biases();
         if biases.is_empty() {
             let peft_type = self.config.method.peft_type();
@@ -74,9 +75,10 @@ impl AdapterFolder {
     /// its shape. `path` is for messages.
     ///
     /// # Errors
-    /// Another method, a tensor that is not what the configuration says, values that are no numbers, or a file that
+    /// A head, another method, a tensor that is not what the configuration says, values that are no numbers, or a file that
     /// cannot be written. Whether it fits a base, [`check`](Self::check) says.
     pub fn save_prompt_embeds(&self, file: &Path, path: &Path) -> Result<Vec<usize>, Error> {
+        self.refuse_head("a bare prompt", path)?;
         let table = self.prompt_table(path)?;
         self.check_values(path)?;
         let mut tensors = AdapterTensors::new();

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::Error;
 use crate::beft::TargetModules;
 use crate::options::PrefixInit;
+use crate::task::ProblemType;
 
 /// The keys of a configuration that have not been read yet.
 #[derive(Debug)]
@@ -46,6 +47,17 @@ impl<'a> Fields<'a> {
                 expected: T::EXPECTED,
             }),
         }
+    }
+
+    /// Lays the keys of the object under `field` among the others, as `field.key`; whether there is one.
+    pub(crate) fn open(&mut self, field: &'static str) -> Result<bool, Error> {
+        let Some(object) = self.optional::<Map<String, Value>>(field)? else {
+            return Ok(false);
+        };
+        let keys = object.into_iter();
+        self.rest
+            .extend(keys.map(|(key, value)| (format!("{field}.{key}"), value)));
+        Ok(true)
     }
 
     /// The value of a key that says nothing about what a trained adapter computes, or `default`. A value that is
@@ -136,11 +148,14 @@ field_values! {
     bool: "true or false",
     String: "a string",
     Vec<String>: "a list of strings",
+    Vec<f64>: "a list of numbers",
+    Map<String, Value>: "an object",
     Value: "any value",
     TargetModules: "a list of module names or a regular expression",
     PromptTuningInit: "RANDOM, TEXT or SAMPLE_VOCAB",
     EncoderReparameterizationType: "MLP or LSTM",
     PrefixInit: "\"zero\"",
+    ProblemType: "single_label_classification, multi_label_classification or regression",
 }
 
 impl FieldValue for Checksum {

@@ -89,7 +89,7 @@ impl AdapterFolder {
         }
         let mut staged = StagedFiles::new(dir)?;
         if owns_card(&dir.join(CARD_FILE))? {
-            staged.add(CARD_FILE, card.render(&self.config).as_bytes())?;
+            staged.add(CARD_FILE, card.render(self).as_bytes())?;
         }
         for (name, bytes) in self.files(dir) {
             staged.add(name, &bytes)?;

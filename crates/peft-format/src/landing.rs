@@ -11,21 +11,25 @@ mod tests;
 use std::{collections::BTreeMap, path::Path};
 
 use burn::tensor::backend::Backend;
-use burn_peft::{Adapter, AnyAdapter, BitFit, Injection, ModuleListing, Prefix, PromptTuning};
+use burn_peft::{
+    Adapter, AnyAdapter, BitFit, Head, Injection, ModuleListing, Prefix, PromptTuning,
+};
 use burn_peft_decoder::DecoderConfig;
 
 use crate::beft::parse_beft_bias_name;
 use crate::config::AdapterConfig;
 use crate::fields::shortened;
 use crate::folder::AdapterFolder;
+use crate::head::HeadTensors;
 use crate::method::MethodOptions;
 use crate::options::{BeftOptions, PrefixTuningOptions, PromptTuningOptions};
 use crate::peft_type::Landing;
+use crate::task::CAUSAL_BACKBONE;
 use crate::tensors::{AdapterTensor, AdapterTensors, PROMPT_EMBEDDINGS};
 use crate::{Error, Problem};
 
 /// Tensor name → the shapes that it may have.
-type Shapes = BTreeMap<String, Vec<Vec<usize>>>;
+pub(crate) type Shapes = BTreeMap<String, Vec<Vec<usize>>>;
 
 impl MethodOptions {
     /// The method that PEFT has for what lands there, with PEFT's defaults for the rest.
@@ -39,9 +43,7 @@ impl MethodOptions {
 }
 
 impl AdapterFolder {
-    /// The folder of what `adapter` injects. `describe` names the method and its fields:
-    /// [`MethodOptions::of`] is a description that PEFT loads. `base_name` is a hub id or a path; `None` for
-    /// a base that PEFT cannot load by name.
+    /// The folder of what `adapter` injects, without a head: [`from_model`](Self::from_model).
     ///
     /// # Errors
     /// [`Error::NothingToSave`] if it injects nothing.
@@ -51,9 +53,32 @@ impl AdapterFolder {
         base_name: Option<&str>,
         describe: impl FnOnce(Landing<'_>) -> MethodOptions,
     ) -> Result<Self, Error> {
+        Self::from_model(adapter, None, base, base_name, describe)
+    }
+
+    /// The folder of what `adapter` injects and of the head beside it, if there is one. `describe` names the method and its fields:
+    /// [`MethodOptions::of`] is a description that PEFT loads. `base_name` is a hub id or a path; `None` for
+    /// a base that PEFT cannot load by name.
+    ///
+    /// PEFT has no folder of a head alone. A head whose adapter injects nothing, a linear probe, stands beside biases that are
+    /// zero: PEFT loads them, and they change nothing.
+    ///
+    /// # Errors
+    /// [`Error::NothingToSave`] if it injects nothing and there is no head.
+    pub fn from_model<B: Backend, A: Adapter<B>>(
+        adapter: &A,
+        head: Option<&Head<B>>,
+        base: &DecoderConfig,
+        base_name: Option<&str>,
+        describe: impl FnOnce(Landing<'_>) -> MethodOptions,
+    ) -> Result<Self, Error> {
         let mut tensors = AdapterTensors::new();
         let method = match adapter.inject() {
-            Injection::Nothing => return Err(Error::NothingToSave),
+            Injection::Nothing if head.is_none() => return Err(Error::NothingToSave),
+            Injection::Nothing => {
+                let targets = biases::insert_zeros(base, &mut tensors);
+                describe(Landing::Biases(&targets))
+            }
             Injection::Prompt(prompt) => {
                 let tokens = table::insert_prompt(prompt, base, &mut tensors);
                 describe(Landing::Prompt(&tokens))
@@ -67,13 +92,18 @@ impl AdapterFolder {
                 describe(Landing::Biases(&targets))
             }
         };
-        Ok(Self {
+        let folder = Self {
             config: AdapterConfig::new(method, base_name),
             tensors,
+        };
+        Ok(match head {
+            None => folder,
+            Some(head) => folder.with_head(HeadTensors::of(head)),
         })
     }
 
-    /// Checks names and shapes of the tensors, and the sizes in the configuration, against a base model.
+    /// Checks names and shapes of the tensors, those of the head included, and the sizes in the configuration, against
+    /// a base model. A head may have any number of outputs where the task does not say it.
     ///
     /// `path` is for the message.
     ///
@@ -81,11 +111,16 @@ impl AdapterFolder {
     /// [`Error::DoesNotFit`] with everything that is wrong, at once.
     pub fn check(&self, base: &DecoderConfig, path: &Path) -> Result<(), Error> {
         let mut problems = Vec::new();
-        let expected = match self.config.method.landing() {
+        let mut expected = match self.config.method.landing() {
             Landing::Prompt(tokens) => table::expect_prompt(tokens, base, &mut problems),
             Landing::Prefix(tokens) => table::expect_prefix(tokens, base, &mut problems),
-            Landing::Biases(targets) => biases::expect(targets, base, &mut problems),
+            Landing::Biases(targets) => {
+                let backbone = self.head_layout().map(|(head, _)| head.backbone);
+                let backbone = backbone.unwrap_or(CAUSAL_BACKBONE);
+                biases::expect(targets, backbone, base, &mut problems)
+            }
         };
+        self.expect_head(base, &mut expected, &mut problems);
         self.compare_tensors(expected, problems, path)
     }
 
@@ -108,7 +143,7 @@ impl AdapterFolder {
         Ok(table.expect("it was compared with what is expected"))
     }
 
-    /// The modules whose parameters the folder holds, under PEFT's names. An encoder is in no folder: there
+    /// The modules whose parameters the folder holds, the head last, under PEFT's names. An encoder is in no folder: there
     /// is only the table that it made.
     ///
     /// A tensor that does not belong to the method is named as it stands in the file.
@@ -127,7 +162,10 @@ impl AdapterFolder {
                 (modules, |name| parse_beft_bias_name(name).is_some())
             }
         };
-        for (name, tensor) in self.tensors.iter().filter(|(name, _)| !belongs(name)) {
+        let (with_head, of_head) = self.list_head(modules);
+        modules = with_head;
+        let is_listed = |name: &str| belongs(name) || of_head.iter().any(|known| known == name);
+        for (name, tensor) in self.tensors.iter().filter(|(name, _)| !is_listed(name)) {
             modules = modules.parameter(name, tensor.shape());
         }
         modules
@@ -164,7 +202,8 @@ impl AdapterFolder {
     }
 }
 
-/// The adapter that a folder holds, trainable. `path` is for messages.
+/// The adapter that a folder holds, trainable, without its head
+/// ([`head_from_folder`](crate::head_from_folder)). `path` is for messages.
 ///
 /// # Errors
 /// An adapter that does not fit the base, or has values that are no numbers.

@@ -2,15 +2,15 @@
 //!
 //! A folder is `adapter_config.json`, `adapter_model.safetensors` and `README.md`. What this crate writes, PEFT
 //! loads (but for prefixes of [attention width](burn_peft::PrefixHeads::Attention) and biases of norms). What PEFT wrote for the methods below,
-//! this crate reads, and would write again byte for byte, but for the checksums that it adds: its tests hold it to
-//! that, on folders PEFT made.
+//! this crate reads, heads included, and would write again byte for byte, but for the checksums that it adds: its
+//! tests hold it to that, on folders PEFT made.
 //!
 //! # Keys of our own
 //!
-//! `adapter_config.json` may have three keys that PEFT does not know, ignores with a warning, and drops when it saves
+//! `adapter_config.json` may have four keys that PEFT does not know, ignores with a warning, and drops when it saves
 //! the folder: `burn_peft_template` ([`AdapterConfig::template`]), `burn_peft_base_fingerprint`
-//! ([`AdapterConfig::base_fingerprint`]) and `burn_peft_checksums`. The last is an object with the XXH3 checksum
-//! (128 bits, hexadecimal) of `adapter_model.safetensors`, and one of the configuration itself: of its compact JSON with
+//! ([`AdapterConfig::base_fingerprint`]), `burn_peft_task` ([`TaskOptions`]) and `burn_peft_checksums`. The last is an
+//! object with the XXH3 checksum (128 bits, hexadecimal) of `adapter_model.safetensors`, and one of the configuration itself: of its compact JSON with
 //! sorted keys and ASCII only, without that one checksum. Where it is there, a folder that is not as it was written
 //! is refused, and the error names the file. A folder without it loads as PEFT's do.
 //!
@@ -19,6 +19,18 @@
 //! | `PROMPT_TUNING`, `P_TUNING` | `prompt_embeddings` `[tokens, d_model]` |
 //! | `PREFIX_TUNING` | `prompt_embeddings` `[tokens, layers · 2 · kv_width]` |
 //! | `BEFT` | `base_model.model.model.layers.{i}.{module}.beft_bias` `[1, out]` |
+//!
+//! An adapter for classification or questions has a [head](HeadTensors) besides, a linear layer over the hidden states.
+//! In front of its name stands `base_model.`, of a BEFT adapter `base_model.model.`:
+//!
+//! | `task_type` | tensors |
+//! |---|---|
+//! | `SEQ_CLS` | `score.weight` `[classes, d_model]` |
+//! | `TOKEN_CLS` | `score.weight`, `score.bias` `[classes]` |
+//! | `QUESTION_ANS` | `qa_outputs.weight` `[2, d_model]`, `qa_outputs.bias` `[2]` |
+//!
+//! The model class for `QUESTION_ANS` calls the decoder `transformer`, so BEFT's names there begin
+//! `base_model.model.transformer.layers`.
 //!
 //! A BEFT folder may hold a bias for any of the nine modules of a layer that
 //! [`LayerModule`](burn_peft::LayerModule) lists, whether the base has one there or not. PEFT adds them to any
@@ -73,12 +85,14 @@ mod error;
 mod export;
 mod fields;
 mod folder;
+mod head;
 mod integrity;
 mod landing;
 mod method;
 mod movement;
 mod options;
 mod peft_type;
+mod task;
 mod tensors;
 #[cfg(test)]
 mod test_support;
@@ -87,11 +101,12 @@ mod virtual_tokens;
 pub use base_identity::BaseIdentity;
 pub use beft::{TargetModules, parse_beft_bias_name};
 pub use card::ModelCard;
-pub use config::{AdapterConfig, PEFT_VERSION, TaskType};
+pub use config::{AdapterConfig, PEFT_VERSION};
 pub use describe::{folder_from_adapter, method_options};
 pub use error::{Error, Problem};
 pub use export::PROMPT_EMBEDS_FILE;
 pub use folder::{AdapterFolder, CARD_FILE, CONFIG_FILE, WEIGHTS_FILE};
+pub use head::{HeadTensors, head_from_folder};
 pub use landing::adapter_from_folder;
 pub use method::MethodOptions;
 pub use movement::BiasMovement;
@@ -100,5 +115,6 @@ pub use options::{
     PromptTuningInit, PromptTuningOptions,
 };
 pub use peft_type::Landing;
+pub use task::{ProblemType, TaskOptions, TaskType};
 pub use tensors::{AdapterTensor, AdapterTensors, PROMPT_EMBEDDINGS};
 pub use virtual_tokens::VirtualTokenOptions;

@@ -38,6 +38,7 @@ impl AdapterFolder {
 mod tests {
     use super::*;
     use crate::beft::beft_bias_name;
+    use crate::task::CAUSAL_BACKBONE;
     use crate::test_support::folder;
     use crate::{AdapterTensor, BeftOptions, MethodOptions};
 
@@ -50,7 +51,9 @@ mod tests {
             (0, LayerModule::QProj, vec![0.0, 0.0]),
         ] {
             let tensor = AdapterTensor::new([1, values.len()], values);
-            folder.tensors.insert(beft_bias_name(layer, kind), tensor);
+            folder
+                .tensors
+                .insert(beft_bias_name(CAUSAL_BACKBONE, layer, kind), tensor);
         }
         let found: Vec<_> = folder
             .bias_movement()

@@ -98,6 +98,14 @@ impl AdapterTensors {
         self.map.get(name)
     }
 
+    /// Gives the tensors other names, where there are some.
+    pub(crate) fn rename(&mut self, new_name: impl Fn(&str) -> Option<String>) {
+        let map = std::mem::take(&mut self.map).into_iter();
+        self.map = map
+            .map(|(name, tensor)| (new_name(&name).unwrap_or(name), tensor))
+            .collect();
+    }
+
     /// Names and tensors, sorted by name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &AdapterTensor)> {
         self.map

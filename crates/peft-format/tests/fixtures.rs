@@ -2,13 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn_peft_decoder::{Checkpoint, DecoderConfig};
 use burn_peft_format::{
     AdapterConfig, AdapterFolder, BeftOptions, CONFIG_FILE, EncoderReparameterizationType, Error,
-    MethodOptions, ModelCard, PTuningOptions, PrefixInit, PrefixTuningOptions, PromptTuningInit,
-    PromptTuningOptions, TargetModules, VirtualTokenOptions, WEIGHTS_FILE,
+    Landing, MethodOptions, ModelCard, PTuningOptions, PrefixInit, PrefixTuningOptions,
+    PromptTuningInit, PromptTuningOptions, TargetModules, TaskType, VirtualTokenOptions,
+    WEIGHTS_FILE, adapter_from_folder, head_from_folder,
 };
 use serde_json::Value;
 
@@ -20,16 +22,17 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-/// Every case with an adapter of PEFT's: its folder, its `case.json`, and its base.
+/// Every case with an adapter of PEFT's, those with heads last: its folder, its `case.json`, and its base.
 fn cases() -> Vec<(PathBuf, Value, DecoderConfig)> {
-    let mut folders: Vec<_> = std::fs::read_dir(fixtures().join("cases"))
-        .unwrap()
+    let read = |kind| std::fs::read_dir(fixtures().join(kind)).unwrap();
+    let mut folders: Vec<_> = read("cases")
+        .chain(read("heads"))
         .map(|entry| entry.unwrap().path())
         // PEFT has no BitFit, so its cases have none.
         .filter(|folder| folder.join("adapter").is_dir())
         .collect();
     folders.sort();
-    assert!(folders.len() >= 24, "{} cases", folders.len());
+    assert!(folders.len() >= 74, "{} cases", folders.len());
     folders
         .into_iter()
         .map(|folder| {
@@ -63,6 +66,12 @@ fn every_adapter_of_peft_loads_and_fits_its_base() {
             adapter.config.notes()
         );
         assert!(adapter.tensors.non_finite().is_empty(), "{dir:?}");
+        let outputs = adapter.head().map(|head| head.outputs());
+        assert_eq!(
+            outputs,
+            case["outputs"].as_u64().map(|n| n as usize),
+            "{dir:?}"
+        );
     }
 }
 
@@ -95,10 +104,10 @@ fn construct(case: &Value, base: &DecoderConfig) -> MethodOptions {
     let prompt = VirtualTokenOptions::prompt(tokens, base);
     match case["peft_type"].as_str().unwrap() {
         "PROMPT_TUNING" => MethodOptions::PromptTuning(PromptTuningOptions {
-            prompt_tuning_init: serde_json::from_value::<PromptTuningInit>(
-                options["prompt_tuning_init"].clone(),
-            )
-            .unwrap(),
+            prompt_tuning_init: match options["prompt_tuning_init"].clone() {
+                Value::Null => PromptTuningInit::Random,
+                start => serde_json::from_value(start).unwrap(),
+            },
             prompt_tuning_init_text: text("prompt_tuning_init_text"),
             tokenizer_name_or_path: text("tokenizer_name_or_path"),
             ..PromptTuningOptions::new(prompt)
@@ -138,6 +147,54 @@ fn construct(case: &Value, base: &DecoderConfig) -> MethodOptions {
     }
 }
 
+/// The task of a case with a head.
+fn task(case: &Value) -> Option<TaskType> {
+    let name = case["task_type"].as_str()?;
+    let known = [TaskType::SeqCls, TaskType::TokenCls, TaskType::QuestionAns];
+    Some(
+        known
+            .into_iter()
+            .find(|task| task.name() == name)
+            .expect(name),
+    )
+}
+
+/// An adapter of ours with a head is PEFT's, byte for byte.
+#[test]
+fn a_head_is_put_beside_an_adapter_as_peft_does() {
+    type Flex = burn_flex::Flex;
+    let device = Default::default();
+    let mut tasks = BTreeSet::new();
+    for (folder, case, base) in cases() {
+        let Some(task) = task(&case) else { continue };
+        let dir = folder.join("adapter");
+        let theirs = AdapterFolder::load(&dir).unwrap();
+        let adapter = adapter_from_folder::<Flex>(&theirs, &base, &dir, &device).unwrap();
+        let head = head_from_folder::<Flex>(&theirs, &base, &dir, &device).unwrap();
+        let head = head.expect("a head");
+        let described = theirs.config.method.clone();
+        let describe = |landing: Landing<'_>| match landing {
+            // PEFT lists them in the order of a Python set.
+            Landing::Biases(targets) => {
+                let ours = format!("{targets:?}");
+                let theirs = format!("{described:?}");
+                for name in ["q_proj", "k_proj", "v_proj"] {
+                    assert_eq!(ours.contains(name), theirs.contains(name), "{dir:?}");
+                }
+                described
+            }
+            _ => described,
+        };
+        let name = case["model"].as_str();
+        let ours = AdapterFolder::from_model(&adapter, Some(&head), &base, name, describe);
+        let ours = ours.unwrap();
+        assert_eq!(ours, theirs, "{dir:?}");
+        ours.check(&base, &dir).unwrap();
+        tasks.insert((task.name(), theirs.config.method.peft_type()));
+    }
+    assert_eq!(tasks.len(), 12);
+}
+
 #[test]
 fn a_new_configuration_is_what_peft_would_have_written() {
     // PEFT lists the modules in the order of a Python set.
@@ -148,7 +205,11 @@ fn a_new_configuration_is_what_peft_would_have_written() {
         config
     }
     for (folder, case, base) in cases() {
-        let ours = AdapterConfig::new(construct(&case, &base), case["model"].as_str()).to_json();
+        let mut ours = AdapterConfig::new(construct(&case, &base), case["model"].as_str());
+        if let Some(task) = task(&case) {
+            ours = ours.with_task(task);
+        }
+        let ours = ours.to_json();
         let theirs = json(&folder.join("adapter").join(CONFIG_FILE));
         assert_eq!(
             sorted(serde_json::from_str(&ours).unwrap()),

@@ -10,7 +10,7 @@ use burn_peft_decoder::{DecoderConfig, LayerBiases};
 
 use crate::{
     Adapter, Error, Injection, LayerModule, LayerRange, ModuleListing,
-    method::{Method, StartsFrom},
+    method::{BaseScale, Method, StartsFrom},
     param::{Init, Source},
 };
 
@@ -31,9 +31,9 @@ crate::options! {
 }
 
 impl Method for BitFitConfig {
-    fn default_learning_rate(&self) -> f64 {
-        // Ben Zaken et al. 2022: AdamW at 1e-3.
-        1e-3
+    fn default_learning_rate(&self, base: BaseScale) -> f64 {
+        // docs/results.md: with 30 layers 1e-2 is best, with 5 layers 1e-1.
+        0.3 / base.layers as f64
     }
 
     fn validate(&self) -> Result<(), Error> {

@@ -6,9 +6,9 @@ use burn_peft_ops::Ops;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnyAdapter, BitFitConfig, Choice, Error, InitTokens, ModuleListing, OptionDoc, PTuningConfig,
-    PTuningV2Config, PrefixTuningConfig, PromptTuningConfig,
-    method::{Method, StartsFrom},
+    AnyAdapter, BitFitConfig, Choice, Error, InitTokens, LinearProbeConfig, ModuleListing,
+    OptionDoc, PTuningConfig, PTuningV2Config, PrefixTuningConfig, PromptTuningConfig,
+    method::{BaseScale, Method, StartsFrom},
     one_of,
     param::Source,
     sizes::{MOST_BYTES, room_for_rows},
@@ -111,6 +111,8 @@ methods! {
     "prefix-tuning" => PrefixTuning(PrefixTuningConfig) -> Prefix,
     /// Keys and values of every layer (Liu et al. 2022).
     "p-tuning-v2" => PTuningV2(PTuningV2Config) -> Prefix,
+    /// Nothing but the head of the task, on the base as it is.
+    "linear-probe" => LinearProbe(LinearProbeConfig) -> None,
 }
 
 impl Default for MethodConfig {
@@ -135,10 +137,10 @@ impl MethodConfig {
         Self::all().into_iter().find(|method| method.name() == name)
     }
 
-    /// The learning rate for AdamW where none is given.
+    /// The learning rate for AdamW where none is given. The method's page has the law and its figures.
     #[must_use]
-    pub fn default_learning_rate(&self) -> f64 {
-        self.method().default_learning_rate()
+    pub fn default_learning_rate(&self, base: BaseScale) -> f64 {
+        self.method().default_learning_rate(base)
     }
 
     /// The text whose tokens the adapter starts from, where there is one.

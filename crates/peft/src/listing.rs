@@ -44,6 +44,12 @@ impl ModuleListing {
         }
     }
 
+    /// Nothing that trains.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self::new("NoAdapter")
+    }
+
     /// A table of `rows` vectors.
     #[must_use]
     pub fn embedding([rows, width]: [usize; 2]) -> Self {

@@ -4,10 +4,19 @@ use burn_peft_decoder::DecoderConfig;
 
 use crate::{Error, ModuleListing};
 
+/// What of a base decides how fast an adapter is to learn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BaseScale {
+    /// Its layers: what is added to each of them adds up on the way through.
+    pub layers: usize,
+    /// The root mean square of its embedding table: the size of what virtual tokens stand for.
+    pub embedding_rms: f64,
+}
+
 /// The options of one method.
 pub(crate) trait Method {
     /// The learning rate for AdamW where none is given.
-    fn default_learning_rate(&self) -> f64;
+    fn default_learning_rate(&self, base: BaseScale) -> f64;
 
     /// Checks the values, as far as that is possible without a base.
     fn validate(&self) -> Result<(), Error>;

@@ -6,22 +6,33 @@ use burn::{module::Module, tensor::backend::Backend};
 use burn_peft_decoder::{Decoder, Generated, GenerationOptions};
 use burn_peft_ops::Ops;
 
-use crate::{Adapter, Injected, Inputs, Prepared};
+use crate::{Adapter, Head, Injected, Inputs, Prepared};
 
-/// A frozen base and the adapter that steers it.
+/// A frozen base and the adapter that steers it, perhaps with a head in place of the language-model head.
 ///
-/// As a Burn module it is the adapter: records, parameter counts and optimizers see nothing else.
+/// As a Burn module it is adapter and head: records, parameter counts and optimizers see nothing else.
 #[derive(Module, Debug)]
 pub struct PeftModel<B: Backend, A: Module<B>> {
     base: Decoder<B>,
     adapter: A,
+    head: Option<Head<B>>,
 }
 
 impl<B: Backend, A: Adapter<B>> PeftModel<B, A> {
     /// Joins `adapter` to `base`.
     #[must_use]
     pub fn new(base: Decoder<B>, adapter: A) -> Self {
-        Self { base, adapter }
+        Self {
+            base,
+            adapter,
+            head: None,
+        }
+    }
+
+    /// The model with a head.
+    #[must_use]
+    pub fn with_head(self, head: Option<Head<B>>) -> Self {
+        Self { head, ..self }
     }
 
     /// The frozen model.
@@ -34,6 +45,18 @@ impl<B: Backend, A: Adapter<B>> PeftModel<B, A> {
     #[must_use]
     pub fn adapter(&self) -> &A {
         &self.adapter
+    }
+
+    /// The head; `None` of a language model.
+    #[must_use]
+    pub fn head(&self) -> Option<&Head<B>> {
+        self.head.as_ref()
+    }
+
+    /// Parameters that train.
+    #[must_use]
+    pub fn num_trainable(&self) -> usize {
+        Module::num_params(&self.adapter) + self.head.as_ref().map_or(0, Head::num_trainable)
     }
 }
 

@@ -197,13 +197,14 @@ macro_rules! options {
             /// What there is to say about each option, in the order in which they are declared.
             #[must_use]
             pub fn options() -> Vec<$crate::OptionDoc> {
-                let default = Self::default();
+                let _default = Self::default();
                 vec![$(
                     $crate::OptionDoc::new(
-                        stringify!($field),
+                        // A field may be called `r#type`.
+                        stringify!($field).trim_start_matches("r#"),
                         &[$($doc),+],
                         $crate::options!(@type $ty $(, $kind)?),
-                        &default.$field,
+                        &_default.$field,
                         [concat!($($words)?), concat!($($source)?)],
                     ),
                 )*]

@@ -6,7 +6,7 @@ use burn_peft_decoder::DecoderConfig;
 
 use crate::{
     Error, LayerRange, ModuleListing, Prefix, PrefixHeads, PrefixInit,
-    method::{Method, StartsFrom, without_effect},
+    method::{BaseScale, Method, StartsFrom, without_effect},
     param::Source,
     prefix::PrefixSpec,
     prefix_shape::PrefixShape,
@@ -43,9 +43,9 @@ crate::options! {
 }
 
 impl Method for PTuningV2Config {
-    fn default_learning_rate(&self) -> f64 {
-        // Liu et al. 2022, appendix: 5e-3 to 6e-2; PEFT's comparison has 5e-3 from zero.
-        5e-3
+    fn default_learning_rate(&self, base: BaseScale) -> f64 {
+        // docs/results.md: with 30 layers 3e-2 is best, with 5 layers 3e-1. Liu et al. 2022, appendix: 5e-3 to 6e-2.
+        1.0 / base.layers as f64
     }
 
     fn validate(&self) -> Result<(), Error> {

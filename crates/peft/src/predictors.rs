@@ -1,4 +1,4 @@
-//! Which hidden state predicts which cell, of a prepared batch.
+//! The hidden states of a prepared batch: those that predict cells, and those at cells.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::AutodiffBackend, backend::Backend};
 use burn_peft_decoder::{Decoder, KvCache, Past, Recording};
@@ -26,15 +26,15 @@ impl<B> Recorded<B>
 where
     B: AutodiffBackend<InnerBackend: Ops> + Ops,
 {
-    /// Carries on the gradients of a loss on [`Predictors::hidden`]: the gradients of all that was tracked
+    /// Carries on the gradients of a loss on the states of this pass: the gradients of all that was tracked
     /// before the pass.
     ///
     /// # Panics
-    /// If the loss does not depend on the predictors.
+    /// If the loss does not depend on the states.
     #[must_use]
     pub fn backward(self, loss: &B::Gradients) -> B::Gradients {
         let gradient = self.leaf.grad(loss);
-        let gradient = gradient.expect("the loss depends on the predictors");
+        let gradient = gradient.expect("the loss depends on the states");
         self.recording.backward(gradient).backward()
     }
 }
@@ -78,6 +78,34 @@ impl<B: Ops> Prepared<B> {
             .base
             .decode(self.hidden.clone(), &self.mask, past, Some(&question.read));
         Some(self.answer(question, hidden))
+    }
+
+    /// The states after the last norm at `cells`, of the row-major `[batch, seq]` of the batch as it was given:
+    /// `[cells, d_model]`. A head reads these; PEFT's heads read the cells of virtual tokens too, and take the wrong
+    /// ones under padding (peft#764, peft#1974).
+    ///
+    /// # Panics
+    /// If there are no cells.
+    #[must_use]
+    pub fn states(&self, cells: &[usize]) -> Tensor<B, 2> {
+        let mut cache = self.cache();
+        let past = self.past(&mut cache);
+        self.base.decode(
+            self.hidden.clone(),
+            &self.mask,
+            past,
+            Some(&self.own(cells)),
+        )
+    }
+
+    /// Where the batch's own cells are in the prepared batch, row-major.
+    fn own(&self, cells: &[usize]) -> Vec<usize> {
+        assert!(!cells.is_empty(), "states are asked for at some cells");
+        let own_seq = self.cells.len() / self.mask.batch().max(1);
+        let cells = cells.iter();
+        cells
+            .map(|cell| cell / own_seq * self.mask.seq() + self.cells[*cell])
+            .collect()
     }
 
     /// Row-major `[batch, seq]`: the cell of [`hidden_states`](Self::hidden_states) that each of the batch's own
@@ -206,19 +234,32 @@ where
     /// If the batch was prepared by a model whose prompt has run already ([`Injected`](crate::Injected)).
     #[must_use]
     pub fn record_predictors(&self, cells: &[usize]) -> Option<(Predictors<B>, Recorded<B>)> {
+        let question = self.ask(cells)?;
+        let (hidden, recorded) = self.record(&question.read);
+        Some((self.answer(question, hidden), recorded))
+    }
+
+    /// [`states`](Self::states) without a graph, as [`record_predictors`](Self::record_predictors).
+    ///
+    /// # Panics
+    /// As both of them.
+    #[must_use]
+    pub fn record_states(&self, cells: &[usize]) -> (Tensor<B, 2>, Recorded<B>) {
+        self.record(&self.own(cells))
+    }
+
+    fn record(&self, read: &[usize]) -> (Tensor<B, 2>, Recorded<B>) {
         assert!(
             !matches!(self.front, Front::Lead { .. }),
             "a recorded pass is of one batch: prepare it with `PeftModel::prepare`"
         );
-        let question = self.ask(cells)?;
         let mut cache = self.cache();
         let past = self.past(&mut cache);
         let recording = self
             .base
-            .record(self.hidden.clone(), &self.mask, past, &question.read);
+            .record(self.hidden.clone(), &self.mask, past, read);
         let leaf = recording.leaf();
-        let predictors = self.answer(question, leaf.clone());
-        Some((predictors, Recorded { recording, leaf }))
+        (leaf.clone(), Recorded { recording, leaf })
     }
 }
 

@@ -6,7 +6,7 @@ use burn_peft_decoder::DecoderConfig;
 
 use crate::{
     Error, ModuleListing, PTuningV2Config, Prefix, PrefixHeads, PrefixInit,
-    method::{Method, StartsFrom, without_effect},
+    method::{BaseScale, Method, StartsFrom, without_effect},
     param::Source,
     prefix::PrefixSpec,
     virtual_tokens::check_at_least_1,
@@ -41,12 +41,11 @@ crate::options! {
 }
 
 impl Method for PrefixTuningConfig {
-    fn default_learning_rate(&self) -> f64 {
+    fn default_learning_rate(&self, base: BaseScale) -> f64 {
         match self.prefix_projection {
-            // Li and Liang 2021 have 5e-5, over many epochs; PEFT's comparison trains prefixes at 5e-3. Between
-            // them; the built-in task is trained at 1e-2.
-            true => 1e-3,
-            false => self.without_projection().default_learning_rate(),
+            // docs/results.md. Li and Liang 2021 have 5e-5, over many epochs.
+            true => 0.15 / base.layers as f64,
+            false => self.without_projection().default_learning_rate(base),
         }
     }
 

@@ -37,8 +37,15 @@ pub fn prompts_and_references<'a>(
     rows: &'a Rows,
     template: Option<&'a Template>,
 ) -> Option<Vec<PromptRow<'a>>> {
-    rows.rows()
-        .iter()
+    prompts_of(rows.rows(), template)
+}
+
+/// The same of some of a file's rows.
+pub(crate) fn prompts_of<'a>(
+    rows: &'a [(usize, Row)],
+    template: Option<&'a Template>,
+) -> Option<Vec<PromptRow<'a>>> {
+    rows.iter()
         .map(|(_, row)| {
             let (prompt, reference) = row.prompt_and_answer()?;
             Some(PromptRow {

@@ -7,6 +7,7 @@
 mod document;
 mod load;
 mod sections;
+mod task;
 mod validate;
 
 pub use load::Override;
@@ -14,6 +15,8 @@ pub use sections::{
     BaseDtype, DataConfig, GradientCheckpointing, LrSchedulerType, ModelConfig, OptimizerKind,
     OutputConfig, SECTIONS, TrainConfig, options_of,
 };
+
+pub use task::{TaskConfig, Verbalizer};
 
 use burn_peft::MethodConfig;
 use std::path::{Path, PathBuf};
@@ -32,6 +35,8 @@ pub struct RunConfig {
     pub model: ModelConfig,
     /// The fine-tuning method.
     pub method: MethodConfig,
+    /// What is learned of the rows.
+    pub task: TaskConfig,
     /// Files, and how rows become batches.
     pub data: DataConfig,
     /// Optimisation, logging and saving.
@@ -41,13 +46,6 @@ pub struct RunConfig {
 }
 
 impl RunConfig {
-    /// The highest learning rate: `[train] learning_rate`, or the method's own.
-    pub fn learning_rate(&self) -> f64 {
-        self.train
-            .learning_rate
-            .unwrap_or_else(|| self.method.default_learning_rate())
-    }
-
     /// Where the run leaves its files: `[output] dir`, or `runs/METHOD`.
     pub fn output_dir(&self) -> PathBuf {
         match &self.output.dir {
@@ -69,6 +67,7 @@ impl RunConfig {
         let file = RunFile {
             model: &self.model,
             method,
+            task: &self.task,
             data: &self.data,
             train: &self.train,
             output: &self.output,
@@ -85,7 +84,6 @@ impl RunConfig {
     /// them open: a folder that was not chosen may still be.
     fn resolved(&self) -> Self {
         let mut resolved = self.clone();
-        resolved.train.learning_rate = Some(self.learning_rate());
         resolved.output.dir = Some(self.output_dir());
         resolved
     }
@@ -96,6 +94,7 @@ impl RunConfig {
 struct RunFile<'a, M> {
     model: &'a ModelConfig,
     method: &'a M,
+    task: &'a TaskConfig,
     data: &'a DataConfig,
     train: &'a TrainConfig,
     output: &'a OutputConfig,

@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use burn_peft_data::Task;
+
 use crate::identity::Difference;
 
 /// What can go wrong in a run. Messages are one line: where, what, and what to do.
@@ -85,6 +87,46 @@ pub enum Error {
     BadOverride {
         /// The text given.
         text: String,
+    },
+
+    /// Rows that are made for another task.
+    #[error("{path}: these rows are made for {found}, and task.type is {task}")]
+    OtherTask {
+        /// The file.
+        path: String,
+        /// What they are made for.
+        found: Task,
+        /// What was asked for.
+        task: Task,
+    },
+
+    /// An option of `[task]` that the task does not have.
+    #[error("task.{option}: {task} has no such option")]
+    NotOfTask {
+        /// The option.
+        option: &'static str,
+        /// The task.
+        task: Task,
+    },
+
+    /// A method that trains nothing, with a task that has no head.
+    #[error(
+        "method.type is {method}, which trains the head of a task alone, and there is no head: {why}"
+    )]
+    NothingTrains {
+        /// The method.
+        method: String,
+        /// Why there is none.
+        why: &'static str,
+    },
+
+    /// Rows without a prompt to go on from.
+    #[error(
+        "{path}: these rows have no prompt to go on from; rows with prompt and completion, or instruction and output, do"
+    )]
+    NoPrompts {
+        /// The file.
+        path: String,
     },
 
     /// `--resume` without anything to resume.

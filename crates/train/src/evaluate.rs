@@ -1,36 +1,62 @@
 //! Scoring a file.
 
 use burn::data::{dataloader::DataLoader, dataset::InMemDataset};
-use burn_peft::{Adapter, Injected, PeftModel};
+use burn::tensor::{Tensor, backend::Backend};
+use burn_peft::{Adapter, Head, HeadKind, Injected, PeftModel};
 use burn_peft_data::{Batch, EvalLoader, Example, Padding};
 use burn_peft_ops::Ops;
 use serde::Serialize;
 
-use crate::{Error, loss::injected_losses};
+use crate::{
+    Error, Losses,
+    loss::{head_losses, injected_losses, inputs, read_cells},
+};
 
 /// How likely a model finds a file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Evaluation {
-    /// Mean negative log-likelihood of a supervised token, in nats.
+    /// Mean over the labels: of a supervised token or of a class the negative log-likelihood in nats, of a number the
+    /// squared error. NaN where no label is known.
     pub loss: f64,
-    /// `exp(loss)`.
-    pub perplexity: f64,
-    /// Supervised tokens.
+    /// `exp(loss)`; `None` where no text is learned.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<f64>,
+    /// Supervised tokens; with a head, labels.
     pub label_tokens: usize,
-    /// Rows.
+    /// Examples: rows, or windows of them.
     pub examples: usize,
-    /// Each row on its own, in the order of the file.
+    /// Each example on its own, in the order of the file.
     #[serde(skip)]
     pub per_example: Vec<ExampleLoss>,
 }
 
-/// How likely a model finds one row.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+/// How likely a model finds one example.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct ExampleLoss {
-    /// Summed over the row's supervised tokens, in nats.
+    /// Summed over its labels; see [`Evaluation::loss`].
     pub nll: f64,
-    /// Supervised tokens.
+    /// Supervised tokens; with a head, labels.
     pub label_tokens: usize,
+    /// What the head says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logits: Option<Logits>,
+}
+
+/// The outputs of a head for one example.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Logits {
+    /// Of the row, `[outputs]`.
+    Row(Vec<f32>),
+    /// Of each token, `[tokens, outputs]`.
+    Tokens(Vec<Vec<f32>>),
+    /// Of each token, as the first and as the last one of the answer, `[tokens]` each.
+    Span {
+        /// As the first one.
+        start: Vec<f32>,
+        /// As the last one.
+        end: Vec<f32>,
+    },
 }
 
 /// Scores every example of `loader`. `progress` is called with the rows done so far.
@@ -41,15 +67,23 @@ pub fn evaluate<B: Ops, A: Adapter<B>>(
 ) -> Evaluation {
     let mut per_example = vec![ExampleLoss::default(); loader.num_items()];
     let mut done = 0;
-    let model = model.injected();
+    let injected = model.injected();
     for batch in loader.iter() {
-        for (row, found) in row_losses(&model, &batch).into_iter().enumerate() {
+        let found = match model.head() {
+            None => {
+                let mut rows = vec![ExampleLoss::default(); batch.batch];
+                add_losses(&mut rows, injected_losses(&injected, &batch));
+                rows
+            }
+            Some(head) => head_rows(&injected, head, &batch),
+        };
+        for (row, found) in found.into_iter().enumerate() {
             per_example[batch.indices[row]] = found;
         }
         done += batch.batch;
         progress(done);
     }
-    Evaluation::from_examples(per_example)
+    Evaluation::from_examples(per_example, model.head().is_none())
 }
 
 /// A loader of rows to be scored, `batch_size` of like length at a time.
@@ -68,27 +102,66 @@ pub(crate) fn eval_loader<B: Ops>(
     )?)
 }
 
-/// The losses of each row of a batch.
-fn row_losses<B: Ops>(model: &Injected<B>, batch: &Batch<B>) -> Vec<ExampleLoss> {
-    let mut rows = vec![ExampleLoss::default(); batch.batch];
-    if let Some(losses) = injected_losses(model, batch) {
-        let nll = losses.nll.into_data();
-        for (row, nll) in losses.rows.iter().zip(nll.iter::<f64>()) {
-            rows[*row].nll += nll;
-            rows[*row].label_tokens += 1;
-        }
+/// What a head says of each row of a batch, and what its labels cost.
+fn head_rows<B: Ops>(model: &Injected<B>, head: &Head<B>, batch: &Batch<B>) -> Vec<ExampleLoss> {
+    let cells = read_cells(head.kind(), batch);
+    let prepared = model.prepare(inputs(batch));
+    let logits = head.forward(prepared.states(&cells));
+    let mut rows: Vec<ExampleLoss> = rows_of(logits.clone(), &cells, batch)
+        .into_iter()
+        .map(|rows| ExampleLoss {
+            logits: Some(of_kind(head.kind(), rows)),
+            ..ExampleLoss::default()
+        })
+        .collect();
+    add_losses(&mut rows, head_losses(head.kind(), logits, &cells, batch));
+    rows
+}
+
+/// The logits of each row's cells, `[cells of the row, outputs]`.
+fn rows_of<B: Backend>(
+    logits: Tensor<B, 2>,
+    cells: &[usize],
+    batch: &Batch<B>,
+) -> Vec<Vec<Vec<f32>>> {
+    let outputs = logits.dims()[1];
+    let values: Vec<f32> = logits.into_data().iter::<f32>().collect();
+    let mut rows = vec![Vec::new(); batch.batch];
+    for (cell, logits) in cells.iter().zip(values.chunks(outputs)) {
+        rows[cell / batch.seq].push(logits.to_vec());
     }
     rows
 }
 
+fn of_kind(kind: HeadKind, mut rows: Vec<Vec<f32>>) -> Logits {
+    match kind {
+        HeadKind::Sequence => Logits::Row(rows.pop().unwrap_or_default()),
+        HeadKind::Token => Logits::Tokens(rows),
+        HeadKind::Span => Logits::Span {
+            start: rows.iter().map(|logits| logits[0]).collect(),
+            end: rows.iter().map(|logits| logits[1]).collect(),
+        },
+    }
+}
+
+/// Adds what the labels cost to their rows.
+fn add_losses<B: Backend>(rows: &mut [ExampleLoss], losses: Option<Losses<B>>) {
+    let Some(losses) = losses else { return };
+    let nll = losses.nll.into_data();
+    for (row, nll) in losses.rows.iter().zip(nll.iter::<f64>()) {
+        rows[*row].nll += nll;
+        rows[*row].label_tokens += 1;
+    }
+}
+
 impl Evaluation {
-    fn from_examples(per_example: Vec<ExampleLoss>) -> Self {
+    fn from_examples(per_example: Vec<ExampleLoss>, is_text: bool) -> Self {
         let label_tokens: usize = per_example.iter().map(|e| e.label_tokens).sum();
         let nll: f64 = per_example.iter().map(|e| e.nll).sum();
         let loss = nll / label_tokens as f64;
         Self {
             loss,
-            perplexity: loss.exp(),
+            perplexity: is_text.then(|| loss.exp()),
             label_tokens,
             examples: per_example.len(),
             per_example,

@@ -70,7 +70,7 @@ impl FitOptions {
     pub fn new(config: &RunConfig, plan: Plan) -> Self {
         Self {
             train: config.train.clone(),
-            learning_rate: config.learning_rate(),
+            learning_rate: config.train.learning_rate.unwrap_or(1e-3),
             plan,
             run: RunIdentity {
                 config: config.to_toml().unwrap_or_default(),

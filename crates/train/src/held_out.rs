@@ -1,17 +1,30 @@
 //! The scores of held-out rows: how likely they are, and how good the texts that a model writes for them.
 
+use std::ops::Range;
+
 use burn_peft::{Adapter, PeftModel};
-use burn_peft_data::{Example, Padding, Rows, Template, TextTokenizer};
+use burn_peft_data::{Example, Padding, Rows, Task, Template, TextTokenizer};
 use burn_peft_ops::Ops;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
-    Error, Evaluation, Scored, TextScores, complete, evaluate, evaluate::eval_loader,
+    Error, Evaluation, ExampleLoss, Predicted, Prediction, Scored, TaskScores, TaskSetup,
+    TextScores, complete,
+    complete::prompts_of,
+    evaluate,
+    evaluate::eval_loader,
+    predictions::{predictions, scores_of},
     prompts_and_references,
+    verbalizer::word_predictions,
 };
 
 /// Texts that are kept to be shown.
 const SAMPLES: usize = 3;
+
+/// Batches whose rows are sorted by length together before they are computed. More waste less padding, fewer give the
+/// first results earlier.
+const BATCHES_AT_ONCE: usize = 32;
 
 /// What takes a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +33,8 @@ pub enum Stage {
     Loading,
     /// Tokenising, in rows.
     Tokenising,
+    /// Looking for a learning rate, in steps.
+    Training,
     /// Scoring the held-out rows, in rows.
     Evaluating,
     /// Writing texts for the held-out rows, in rows.
@@ -44,6 +59,8 @@ pub struct HeldOutRows<'a> {
     pub rows: &'a Rows,
     /// The rows, tokenised.
     pub examples: Vec<Example>,
+    /// What is learned of them.
+    pub task: &'a TaskSetup,
     /// Where virtual tokens stand in a prompt.
     pub template: Option<&'a Template>,
     /// The tokenizer of the model.
@@ -60,6 +77,9 @@ pub struct HeldOut {
     /// How likely the rows are.
     #[serde(flatten)]
     pub evaluation: Evaluation,
+    /// How good the predictions are, of a task that has any.
+    #[serde(flatten)]
+    pub scores: Option<TaskScores>,
     /// How good the texts are, where all were written.
     #[serde(flatten)]
     pub texts: Option<TextScores>,
@@ -80,13 +100,22 @@ impl HeldOutRows<'_> {
         texts: Texts,
         progress: &mut dyn FnMut(Stage, u64, u64),
     ) -> Result<HeldOut, Error> {
-        let all = self.examples.len() as u64;
-        let padding = Padding::of(self.tokenizer);
-        let device = model.base().device();
-        let loader = eval_loader(self.examples.clone(), self.batch_size, padding, &device)?;
-        let evaluation = evaluate(model, &loader, &mut |done| {
-            progress(Stage::Evaluating, done as u64, all);
-        });
+        let evaluation = self.evaluate(model, 0..self.examples.len(), &mut |done, all| {
+            progress(Stage::Evaluating, done, all);
+        })?;
+        let mut found = HeldOut {
+            evaluation,
+            scores: None,
+            texts: None,
+            samples: Vec::new(),
+        };
+        if self.task.task != Task::CausalLm {
+            let rows = 0..self.rows.rows().len();
+            let losses = &found.evaluation.per_example;
+            let predicted = self.predictions(model, rows, 0..self.examples.len(), losses)?;
+            found.scores = scores_of(self.task, self.rows.rows(), &predicted);
+            return Ok(found);
+        }
         let mut rows = prompts_and_references(self.rows, self.template).unwrap_or_default();
         rows.truncate(match texts {
             Texts::None => 0,
@@ -94,7 +123,7 @@ impl HeldOutRows<'_> {
             Texts::Scored => usize::MAX,
         });
         let all = rows.len() as u64;
-        let mut samples = complete(
+        found.samples = complete(
             model,
             self.tokenizer,
             &rows,
@@ -102,12 +131,93 @@ impl HeldOutRows<'_> {
             &self.stop_ids,
             &mut |done| progress(Stage::Generating, done as u64, all),
         )?;
-        let scores = (texts == Texts::Scored).then(|| TextScores::of(&samples));
-        samples.truncate(SAMPLES);
-        Ok(HeldOut {
-            evaluation,
-            texts: scores.flatten(),
-            samples,
-        })
+        found.texts = (texts == Texts::Scored)
+            .then(|| TextScores::of(&found.samples))
+            .flatten();
+        found.samples.truncate(SAMPLES);
+        Ok(found)
+    }
+
+    /// Calls `each` with what the model says of each row, in their order, some batches at a time.
+    ///
+    /// # Errors
+    /// What `each` returns, and as [`score`](Self::score).
+    pub fn predict<B: Ops, A: Adapter<B>, E: From<Error>>(
+        &self,
+        model: &PeftModel<B, A>,
+        each: &mut dyn FnMut(Predicted) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let all = self.rows.rows().len();
+        let mut examples = 0;
+        for first in (0..all).step_by(BATCHES_AT_ONCE * self.batch_size.max(1)) {
+            let rows = first..all.min(first + BATCHES_AT_ONCE * self.batch_size.max(1));
+            let rest = &self.examples[examples..];
+            let own = rest.partition_point(|example| example.row < rows.end);
+            let own = examples..examples + own;
+            examples = own.end;
+            let found = match self.task.head_kind() {
+                Some(_) => {
+                    self.evaluate(model, own.clone(), &mut |_, _| ())?
+                        .per_example
+                }
+                None => Vec::new(),
+            };
+            for predicted in self.predictions(model, rows, own, &found)? {
+                each(predicted)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How likely some of the examples are.
+    fn evaluate<B: Ops, A: Adapter<B>>(
+        &self,
+        model: &PeftModel<B, A>,
+        examples: Range<usize>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Evaluation, Error> {
+        let all = examples.len() as u64;
+        let padding = Padding::of(self.tokenizer);
+        let device = model.base().device();
+        let examples = self.examples[examples].to_vec();
+        let loader = eval_loader(examples, self.batch_size, padding, &device)?;
+        let progress = &mut |done| progress(done as u64, all);
+        Ok(evaluate(model, &loader, progress))
+    }
+
+    /// What the model says of some rows, whose examples and their losses are given.
+    fn predictions<B: Ops, A: Adapter<B>>(
+        &self,
+        model: &PeftModel<B, A>,
+        rows: Range<usize>,
+        examples: Range<usize>,
+        found: &[ExampleLoss],
+    ) -> Result<Vec<Predicted>, Error> {
+        if self.task.words.is_some() {
+            return word_predictions(self, model, &self.rows.part(rows));
+        }
+        let first = rows.start;
+        let rows = &self.rows.rows()[rows];
+        if self.task.head_kind().is_some() {
+            let examples = &self.examples[examples];
+            return Ok(predictions(self.task, rows, first, examples, found));
+        }
+        let rows = prompts_of(rows, self.template).ok_or_else(|| Error::NoPrompts {
+            path: self.rows.path().to_owned(),
+        })?;
+        let (tokenizer, stop_ids) = (self.tokenizer, &self.stop_ids);
+        let texts = complete(
+            model,
+            tokenizer,
+            &rows,
+            self.batch_size,
+            stop_ids,
+            &mut |_| (),
+        )?;
+        let predicted = texts.into_iter().map(|scored| Predicted {
+            prediction: Prediction::Text(scored.text),
+            scores: Value::Null,
+        });
+        Ok(predicted.collect())
     }
 }

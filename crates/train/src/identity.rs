@@ -20,11 +20,12 @@ const ELSEWHERE: [&str; 5] = [
 ];
 
 /// Keys that may be changed on purpose in the middle of a run.
-const CHANGEABLE: [&str; 11] = [
+const CHANGEABLE: [&str; 12] = [
     "data.test",
     "train.num_train_epochs",
     "train.max_steps",
     "train.learning_rate",
+    "train.head_learning_rate",
     "train.logging_steps",
     "train.eval_steps",
     "train.save_steps",

@@ -43,6 +43,7 @@ mod complete;
 mod config;
 mod error;
 mod evaluate;
+mod find_lr;
 mod fit;
 mod held_out;
 mod identity;
@@ -52,6 +53,7 @@ mod method;
 mod metrics;
 mod optimizer;
 mod plan;
+mod predictions;
 mod record;
 mod render;
 mod run;
@@ -61,6 +63,8 @@ mod start;
 mod step;
 mod stop;
 mod strategy;
+mod task;
+mod verbalizer;
 
 pub use bench::{SyntheticBatch, time_decoding, time_steps};
 pub use burn_train::Interrupter;
@@ -68,24 +72,31 @@ pub use checkpoint::{BestEval, Checkpoint, TrainerState};
 pub use complete::{PromptRow, complete, left_padded, prompts_and_references, stop_ids};
 pub use config::{
     BaseDtype, DataConfig, GradientCheckpointing, LrSchedulerType, ModelConfig, OptimizerKind,
-    OutputConfig, Override, RunConfig, SECTIONS, TrainConfig, options_of,
+    OutputConfig, Override, RunConfig, SECTIONS, TaskConfig, TrainConfig, Verbalizer, options_of,
 };
 pub use error::Error;
-pub use evaluate::{Evaluation, ExampleLoss, evaluate};
+pub use evaluate::{Evaluation, ExampleLoss, Logits, evaluate};
+pub use find_lr::{LrCurve, LrPoint, find_lr};
 pub use fit::{FitOptions, TrainData, ValidData, fit};
 pub use held_out::{HeldOut, HeldOutRows, Stage, Texts};
 pub use identity::{Difference, RunIdentity};
-pub use loss::{TokenLosses, injected_losses, token_losses};
+pub use loss::{Losses, injected_losses, losses};
 pub use memory::StepSize;
 pub use method::{Method, Start};
 pub use metrics::LmOutput;
 pub use optimizer::{AnyOptimizer, RunOptimizer, clip_grad_norm, init_optimizer};
 pub use plan::Plan;
+pub use predictions::{Predicted, Prediction};
 pub use record::{EvalRecord, JsonLines, LogRecord, Observer, TrainRecord};
 pub use render::RendererChoice;
 pub use run::{RUN_FILE, RunInputs, RunOptions, RunReport, run, run_method};
 pub use schedule::Schedule;
-pub use scoring::{Scored, TextScores};
+pub use scoring::{
+    Answer, AnswerOptions, AnswerScores, AnswerWindow, ClassScores, ConfusionMatrix,
+    MultiLabelScores, RegressionScores, Scored, SpanScore, SpanScores, TaskScores, TextScores,
+    WordTags, argmax, best_answer, word_tags,
+};
 pub use step::Trainee;
 pub use stop::{Stop, Stopping};
 pub use strategy::FitSummary;
+pub use task::TaskSetup;

@@ -1,7 +1,7 @@
 //! What a run needs to know of a method.
 
 use burn::tensor::backend::Backend;
-use burn_peft::Adapter;
+use burn_peft::{Adapter, BaseScale};
 use burn_peft_data::TextTokenizer;
 use burn_peft_decoder::{Decoder, DecoderConfig};
 use burn_peft_format::{Landing, MethodOptions};
@@ -43,14 +43,19 @@ pub trait Method {
     fn init<B: Ops>(&self, start: Start<'_, B>) -> Result<Self::Adapter<B>, Error>;
 
     /// The learning rate where `[train]` gives none.
-    fn default_learning_rate(&self) -> f64 {
-        // What most methods of `burn-peft` have.
+    fn default_learning_rate(&self, _base: BaseScale) -> f64 {
         1e-3
     }
 
     /// Virtual tokens of the adapter, each of which takes one of the base's positions.
     fn num_virtual_tokens(&self) -> usize {
         0
+    }
+
+    /// The parameters that an adapter for `base` trains, where that is known before it is made. 0 is refused where no
+    /// head trains either.
+    fn num_trainable(&self, _base: &DecoderConfig) -> Option<usize> {
+        None
     }
 
     /// Checks the method against a base before its weights are read.

@@ -18,22 +18,72 @@ use std::fmt;
 
 use burn::module::AutodiffModule;
 use burn::optim::adaptor::OptimizerAdaptor;
-use burn::optim::{AdamW, AdamWConfig, AdamWState, LearningRate, SimpleOptimizer};
+use burn::optim::{
+    AdamW, AdamWConfig, AdamWState, GradientsParams, LearningRate, MultiGradientsParams, Optimizer,
+    SimpleOptimizer,
+};
 use burn::record::Record;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Device, Tensor};
+use burn_peft::Head;
 
 use self::adafactor::{Adafactor, AdafactorState};
 use crate::{OptimizerKind, TrainConfig};
 
-/// The optimizer that a run uses.
-pub type RunOptimizer<M, B> = OptimizerAdaptor<AnyOptimizer, M, B>;
+/// The optimizer that a run uses: with one learning rate for the adapter, and one for the head.
+#[derive(Clone)]
+pub struct RunOptimizer<M: AutodiffModule<B>, B: AutodiffBackend> {
+    optimizer: OptimizerAdaptor<AnyOptimizer, M, B>,
+    /// The rate of the head, as a multiple of the adapter's.
+    head_rate: f64,
+}
 
 /// The optimizer that `[train]` describes.
 pub fn init_optimizer<B: AutodiffBackend, M: AutodiffModule<B>>(
     config: &TrainConfig,
 ) -> RunOptimizer<M, B> {
-    AnyOptimizer::new(config).into()
+    let rates = config.head_learning_rate.zip(config.learning_rate);
+    RunOptimizer {
+        optimizer: AnyOptimizer::new(config).into(),
+        head_rate: rates.map_or(1.0, |(head, adapter)| head / adapter),
+    }
+}
+
+impl<M: AutodiffModule<B>, B: AutodiffBackend> Optimizer<M, B> for RunOptimizer<M, B> {
+    type Record = <OptimizerAdaptor<AnyOptimizer, M, B> as Optimizer<M, B>>::Record;
+
+    fn step(&mut self, rate: LearningRate, module: M, mut grads: GradientsParams) -> M {
+        // Parameters without a gradient stay as they are, so each of the two updates has its own ones.
+        let mut head = GradientsParams::new();
+        let [weight, bias] = Head::<B>::param_ids();
+        if let Some(grad) = grads.remove::<B::InnerBackend, 2>(weight) {
+            head.register(weight, grad);
+        }
+        if let Some(grad) = grads.remove::<B::InnerBackend, 1>(bias) {
+            head.register(bias, grad);
+        }
+        let module = self.optimizer.step(rate, module, grads);
+        match head.is_empty() {
+            true => module,
+            false => self.optimizer.step(self.head_rate * rate, module, head),
+        }
+    }
+
+    fn step_multi(&mut self, rate: LearningRate, module: M, grads: MultiGradientsParams) -> M {
+        // For several devices, which a run does not use.
+        self.optimizer.step_multi(rate, module, grads)
+    }
+
+    fn to_record(&self) -> Self::Record {
+        self.optimizer.to_record()
+    }
+
+    fn load_record(self, record: Self::Record) -> Self {
+        Self {
+            optimizer: self.optimizer.load_record(record),
+            ..self
+        }
+    }
 }
 
 /// The update of one tensor by whichever optimizer `train.optim` names.
@@ -63,7 +113,16 @@ impl AnyOptimizer {
     }
 }
 
-// By hand: Burn's AdamW has no `Debug`.
+// By hand: Burn's adaptor and its AdamW have no `Debug`.
+impl<M: AutodiffModule<B>, B: AutodiffBackend> fmt::Debug for RunOptimizer<M, B> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("RunOptimizer")
+            .field("head_rate", &self.head_rate)
+            .finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for AnyOptimizer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

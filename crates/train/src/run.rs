@@ -1,6 +1,7 @@
 //! A whole run: from a checkpoint and rows to an adapter folder, with scores before and after.
 
 mod folder;
+mod model;
 mod options;
 mod resolve;
 mod rows;
@@ -8,21 +9,24 @@ mod rows;
 use std::{path::PathBuf, sync::Arc};
 
 use burn::{
-    module::{AutodiffModule, Module},
+    module::AutodiffModule,
     tensor::backend::{AutodiffBackend, Backend},
 };
-use burn_peft::{Adapter, NoAdapter, PeftModel, parameter_line, room_for_rows};
-use burn_peft_data::{Padding, Rows, Template, TokenizeOptions, Tokenized, tokenize_rows};
-use burn_peft_decoder::{Decoder, DecoderConfig};
+use burn_peft::{NoAdapter, PeftModel, parameter_line};
+use burn_peft_data::Template;
+use burn_peft_decoder::Decoder;
 use burn_peft_format::{AdapterFolder, ModelCard};
 use burn_peft_ops::Ops;
 
 pub use self::options::{RunInputs, RunOptions};
 use self::resolve::{Known, identity, resolve};
-use self::rows::{describe, longest, same_tokens, step_loader};
+pub(crate) use self::{
+    model::new_model,
+    rows::{Machine, RunRows, step_loader},
+};
 use crate::{
     Checkpoint, Error, FitOptions, FitSummary, GradientCheckpointing, HeldOut, HeldOutRows, Method,
-    Plan, RunConfig, Stage, Start, StepSize, Texts, Trainee,
+    RunConfig, Stage, TaskSetup, Texts, Trainee,
     evaluate::eval_loader,
     fit,
     start::{check_init_from, settled},
@@ -105,66 +109,27 @@ where
     let resume = resume
         .then(|| Checkpoint::latest(&output_dir, &mut damaged))
         .transpose()?;
-    let limit = longest_row(method, config, inputs.checkpoint.config())?;
-    let table = inputs.checkpoint.config().vocab_size;
-    let tokenizer = &inputs.tokenizer.clone().for_table(table);
-    if let Some(memory) = memory {
-        // What the base leaves.
-        let base = inputs.checkpoint.config();
-        let weights = base.num_parameters() * dtype.size();
-        method.check_memory(base, memory.saturating_sub(weights as u64))?;
-    }
-    let rate = config.train.learning_rate;
-    let rate = rate.unwrap_or_else(|| method.default_learning_rate());
-    for warning in method.warnings(rate) {
-        notes(&format!("warning: {warning}"));
-    }
-    let mut tokenise = |rows: &Rows| -> Result<Tokenized, Error> {
-        let tokenize = TokenizeOptions {
-            max_length: Some(config.data.max_length.min(limit)),
-            template: config.data.template.as_ref(),
-            ..TokenizeOptions::default()
-        };
-        let tokenized = tokenize_rows(rows, tokenizer, tokenize, &mut |done, all| {
-            progress(Stage::Tokenising, done as u64, all as u64);
-        })?;
-        notes(&describe(rows, &tokenized));
-        for note in &tokenized.notes {
-            notes(&format!("warning: {note}"));
-        }
-        Ok(tokenized)
-    };
-    let train = tokenise(&inputs.train)?.examples;
-    let valid = inputs.valid.as_ref().map(&mut tokenise).transpose()?;
-    let test = inputs.test.as_ref().map(&mut tokenise).transpose()?;
-    let padding = Padding {
-        multiple_of: config.data.pad_to_multiple_of,
-        ..Padding::of(tokenizer)
-    };
-    let valid_rows = valid.as_ref().map_or(&[][..], |valid| &valid.examples);
-    padding.check(longest(&train).max(longest(valid_rows)), limit)?;
-    let held_out_rows = inputs.test.as_ref().or(inputs.valid.as_ref());
-    let held_out = test
-        .as_ref()
-        .or(valid.as_ref())
-        .map(|t| same_tokens(&t.examples));
-
-    let plan = Plan::new(&config.train, train.len());
-    let size = StepSize {
-        dtype,
-        batch: config.train.per_device_train_batch_size.min(train.len()),
-        seq: longest(&train) + method.num_virtual_tokens(),
-    };
-    let checkpointing = config.train.gradient_checkpointing;
-    let recompute = checkpointing.decide(size, inputs.checkpoint.config(), memory);
+    let rows = RunRows::read(
+        method,
+        config,
+        inputs,
+        Machine { dtype, memory },
+        &mut progress,
+        &mut notes,
+    )?;
     let known = Known {
         dtype,
-        plan,
-        recompute,
-        train: &train,
-        valid: valid.as_ref().map(|valid| &valid.examples[..]),
+        base: inputs.checkpoint.config(),
+        learning_rate: rows.learning_rate,
+        head: rows.task.head_kind().is_some(),
+        plan: rows.plan,
+        recompute: rows.recompute,
+        train: &rows.train,
+        valid: rows.valid.as_deref(),
     };
+    let asked_checkpointing = config.train.gradient_checkpointing;
     let mut config = resolve(config, method, known);
+    config.task = rows.task.config.clone();
     config.output.dir = Some(output_dir.clone());
     let config = &config;
     let identity = identity::<B::InnerBackend>(config, method, inputs, known, device)?;
@@ -175,7 +140,7 @@ where
             saved.path.display()
         ));
         saved
-            .check_run(&identity, &plan)?
+            .check_run(&identity, &rows.plan)?
             .iter()
             .for_each(|note| notes(note));
     }
@@ -185,13 +150,26 @@ where
         .load::<B::InnerBackend>(dtype, device, &mut |done, all| {
             progress(Stage::Loading, done, all);
         })?;
+    let held_out = rows.held_out();
+    let RunRows {
+        task,
+        tokenizer,
+        train,
+        valid,
+        padding,
+        plan,
+        recompute,
+        ..
+    } = rows;
+    let held_out_rows = inputs.test.as_ref().or(inputs.valid.as_ref());
     let held_out = held_out_rows.zip(held_out);
     let held_out = held_out.map(|(rows, examples)| HeldOutRows {
         rows,
         examples,
+        task: &task,
         template: config.data.template.as_ref(),
-        tokenizer,
-        stop_ids: stop_ids(&inputs.checkpoint, tokenizer),
+        tokenizer: &tokenizer,
+        stop_ids: stop_ids(&inputs.checkpoint, &tokenizer),
         batch_size: config.train.per_device_eval_batch_size,
     });
     let texts = match config.train.predict_with_generate {
@@ -200,41 +178,30 @@ where
     };
     let before = match (&held_out, &resume) {
         (Some(rows), None) => {
-            let bare = PeftModel::new(base.clone(), NoAdapter::default());
+            let d_model = base.config().hidden_size;
+            let head = task.init_head(d_model, config.train.seed, device);
+            let bare = PeftModel::new(base.clone(), NoAdapter::default()).with_head(head);
             Some(rows.score(&bare, texts, &mut progress)?)
         }
         _ => None,
     };
 
     let base = Decoder::<B>::from_inner(base);
-    B::seed(device, config.train.seed);
-    let adapter = method.init(Start {
-        base: &base,
-        tokenizer,
-        seed: config.train.seed,
-    })?;
-    check_tokens(method, &adapter)?;
-    let trainable_params = adapter.num_params();
+    let model = new_model(method, base, &task, &tokenizer, config.train.seed)?;
+    let trainable_params = model.num_trainable();
     let all_params = inputs.checkpoint.config().num_parameters() + trainable_params;
     notes(&parameter_line(trainable_params, all_params));
-
-    if recompute && checkpointing == GradientCheckpointing::Auto {
+    if recompute && asked_checkpointing == GradientCheckpointing::Auto {
         notes("layers are computed again in the backward pass: a step would not fit the memory");
     }
     let start = resume
         .as_ref()
         .map_or(0, |checkpoint| checkpoint.state.step);
     let loader = step_loader(config, train, padding, plan, device)?.starting_at(start);
-    let valid = match valid {
-        Some(valid) => Some(eval_loader(
-            valid.examples,
-            config.train.per_device_eval_batch_size,
-            padding,
-            device,
-        )?),
-        None => None,
-    };
-    let trainee = Trainee::new(PeftModel::new(base, adapter)).recomputing(recompute);
+    let batch_size = config.train.per_device_eval_batch_size;
+    let valid = valid.map(|valid| eval_loader(valid, batch_size, padding, device));
+    let valid = valid.transpose()?;
+    let trainee = Trainee::new(model).recomputing(recompute);
     if let Some(saved) = &resume {
         saved.check_parameters::<B, _>(&trainee)?;
     }
@@ -268,7 +235,7 @@ where
         return Err(Error::NotBegun);
     }
     let model = trained.into_model();
-    save(method, config, inputs, model.adapter(), &summary)?;
+    save::<B::InnerBackend, M>(method, config, inputs, &task, &model, &summary)?;
     let asked = stop.saved();
     if asked && !summary.interrupted {
         notes("stopped; the scores after training are left out");
@@ -288,53 +255,19 @@ where
     })
 }
 
-/// The most tokens that a row can have: virtual tokens take positions too.
-fn longest_row(
-    method: &impl Method,
-    config: &RunConfig,
-    base: &DecoderConfig,
-) -> Result<usize, Error> {
-    method.check_base(base)?;
-    let tokens = method.num_virtual_tokens();
-    let placed = config.data.template.as_ref();
-    let placed = placed.map_or(0, Template::num_virtual_tokens);
-    if placed != 0 && placed != tokens {
-        let (name, reason) = (
-            "num_virtual_tokens",
-            format!("it is {tokens}, and the template places {placed}"),
-        );
-        return Err(burn_peft::Error::Option { name, reason }.into());
-    }
-    Ok(room_for_rows(tokens, base)?)
-}
-
-/// What the method says of its virtual tokens must be what its adapter injects.
-fn check_tokens<B: Backend>(method: &impl Method, adapter: &impl Adapter<B>) -> Result<(), Error> {
-    let (said, injected) = (
-        method.num_virtual_tokens(),
-        adapter.inject().num_virtual_tokens(),
-    );
-    if said == injected {
-        return Ok(());
-    }
-    let name = "num_virtual_tokens";
-    let reason = format!(
-        "{} says {said}, and its adapter injects {injected}",
-        method.name()
-    );
-    Err(burn_peft::Error::Option { name, reason }.into())
-}
-
 fn save<B: Backend, M: Method>(
     method: &M,
     config: &RunConfig,
     inputs: &RunInputs,
-    adapter: &M::Adapter<B>,
+    task: &TaskSetup,
+    model: &PeftModel<B, M::Adapter<B>>,
     summary: &FitSummary,
 ) -> Result<(), Error> {
     let (base, base_name) = (inputs.checkpoint.config(), inputs.base_name.as_deref());
     let describe = |landing: burn_peft_format::Landing<'_>| method.describe(landing, base_name);
-    let mut folder = AdapterFolder::from_adapter(adapter, base, base_name, describe)?;
+    let (adapter, head) = (model.adapter(), model.head());
+    let mut folder = AdapterFolder::from_model(adapter, head, base, base_name, describe)?;
+    folder.config.task = task.folder_options();
     let dir = config.output_dir();
     folder.check(base, &dir)?;
     folder.config.template = config.data.template.as_ref().map(Template::to_string);

@@ -1,225 +1,212 @@
-//! Scoring generated text.
+//! Scores of what a model wrote, chose or found, as the field computes them.
 
+mod answers;
+mod classes;
+mod confusion;
+mod questions;
+#[cfg(test)]
+mod reference;
+mod regression;
+mod spans;
+mod tags;
+mod text;
+
+use std::fmt;
+
+use burn_peft_data::Labels;
 use serde::Serialize;
 
-/// How close generated texts come to what they should be.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct TextScores {
-    /// Corpus BLEU-4 (Papineni et al. 2002), 0 to 1, as Hugging Face's `evaluate` computes it.
-    pub bleu: f64,
-    /// Share of texts that are the reference, white space at the ends aside.
-    pub exact_match: f64,
-    /// Share of slot values that stand in the text. `None` unless every prompt is a table: one line of at least two
-    /// fields `name: value`, with ` | ` or `, ` between them, whose names are words.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub slot_accuracy: Option<f64>,
-    /// Texts that are empty, white space aside.
-    pub empty_texts: usize,
-    /// All texts.
-    #[serde(skip)]
-    pub texts: usize,
+pub use answers::{Answer, AnswerOptions, AnswerWindow, best_answer};
+pub use classes::{ClassScores, MultiLabelScores};
+pub use confusion::ConfusionMatrix;
+pub use questions::AnswerScores;
+pub use regression::RegressionScores;
+pub use spans::{SpanScore, SpanScores};
+pub use tags::{WordTags, argmax, word_tags};
+pub use text::{Scored, TextScores};
+
+/// The scores of a task that a head does.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum TaskScores {
+    /// One class a row.
+    Classes(ClassScores),
+    /// Any number of classes a row.
+    MultiLabel(MultiLabelScores),
+    /// Numbers.
+    Regression(RegressionScores),
+    /// Spans of tagged words.
+    Spans(SpanScores),
+    /// Answers to questions.
+    Answers(AnswerScores),
 }
 
-/// One text to score.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scored {
-    /// What the model was given.
-    pub prompt: String,
-    /// What it should have written.
-    pub reference: String,
-    /// What it wrote.
-    pub text: String,
-}
+impl TaskScores {
+    /// Scores of one class a row, as scikit-learn computes them. Each class is below the number of `labels`.
+    pub fn classes(gold: &[usize], predicted: &[usize], labels: &Labels) -> Self {
+        Self::Classes(ClassScores::of(gold, predicted, labels))
+    }
 
-impl TextScores {
-    /// Scores of `texts`; `None` where there are none.
-    pub fn of(texts: &[Scored]) -> Option<Self> {
-        if texts.is_empty() {
-            return None;
-        }
-        let references: Vec<_> = texts.iter().map(|t| vec![t.reference.clone()]).collect();
-        let predictions: Vec<_> = texts.iter().map(|t| t.text.clone()).collect();
-        let exact = texts
-            .iter()
-            .filter(|t| t.text.trim() == t.reference.trim())
-            .count();
-        Some(Self {
-            bleu: bleuscore::compute_score(
-                &references,
-                &predictions,
-                4,
-                false,
-                bleuscore::RefLenMethod::Closest,
-            )
-            .bleu,
-            exact_match: exact as f64 / texts.len() as f64,
-            slot_accuracy: slot_accuracy(texts),
-            empty_texts: texts.iter().filter(|t| t.text.trim().is_empty()).count(),
-            texts: texts.len(),
-        })
+    /// Scores of several classes a row, as scikit-learn computes them. Each row says of each class whether it is one of
+    /// the row's.
+    pub fn multi_label<R: AsRef<[bool]>>(gold: &[R], predicted: &[R], labels: &Labels) -> Self {
+        Self::MultiLabel(MultiLabelScores::of(gold, predicted, labels))
+    }
+
+    /// Scores of numbers, as SciPy computes them. A row has one number for each output of the head.
+    pub fn regression<R: AsRef<[f32]>>(gold: &[R], predicted: &[R]) -> Self {
+        Self::Regression(RegressionScores::of(gold, predicted))
+    }
+
+    /// Scores of tagged words, as seqeval computes them. A row has a tag for each word.
+    pub fn spans<T: AsRef<str>>(gold: &[Vec<T>], predicted: &[Vec<T>]) -> Self {
+        Self::Spans(SpanScores::of(gold, predicted))
+    }
+
+    /// Scores of answers by the definition of SQuAD 2.0. `gold` has all right answers of each question, and none where the
+    /// text does not answer it; then the right prediction is an empty text.
+    pub fn answers<T: AsRef<str>>(gold: &[Vec<T>], predicted: &[T]) -> Self {
+        Self::Answers(AnswerScores::of(gold, predicted))
     }
 }
 
-impl std::fmt::Display for TextScores {
+impl TaskScores {
+    /// The scores of one number each: names and values for a table.
+    pub fn lines(&self) -> Vec<(&'static str, String)> {
+        let share = |value: f64| format!("{:.1} %", 100.0 * value);
+        let number = |value: f64| format!("{value:.3}");
+        let defined = |value: Option<f64>| value.map_or("not defined".to_owned(), number);
+        match self {
+            Self::Classes(scores) => vec![
+                ("accuracy", share(scores.accuracy)),
+                ("macro F1", number(scores.f1_macro)),
+                ("Matthews", number(scores.matthews)),
+            ],
+            Self::MultiLabel(scores) => vec![
+                ("accuracy", share(scores.accuracy)),
+                ("macro F1", number(scores.f1_macro)),
+                ("micro F1", number(scores.f1_micro)),
+            ],
+            Self::Regression(scores) => vec![
+                ("Pearson", defined(scores.pearson)),
+                ("Spearman", defined(scores.spearman)),
+            ],
+            Self::Spans(scores) => vec![
+                ("precision", number(scores.precision)),
+                ("recall", number(scores.recall)),
+                ("F1", number(scores.f1)),
+                ("right tags", share(scores.accuracy)),
+            ],
+            Self::Answers(scores) => vec![
+                ("exact match", share(scores.exact_match)),
+                ("F1", number(scores.f1)),
+            ],
+        }
+    }
+}
+
+impl fmt::Display for TaskScores {
     /// A line for each score.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "BLEU         {:.3}", self.bleu)?;
-        writeln!(f, "exact match  {:.1} %", 100.0 * self.exact_match)?;
-        if let Some(share) = self.slot_accuracy {
-            writeln!(f, "slots in it  {:.1} %", 100.0 * share)?;
-        }
-        match self.empty_texts {
-            0 => Ok(()),
-            empty => writeln!(f, "empty texts  {empty} of {}", self.texts),
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Classes(scores) => scores.fmt(f),
+            Self::MultiLabel(scores) => scores.fmt(f),
+            Self::Regression(scores) => scores.fmt(f),
+            Self::Spans(scores) => scores.fmt(f),
+            Self::Answers(scores) => scores.fmt(f),
         }
     }
 }
 
-/// `None` unless every prompt is a table.
-fn slot_accuracy(texts: &[Scored]) -> Option<f64> {
-    let (mut found, mut all) = (0_u32, 0_u32);
-    for scored in texts {
-        for value in slot_values(&scored.prompt)? {
-            all += 1;
-            found += u32::from(scored.text.contains(value));
-        }
+/// The share of `part` in `whole`; 0 of nothing, as in scikit-learn and seqeval.
+fn share(part: usize, whole: usize) -> f64 {
+    match whole {
+        0 => 0.0,
+        _ => part as f64 / whole as f64,
     }
-    Some(f64::from(found) / f64::from(all))
 }
 
-/// The values of a table in the manner of E2E, `name: Aromi | area: city centre` or `name: Aromi, area: city centre`;
-/// `None` for a prompt of another form.
-fn slot_values(prompt: &str) -> Option<Vec<&str>> {
-    let prompt = prompt.trim();
-    let separator = if prompt.contains(" | ") { " | " } else { ", " };
-    // Where each field begins, and where its value does. A comma may also stand in a value.
-    let mut fields: Vec<(usize, usize)> = Vec::new();
-    let mut begin = 0;
-    for piece in prompt.split(separator) {
-        match piece.split_once(": ") {
-            Some((name, _)) if is_name(name) => {
-                fields.push((begin, begin + name.len() + ": ".len()));
-            }
-            _ if separator == ", " && !fields.is_empty() => {}
-            _ => return None,
-        }
-        begin += piece.len() + separator.len();
+/// The mean; 0 of nothing.
+fn mean(values: &[f64]) -> f64 {
+    match values.len() {
+        0 => 0.0,
+        count => values.iter().sum::<f64>() / count as f64,
     }
-    let next = fields
-        .iter()
-        .skip(1)
-        .map(|(begin, _)| begin - separator.len());
-    let ends = next.chain([prompt.len()]);
-    let values = fields.iter().zip(ends);
-    let values = values.map(|((_, value), end)| prompt[*value..end].trim());
-    let values: Vec<&str> = values.collect();
-    let is_table = values.len() > 1
-        && !prompt.contains('\n')
-        && values
-            .iter()
-            .all(|value| !value.is_empty() && !value.contains(": "));
-    is_table.then_some(values)
 }
 
-/// Whether a field can have this name: one or two words, as `eatType` and `customer rating`.
-fn is_name(name: &str) -> bool {
-    let is_word = |word: &str| {
-        word.starts_with(|first: char| first.is_alphabetic())
-            && word
-                .chars()
-                .all(|c| c.is_alphanumeric() || c == '_' || c == '-')
-    };
-    let words: Vec<&str> = name.split(' ').collect();
-    words.len() <= 2 && words.into_iter().all(is_word)
+/// The F1 of counts: how many are right, how many there are, and how many were predicted.
+fn f1_of_counts(right: usize, gold: usize, predicted: usize) -> f64 {
+    share(2 * right, gold + predicted)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use burn_peft_data::ProblemType;
 
-    fn scored(prompt: &str, reference: &str, text: &str) -> Scored {
-        Scored {
-            prompt: prompt.into(),
-            reference: reference.into(),
-            text: text.into(),
-        }
+    fn keys(scores: &TaskScores) -> Vec<String> {
+        let value = serde_json::to_value(scores).unwrap();
+        value.as_object().unwrap().keys().cloned().collect()
     }
 
     #[test]
-    fn slots_are_counted_over_all_texts() {
-        let texts = [
-            scored(
-                "name: Aromi | area: city centre\n",
-                "",
-                "Aromi is in the city centre.",
-            ),
-            scored(
-                "name: Zizzi | area: riverside\n",
-                "",
-                "Aromi is in the city centre.",
-            ),
-        ];
-        assert_eq!(TextScores::of(&texts).unwrap().slot_accuracy, Some(0.5));
+    fn each_task_has_the_keys_of_its_metrics() {
+        let labels = Labels::numbered(2, ProblemType::SingleLabel);
+        let classes = TaskScores::classes(&[0, 1, 1], &[0, 1, 0], &labels);
+        assert_eq!(
+            keys(&classes),
+            [
+                "accuracy",
+                "f1_macro",
+                "f1_micro",
+                "matthews",
+                "confusion_matrix"
+            ]
+        );
+        let multi_label = TaskScores::multi_label(&[[true, false]], &[[true, true]], &labels);
+        assert_eq!(keys(&multi_label), ["accuracy", "f1_macro", "f1_micro"]);
+        let regression = TaskScores::regression(&[[1.0], [2.0]], &[[1.0], [3.0]]);
+        assert_eq!(keys(&regression), ["pearson", "spearman"]);
+        let spans = TaskScores::spans(&[vec!["B-X"]], &[vec!["O"]]);
+        assert_eq!(
+            keys(&spans),
+            ["precision", "recall", "f1", "accuracy", "types"]
+        );
+        let answers = TaskScores::answers(&[vec!["town"]], &["town"]);
+        assert_eq!(keys(&answers), ["exact_match", "f1"]);
     }
 
     #[test]
-    fn fields_between_commas_are_slots_of_their_own() {
-        for (prompt, values) in [
-            ("name: Aromi, eatType: pub", vec!["Aromi", "pub"]),
-            (
-                "name: Aromi | customer rating: 3, or 4",
-                vec!["Aromi", "3, or 4"],
-            ),
-            (
-                "food: fish, chips, area: city centre\n",
-                vec!["fish, chips", "city centre"],
-            ),
+    fn scores_are_printed_a_line_each() {
+        let labels = Labels::numbered(2, ProblemType::SingleLabel);
+        let scores = TaskScores::classes(&[0, 1, 1, 1], &[0, 1, 1, 0], &labels);
+        assert_eq!(
+            scores.to_string(),
+            "accuracy     75.0 %\n\
+             macro F1     0.733\n\
+             Matthews     0.577\n\
+             gold \\ predicted  LABEL_0  LABEL_1\n\
+             LABEL_0                 1        0\n\
+             LABEL_1                 1        2\n"
+        );
+        let scores = TaskScores::regression(&[[1.0], [2.0]], &[[1.0], [1.0]]);
+        assert_eq!(
+            scores.to_string(),
+            "Pearson      not defined\nSpearman     not defined\n"
+        );
+    }
+
+    #[test]
+    fn of_no_rows_scores_are_zero_and_numbers() {
+        let labels = Labels::numbered(2, ProblemType::SingleLabel);
+        let none: [Vec<String>; 0] = [];
+        for scores in [
+            TaskScores::classes(&[], &[], &labels),
+            TaskScores::spans(&none, &none),
+            TaskScores::answers::<String>(&none, &[]),
         ] {
-            assert_eq!(slot_values(prompt), Some(values), "{prompt}");
+            let text = serde_json::to_string(&scores).unwrap();
+            assert!(!text.contains("null"), "{text}");
         }
-    }
-
-    #[test]
-    fn prompts_that_are_no_tables_have_no_slots() {
-        for prompt in [
-            "What is this?",
-            "Question: what is this?",
-            "Translate to French: the cat",
-            "name: Aromi",
-            "Note: tea, cake and more",
-            "title: A | a line without a name",
-            "name: Aromi | area: \n",
-            "Read this: name: Aromi, area: centre",
-            "name: Aromi\nfood: fish, area: centre",
-        ] {
-            let table = scored("name: Aromi | area: centre", "A cat.", "A cat.");
-            let texts = [table, scored(prompt, "A cat.", "A cat.")];
-            let scores = TextScores::of(&texts).unwrap();
-            assert_eq!(
-                (scores.slot_accuracy, scores.exact_match),
-                (None, 1.0),
-                "{prompt}"
-            );
-            assert!(!scores.to_string().contains("slots"));
-        }
-    }
-
-    #[test]
-    fn empty_texts_are_counted_and_said() {
-        let texts = [scored("a", "b", " \n"), scored("a", "b", "b")];
-        let scores = TextScores::of(&texts).unwrap();
-        assert_eq!((scores.empty_texts, scores.exact_match), (1, 0.5));
-        assert!(scores.to_string().ends_with("empty texts  1 of 2\n"));
-        let scores = TextScores::of(&texts[1..]).unwrap();
-        assert!(!scores.to_string().contains("empty"));
-    }
-
-    #[test]
-    fn bleu_is_that_of_the_papers_definition() {
-        // Precisions of 1 to 4 words 5/6, 4/5, 3/4 and 2/3; equal lengths.
-        let texts = [scored("", "a b c d e f", "a b c d e g")];
-        let found = TextScores::of(&texts).unwrap().bleu;
-        let expected = (5.0 / 6.0 * 4.0 / 5.0 * 3.0 / 4.0 * 2.0 / 3.0_f64).powf(0.25);
-        assert!((found - expected).abs() < 1e-9, "{found} for {expected}");
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::{module::Module, tensor::backend::Backend};
-use burn_peft::{AnyAdapter, InitTokens, MethodConfig, TokenCounts};
+use burn_peft::{AnyAdapter, BaseScale, InitTokens, MethodConfig, TokenCounts};
 use burn_peft_data::{Template, TextTokenizer};
 use burn_peft_decoder::{Decoder, DecoderConfig};
 use burn_peft_format::{
@@ -81,12 +81,16 @@ impl Method for MethodConfig {
         self.name()
     }
 
-    fn default_learning_rate(&self) -> f64 {
-        self.default_learning_rate()
+    fn default_learning_rate(&self, base: BaseScale) -> f64 {
+        self.default_learning_rate(base)
     }
 
     fn num_virtual_tokens(&self) -> usize {
         self.num_virtual_tokens()
+    }
+
+    fn num_trainable(&self, base: &DecoderConfig) -> Option<usize> {
+        Some(self.num_trainable(base))
     }
 
     fn check_base(&self, base: &DecoderConfig) -> Result<(), Error> {

@@ -10,14 +10,14 @@ use burn::{
         backend::{AutodiffBackend, Backend},
     },
 };
-use burn_peft::{Adapter, PeftModel};
+use burn_peft::{Adapter, PeftModel, Predictors, Recorded};
 use burn_peft_data::Batch;
 use burn_peft_ops::{Kernels, Ops};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 
 use crate::{
-    LmOutput,
-    loss::{inputs, losses_of, supervised, token_losses},
+    LmOutput, Losses,
+    loss::{inputs, losses, losses_of, supervised},
     optimizer::scale_gradients,
 };
 
@@ -127,16 +127,13 @@ where
     A: Adapter<B>,
 {
     fn micro_step(&self, batch: &Batch<B>) -> Option<Outcome<B>> {
-        let prepared = self.model.prepare(inputs(batch));
-        let cells = supervised(batch);
-        let (predictors, recorded) = match self.recompute {
+        let (losses, recorded) = match self.recompute {
             true => {
-                let (predictors, recorded) = prepared.record_predictors(&cells)?;
-                (predictors, Some(recorded))
+                let (losses, recorded) = self.recorded_losses(batch)?;
+                (losses, Some(recorded))
             }
-            false => (prepared.predictors(&cells)?, None),
+            false => (losses(&self.model, batch)?, None),
         };
-        let losses = losses_of(&prepared, predictors, batch);
         let sum = losses.nll.sum();
         let gradients = sum.backward();
         Some(Outcome {
@@ -148,6 +145,21 @@ where
             },
         })
     }
+
+    /// The losses of a pass that keeps each layer's input only.
+    fn recorded_losses(&self, batch: &Batch<B>) -> Option<(Losses<B>, Recorded<B>)> {
+        let (prepared, head) = (self.model.prepare(inputs(batch)), self.model.head());
+        let cells = supervised(head, batch);
+        let (states, recorded) = match head {
+            None => prepared.record_predictors(&cells)?,
+            Some(_) if cells.is_empty() => return None,
+            Some(_) => {
+                let (hidden, recorded) = prepared.record_states(&cells);
+                (Predictors { cells, hidden }, recorded)
+            }
+        };
+        Some((losses_of(&prepared, head, states, batch)?, recorded))
+    }
 }
 
 impl<B: Ops, A: Adapter<B>> InferenceStep for Trainee<B, A> {
@@ -155,7 +167,7 @@ impl<B: Ops, A: Adapter<B>> InferenceStep for Trainee<B, A> {
     type Output = LmOutput;
 
     fn step(&self, batch: Batch<B>) -> LmOutput {
-        match token_losses(&self.model, &batch) {
+        match losses(&self.model, &batch) {
             None => LmOutput::new(0.0, 0, batch.tokens()),
             Some(losses) => {
                 let loss = losses.nll.mean().into_data().iter::<f64>().sum();

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use burn::tensor::backend::AutodiffBackend;
-use burn_peft_data::{Rows, TokenizeOptions, Tokenized, read_rows, tokenize_rows};
+use burn_peft_data::{Rows, TokenizeOptions, Tokenized, read_rows_for, tokenize_rows};
 use burn_peft_ops::Ops;
-use burn_peft_train::{Evaluation, ExampleLoss, HeldOutRows, TextScores, Texts};
+use burn_peft_train::{
+    Evaluation, ExampleLoss, HeldOutRows, TaskScores, TaskSetup, TextScores, Texts,
+};
 use serde::Serialize;
 
 use super::shared::{ComputeArgs, ModelArgs, OpenModel, display};
@@ -21,10 +23,10 @@ use crate::{
 pub(crate) struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// Rows to score, JSONL [default: the built-in task's test rows].
+    /// Rows to score [default: the built-in test rows of the adapter's task].
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Print each row's loss.
+    /// Print each row's loss, and with --json what a head says of it.
     #[arg(long)]
     per_example: bool,
     /// Do not generate and score texts (BLEU, exact match, slots), which takes most of the time.
@@ -48,6 +50,8 @@ struct Report<'a> {
     #[serde(flatten)]
     evaluation: &'a Evaluation,
     #[serde(flatten)]
+    scores: Option<&'a TaskScores>,
+    #[serde(flatten)]
     texts: Option<TextScores>,
     truncated: usize,
     dropped: usize,
@@ -60,16 +64,17 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if args.batch_size == 0 {
         bail!("--batch-size is 0, expected 1 or more");
     }
-    let rows = match &args.data {
-        Some(path) => read_rows(path)?,
-        None => builtin::rows(builtin::Split::Test)?,
-    };
     let open = args.model.open()?;
+    let task = open.task();
+    let rows = match &args.data {
+        Some(path) => read_rows_for(path, task.task)?,
+        None => builtin::rows(task.task, builtin::Split::Test)?,
+    };
     let longest = open.longest_row();
     let options = TokenizeOptions {
         max_length: Some(args.max_length.unwrap_or(longest).min(longest)),
         template: open.template.as_ref(),
-        ..TokenizeOptions::default()
+        targets: task.targets(true),
     };
     let mut bar = Progress::counting("tokenising");
     let tokenized = tokenize_rows(&rows, &open.tokenizer, options, &mut |done, all| {
@@ -81,6 +86,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     args.compute.backend.run(Evaluate {
         args: &args,
+        task,
         open,
         rows,
         tokenized,
@@ -89,6 +95,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 struct Evaluate<'a> {
     args: &'a Args,
+    task: TaskSetup,
     open: OpenModel,
     rows: Rows,
     tokenized: Tokenized,
@@ -101,6 +108,7 @@ impl Job for Evaluate<'_> {
     {
         let Self {
             args,
+            task,
             open,
             rows,
             tokenized,
@@ -115,6 +123,7 @@ impl Job for Evaluate<'_> {
         let held_out = HeldOutRows {
             rows: &rows,
             examples,
+            task: &task,
             template: open.template.as_ref(),
             tokenizer: &open.tokenizer,
             stop_ids: open.stop_ids(),
@@ -128,6 +137,7 @@ impl Job for Evaluate<'_> {
         let evaluation = &found.evaluation;
         let report = Report {
             evaluation,
+            scores: found.scores.as_ref(),
             texts: found.texts,
             truncated,
             dropped,
@@ -151,9 +161,14 @@ impl Report<'_> {
         } = self.evaluation;
         let file = args.data.as_deref().map_or(rows.path().to_owned(), display);
         let mut text = format!(
-            "{file}: {examples} rows, {label_tokens} supervised tokens\n\
-             loss         {loss:.4}\nperplexity   {perplexity:.3}\n"
+            "{file}: {examples} rows, {label_tokens} supervised tokens\nloss         {loss:.4}\n"
         );
+        if let Some(perplexity) = perplexity {
+            text += &format!("perplexity   {perplexity:.3}\n");
+        }
+        if let Some(scores) = self.scores {
+            text += &scores.to_string();
+        }
         if let Some(scores) = &self.texts {
             text += &scores.to_string();
         }

@@ -65,6 +65,13 @@ pub(crate) fn run(args: Args) -> Result<()> {
         bail!(error);
     }
     let open = args.model.open()?;
+    let task = open.task();
+    if task.head_kind().is_some() {
+        bail!(
+            "--adapter: its head is for {}, and writes no text; use predict",
+            task.task
+        );
+    }
     let prompt = match args.chat {
         true => open
             .tokenizer

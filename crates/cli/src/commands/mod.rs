@@ -9,5 +9,6 @@ pub(crate) mod generate;
 pub(crate) mod inspect;
 mod method_help;
 pub(crate) mod planned;
+pub(crate) mod predict;
 pub(crate) mod shared;
 pub(crate) mod train;

@@ -7,9 +7,11 @@ use burn::tensor::DType;
 use burn_peft::{AnyAdapter, MethodConfig, NoAdapter, PeftModel};
 use burn_peft_data::{Template, TextTokenizer};
 use burn_peft_decoder::Checkpoint;
-use burn_peft_format::{AdapterFolder, CONFIG_FILE, Landing, adapter_from_folder};
+use burn_peft_format::{
+    AdapterFolder, CONFIG_FILE, Landing, adapter_from_folder, head_from_folder,
+};
 use burn_peft_ops::Ops;
-use burn_peft_train::{BaseDtype, GradientCheckpointing, Override, RunConfig};
+use burn_peft_train::{BaseDtype, GradientCheckpointing, Override, RunConfig, TaskSetup};
 use clap::{
     ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
@@ -162,6 +164,14 @@ fn template_of((dir, folder): &(PathBuf, AdapterFolder)) -> Result<Option<Templa
 }
 
 impl OpenModel {
+    /// What the adapter was trained for; to write text without one.
+    pub(crate) fn task(&self) -> TaskSetup {
+        match &self.adapter {
+            Some((_, folder)) => TaskSetup::of_folder(folder),
+            None => TaskSetup::text(),
+        }
+    }
+
     /// Tokens a row may have: the model's positions, less those that the adapter's virtual tokens take.
     pub(crate) fn longest_row(&self) -> usize {
         let method = self
@@ -187,11 +197,13 @@ impl OpenModel {
         device: &B::Device,
     ) -> Result<PeftModel<B, AnyAdapter<B>>> {
         let base = source::load::<B>(&self.checkpoint, dtype, device)?;
-        let adapter = match &self.adapter {
-            None => AnyAdapter::None(NoAdapter::default()),
-            Some((dir, folder)) => adapter_from_folder(folder, base.config(), dir, device)?,
+        let Some((dir, folder)) = &self.adapter else {
+            let none = AnyAdapter::None(NoAdapter::default());
+            return Ok(PeftModel::new(base, none));
         };
-        Ok(PeftModel::new(base, adapter))
+        let adapter = adapter_from_folder(folder, base.config(), dir, device)?;
+        let head = head_from_folder(folder, base.config(), dir, device)?;
+        Ok(PeftModel::new(base, adapter).with_head(head))
     }
 
     /// Ids that end a text: the generation config's, and the tokenizer's eos.

@@ -11,8 +11,8 @@ use burn::tensor::{DType, backend::AutodiffBackend};
 use burn_peft_data::read_rows;
 use burn_peft_ops::Ops;
 use burn_peft_train::{
-    Error, HeldOut, JsonLines, LogRecord, Observer, Override, RUN_FILE, RendererChoice, RunConfig,
-    RunInputs, RunOptions, RunReport, Stop, run as run_training,
+    Error, HeldOut, JsonLines, LogRecord, LrCurve, Observer, Override, RUN_FILE, RendererChoice,
+    RunConfig, RunInputs, RunOptions, RunReport, Stop, TaskScores, find_lr, run as run_training,
 };
 use serde_json::json;
 
@@ -32,13 +32,17 @@ pub(crate) struct Args {
     /// Branch, tag or commit of a hub id.
     #[arg(long)]
     revision: Option<String>,
-    /// Fine-tuning method: bitfit, prompt-tuning, p-tuning, prefix-tuning or p-tuning-v2 [default: prompt-tuning].
+    /// Fine-tuning method: bitfit, prompt-tuning, p-tuning, prefix-tuning, p-tuning-v2, or linear-probe for the head of a
+    /// task alone [default: prompt-tuning].
     #[arg(long, value_name = "M")]
     method: Option<String>,
-    /// Training rows, JSONL [default: the built-in task].
+    /// Task: causal-lm, seq-cls, token-cls or qa [default: what the rows are made for].
+    #[arg(long, value_name = "TASK")]
+    task: Option<String>,
+    /// Training rows [default: the built-in rows of the task].
     #[arg(long, value_name = "FILE")]
     data: Option<String>,
-    /// Validation rows, JSONL.
+    /// Validation rows.
     #[arg(long, value_name = "FILE")]
     valid: Option<String>,
     /// Output folder [default: runs/METHOD, or the first free of runs/METHOD-2, …].
@@ -60,6 +64,9 @@ pub(crate) struct Args {
     /// [default: auto, if a step would not fit in memory].
     #[arg(long, value_name = "WHEN", num_args = 0..=1, default_missing_value = "always")]
     recompute: Option<Recompute>,
+    /// Train briefly at a rising learning rate and print which one to take, instead of the run.
+    #[arg(long, conflicts_with = "resume")]
+    find_lr: bool,
     /// Print plain lines instead of the dashboard.
     #[arg(long)]
     no_tui: bool,
@@ -118,6 +125,7 @@ impl Args {
             ("model", "path", &self.model, "--model"),
             ("model", "revision", &self.revision, "--revision"),
             ("method", "type", &self.method, "--method"),
+            ("task", "type", &self.task, "--task"),
             ("data", "train", &self.data, "--data"),
             ("data", "valid", &self.valid, "--valid"),
             ("output", "dir", &self.output, "--output"),
@@ -149,18 +157,20 @@ impl Args {
         if !all_built_in {
             return Ok(RunConfig::load(self.config.as_deref(), &overrides)?);
         }
-        let mut config = RunConfig::parse(builtin::RUN_TOML, "built-in run.toml", &overrides)?;
-        let rate = config.train.learning_rate;
-        config.train.learning_rate = rate.or_else(|| builtin::learning_rate(config.method.name()));
-        Ok(config)
+        Ok(RunConfig::parse(
+            builtin::RUN_TOML,
+            "built-in run.toml",
+            &overrides,
+        )?)
     }
 }
 
 fn open(config: &RunConfig, source: &ModelSource) -> Result<RunInputs> {
     let built_in = config.data.train.is_none();
+    let task = config.task.r#type.unwrap_or_default();
     let rows = |path: &Option<PathBuf>, split| match path {
         Some(path) => Ok(Some(read_rows(path)?)),
-        None if built_in => builtin::rows(split).map(Some),
+        None if built_in => builtin::rows(task, split).map(Some),
         None => Ok(None),
     };
     Ok(RunInputs {
@@ -211,6 +221,10 @@ impl Job for Train<'_> {
             progress: Box::new(stage_bars()),
             notes: Box::new(output::say),
         };
+        if args.find_lr {
+            let curve = find_lr::<B>(&config, inputs, options, &device)?;
+            return print_curve(&curve, args.json);
+        }
         let report = match run_training::<B>(&config, &inputs, options, &device) {
             Err(error @ Error::NotBegun) => {
                 output::say(&error.to_string());
@@ -305,13 +319,31 @@ fn to_text(report: &RunReport, inputs: &RunInputs, again: Option<String>) -> Str
     text + &format!("adapter: {dir}\n")
 }
 
+/// What a run at a rising rate has shown.
+fn print_curve(curve: &LrCurve, json: bool) -> Result<()> {
+    if json {
+        return output::print_json(curve);
+    }
+    // As many lines as one sees at a glance.
+    let every = curve.points.len().div_ceil(20).max(1);
+    let mut text = format!("{:>12}{:>12}\n", "rate", "loss");
+    for point in curve.points.iter().step_by(every) {
+        text += &format!("{:>12.1e}{:>12.4}\n", point.learning_rate, point.smoothed);
+    }
+    text += &match curve.learning_rate {
+        Some(rate) => format!("take --set train.learning_rate={rate:.0e}\n"),
+        None => "the loss falls at no rate\n".to_owned(),
+    };
+    output::print(&text)
+}
+
 /// The scores before and after, side by side.
 fn table(before: Option<&HeldOut>, after: &HeldOut) -> String {
     type Score = (&'static str, fn(&HeldOut) -> Option<String>);
     const SCORES: [Score; 5] = [
         ("loss", |h| Some(format!("{:.4}", h.evaluation.loss))),
         ("perplexity", |h| {
-            Some(format!("{:.3}", h.evaluation.perplexity))
+            Some(format!("{:.3}", h.evaluation.perplexity?))
         }),
         ("BLEU", |h| Some(format!("{:.3}", h.texts?.bleu))),
         ("exact match", |h| {
@@ -326,6 +358,13 @@ fn table(before: Option<&HeldOut>, after: &HeldOut) -> String {
         let Some(after) = score(after) else { continue };
         let before = before.and_then(score).unwrap_or_else(|| "-".into());
         text += &format!("{name:15}{before:>12}{after:>12}\n");
+    }
+    let lines = |h: &HeldOut| h.scores.as_ref().map(TaskScores::lines).unwrap_or_default();
+    let before_lines = before.map(lines).unwrap_or_default();
+    for (name, value) in lines(after) {
+        let before = before_lines.iter().find(|(known, _)| *known == name);
+        let before = before.map_or("-", |(_, value)| value);
+        text += &format!("{name:15}{before:>12}{value:>12}\n");
     }
     let empty = |h: &HeldOut| h.texts.map_or(0, |texts| texts.empty_texts);
     let (empty_before, empty) = (before.map_or(0, empty), empty(after));

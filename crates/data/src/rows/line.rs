@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::columns::{self, Columns, Purpose};
+use super::questions::Found;
 use super::strict::Strict;
 use crate::error::{Error, Result};
 use crate::row::{Row, RowFormat};
@@ -58,48 +60,46 @@ impl Line<'_> {
     }
 
     /// Recognises the format of a file by the keys of its first row.
-    pub(super) fn detect(&self, object: &Map<String, Value>) -> Result<RowFormat> {
-        let has = |keys: &[&str]| keys.iter().all(|key| object.contains_key(*key));
-        let classification = if has(&["text", "label"]) {
-            Some(r#"{"text","label"}"#)
-        } else if has(&["tokens", "tags"]) {
-            Some(r#"{"tokens","tags"}"#)
-        } else {
-            None
-        };
-        let found = RowFormat::ALL
-            .into_iter()
-            .find(|format| has(format.required_keys()));
-        match (found, classification) {
-            (None | Some(RowFormat::Text), Some(format)) => Err(Error::Classification {
-                path: self.path.to_owned(),
-                line: self.number,
-                format,
-            }),
-            (Some(format), _) => Ok(format),
-            (None, None) => Err(Error::UnknownFormat {
-                path: self.path.to_owned(),
-                line: self.number,
-                keys: format!("{:?}", object.keys().collect::<Vec<_>>()),
-                formats: RowFormat::ALL.map(|format| format.to_string()).join(", "),
-            }),
+    pub(super) fn detect(&self, object: &Map<String, Value>, purpose: Purpose) -> Result<Columns> {
+        if let Some(columns) = Columns::detect(object, purpose) {
+            return Ok(columns);
         }
+        let path = self.path.to_owned();
+        let line = self.number;
+        if let (Purpose::Predicting(task), Some(found)) =
+            (purpose, Columns::detect(object, Purpose::Learning))
+        {
+            return Err(Error::OtherTask {
+                path,
+                line,
+                format: found.to_string(),
+                found: found.format.task(),
+                task,
+            });
+        }
+        Err(Error::UnknownFormat {
+            path,
+            line,
+            keys: format!("{:?}", object.keys().collect::<Vec<_>>()),
+            formats: columns::names(purpose),
+        })
     }
 
-    /// Reads a row of the format that row `first_line` has set.
+    /// Reads a row with the keys that row `first_line` has set.
     pub(super) fn row(
         &self,
         mut object: Map<String, Value>,
-        format: RowFormat,
+        columns: &Columns,
         first_line: usize,
+        found: &mut Found,
     ) -> Result<Row> {
-        let is_missing = |key: &&&str| !object.contains_key(**key);
-        if let Some(key) = format.required_keys().iter().find(is_missing) {
+        let is_missing = |key: &&str| !object.contains_key(*key);
+        if let Some(key) = columns.required().find(is_missing) {
             return Err(self.bad(format!(
-                "no \"{key}\"; the first row (line {first_line}) is {format}, and every row must be"
+                "no \"{key}\"; the first row (line {first_line}) is {columns}, and every row must be"
             )));
         }
-        Ok(match format {
+        Ok(match columns.format {
             RowFormat::PromptCompletion => Row::PromptCompletion {
                 prompt: self.string(&mut object, "prompt")?,
                 completion: self.string(&mut object, "completion")?,
@@ -114,10 +114,15 @@ impl Line<'_> {
             RowFormat::Messages => Row::Messages(self.conversation(object)?),
             RowFormat::Tokenized => self.tokenized(&object)?,
             RowFormat::Text => Row::Text(self.string(&mut object, "text")?),
+            RowFormat::Classification => self.classification(&mut object, columns)?,
+            RowFormat::ClassificationIds => self.classification_ids(&object, columns)?,
+            RowFormat::Tagging => self.tagging(&object, columns)?,
+            RowFormat::TaggingIds => self.tagging_ids(&object, columns)?,
+            RowFormat::Questions => self.question(&mut object, columns, found)?,
         })
     }
 
-    fn string(&self, object: &mut Map<String, Value>, key: &str) -> Result<String> {
+    pub(super) fn string(&self, object: &mut Map<String, Value>, key: &str) -> Result<String> {
         match object.get_mut(key).map(Value::take) {
             Some(Value::String(text)) => Ok(text),
             other => Err(self.bad(format!(
@@ -128,7 +133,7 @@ impl Line<'_> {
     }
 
     /// `None` if the text is absent, null or empty.
-    fn optional_string(
+    pub(super) fn optional_string(
         &self,
         object: &mut Map<String, Value>,
         key: &str,
@@ -160,33 +165,8 @@ impl Line<'_> {
     }
 
     fn tokenized(&self, object: &Map<String, Value>) -> Result<Row> {
-        let numbers = |key: &str| -> Result<Vec<i64>> {
-            let number = |(index, value): (usize, &Value)| {
-                value.as_i64().ok_or_else(|| {
-                    self.bad(format!(
-                        "{key}[{index}] must be a whole number, found {}",
-                        kind(value)
-                    ))
-                })
-            };
-            self.list(&object[key], key)?
-                .iter()
-                .enumerate()
-                .map(number)
-                .collect()
-        };
-        let input_ids = numbers("input_ids")?
-            .into_iter()
-            .enumerate()
-            .map(|(index, id)| {
-                u32::try_from(id).map_err(|_| {
-                    self.bad(format!(
-                        "input_ids[{index}] is {id}, which is not a token id"
-                    ))
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let labels = numbers("labels")?;
+        let input_ids = self.ids(object)?;
+        let labels = self.numbers(object, "labels")?;
         if input_ids.len() != labels.len() {
             return Err(self.bad(format!(
                 "{} input_ids and {} labels; a row needs one label for each id",
@@ -195,6 +175,31 @@ impl Line<'_> {
             )));
         }
         Ok(Row::Tokenized { input_ids, labels })
+    }
+
+    pub(super) fn ids(&self, object: &Map<String, Value>) -> Result<Vec<u32>> {
+        let id = |(index, id)| {
+            u32::try_from(id).map_err(|_| {
+                self.bad(format!(
+                    "input_ids[{index}] is {id}, which is not a token id"
+                ))
+            })
+        };
+        let ids = self.numbers(object, "input_ids")?;
+        ids.into_iter().enumerate().map(id).collect()
+    }
+
+    fn numbers(&self, object: &Map<String, Value>, key: &str) -> Result<Vec<i64>> {
+        let number = |(index, value): (usize, &Value)| {
+            value.as_i64().ok_or_else(|| {
+                self.bad(format!(
+                    "{key}[{index}] must be a whole number, found {}",
+                    kind(value)
+                ))
+            })
+        };
+        let list = self.list(&object[key], key)?;
+        list.iter().enumerate().map(number).collect()
     }
 
     pub(super) fn list<'v>(&self, value: &'v Value, key: &str) -> Result<&'v Vec<Value>> {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::row::{Label, LabelValue};
 
 fn message_of(text: &str) -> String {
     parse_rows("train.jsonl", text)
@@ -42,18 +43,6 @@ fn a_rendered_text_beside_the_keys_of_a_format_does_not_win() {
         only(r#"{"id":7,"text":"rendered","instruction":"a","input":null,"output":"b"}"#),
         Row::Instruction { input: None, .. }
     ));
-}
-
-#[test]
-fn classification_formats_are_refused_in_plain_words() {
-    for row in [
-        r#"{"text":"a","label":1}"#,
-        r#"{"tokens":["a"],"tags":["O"]}"#,
-    ] {
-        let message = message_of(row);
-        assert!(message.starts_with("train.jsonl:1: "), "{message}");
-        assert!(message.contains("not supported yet"), "{message}");
-    }
 }
 
 #[test]
@@ -136,10 +125,10 @@ fn a_file_without_rows_is_an_error() {
 fn invalid_utf8_names_its_line() {
     let mut bytes = b"{\"text\":\"a\"}\n".to_vec();
     bytes.extend(b"{\"text\":\"\xff\"}\n");
-    let error = parse("train.jsonl", &bytes).expect_err("0xff is no UTF-8");
+    let error = parse("train.jsonl", &bytes, Purpose::Learning).expect_err("0xff is no UTF-8");
     assert!(matches!(error, Error::NotUtf8 { line: 2, .. }), "{error}");
     let document = b"[\n{\"text\":\"a\"},\n{\"text\":\"\xff\"}]";
-    let error = parse("train.json", document).expect_err("0xff is no UTF-8");
+    let error = parse("train.json", document, Purpose::Learning).expect_err("0xff is no UTF-8");
     assert!(matches!(error, Error::NotUtf8 { line: 3, .. }), "{error}");
 }
 
@@ -203,4 +192,181 @@ fn an_instruction_has_its_system_text_and_its_history() {
     assert_eq!(prompt, crate::layout::instruction_prompt("a", None));
     let message = message_of(r#"{"instruction":"a","output":"b","history":[["c"]]}"#);
     assert!(message.contains("history[0] must be a pair"), "{message}");
+}
+
+#[test]
+fn common_spellings_of_labels_and_tags_are_read() {
+    for (row, text, pair) in [
+        (r#"{"text":"a","label":1}"#, "a", None),
+        (r#"{"text":"a","text_pair":"b","label":1}"#, "a", Some("b")),
+        (r#"{"text":"a","text_pair":null,"label":1}"#, "a", None),
+        (r#"{"sentence":"a","label":1}"#, "a", None),
+        (
+            r#"{"sentence1":"a","sentence2":"b","label":1}"#,
+            "a",
+            Some("b"),
+        ),
+        (
+            r#"{"premise":"a","hypothesis":"b","label":1}"#,
+            "a",
+            Some("b"),
+        ),
+        (
+            r#"{"question1":"a","question2":"b","label":1}"#,
+            "a",
+            Some("b"),
+        ),
+        (
+            r#"{"question":"a","sentence":"b","label":1}"#,
+            "a",
+            Some("b"),
+        ),
+        (r#"{"text":"a","labels":1}"#, "a", None),
+    ] {
+        let row = only(row);
+        assert_eq!(row.text(), Some((text, pair)));
+        assert_eq!(row.label(), Some(&Label::One(LabelValue::Number(1))));
+        assert_eq!(row.format().task(), Task::SeqCls);
+    }
+    for row in [
+        r#"{"tokens":["a"],"tags":["O"]}"#,
+        r#"{"tokens":["a"],"ner_tags":["O"]}"#,
+        r#"{"words":["a"],"labels":["O"]}"#,
+        // What transformers' scripts add to tagged words.
+        r#"{"tokens":["a"],"ner_tags":["O"],"input_ids":[1],"labels":[0]}"#,
+    ] {
+        let row = only(row);
+        assert_eq!(row.words(), Some(&["a".to_owned()][..]));
+        assert_eq!(row.tags(), Some(&[LabelValue::Name("O".into())][..]));
+    }
+    assert!(matches!(
+        only(r#"{"input_ids":[1],"label":0.5}"#),
+        Row::ClassificationIds {
+            label: Some(Label::One(LabelValue::Fraction(_))),
+            ..
+        }
+    ));
+    assert!(matches!(
+        only(r#"{"input_ids":[1],"tags":[-100]}"#),
+        Row::TaggingIds { .. }
+    ));
+    // Keys of a text to write come first.
+    for row in [
+        r#"{"prompt":"a","completion":"b","label":true}"#,
+        r#"{"messages":[{"role":"user","content":"a"}],"label":1}"#,
+        r#"{"input_ids":[1],"labels":[1]}"#,
+    ] {
+        assert_eq!(only(row).format().task(), Task::CausalLm, "{row}");
+    }
+}
+
+#[test]
+fn a_bad_label_names_its_place() {
+    for (row, expected) in [
+        (
+            r#"{"text":"a","label":true}"#,
+            "\"label\" must be a name, a number, or a list of one of these, found a boolean",
+        ),
+        (r#"{"text":"a","label":null}"#, "found null"),
+        (r#"{"text":"a","label":" "}"#, "\"label\" is empty"),
+        (
+            r#"{"text":"a","label":["b",{}]}"#,
+            "label[1] must be a name",
+        ),
+        (r#"{"text":3,"label":"a"}"#, "\"text\" must be a string"),
+        (
+            r#"{"text":"a","text_pair":[],"label":"a"}"#,
+            "\"text_pair\" must be a string",
+        ),
+        (r#"{"input_ids":[],"label":"a"}"#, "\"input_ids\" is empty"),
+        (
+            r#"{"input_ids":[-1],"label":"a"}"#,
+            "which is not a token id",
+        ),
+        (
+            r#"{"tokens":["a","b"],"tags":["O"]}"#,
+            "2 tokens and 1 tags; a row needs a tag for each",
+        ),
+        (
+            r#"{"tokens":["a"],"tags":[0.5]}"#,
+            "tags[0] is 0.5; a tag is the name or the number",
+        ),
+        (
+            r#"{"tokens":["a"],"tags":[-1]}"#,
+            "tags[0] is -1, which is no class",
+        ),
+        (
+            r#"{"tokens":["a"],"tags":[-100]}"#,
+            "tags[0] is -100, which is no class",
+        ),
+        (r#"{"tokens":["a"],"tags":"O"}"#, "\"tags\" must be a list"),
+        (
+            r#"{"tokens":"a","tags":["O"]}"#,
+            "\"tokens\" must be a list",
+        ),
+        (
+            r#"{"tokens":[1],"tags":["O"]}"#,
+            "tokens[0] must be a string",
+        ),
+        (r#"{"tokens":[],"tags":[]}"#, "\"tokens\" is empty"),
+    ] {
+        let message = message_of(&format!("\n{row}"));
+        assert!(message.starts_with("train.jsonl:2: "), "{message}");
+        assert!(message.contains(expected), "{message}");
+    }
+    let rows =
+        "{\"sentence1\":\"a\",\"sentence2\":\"b\",\"label\":1}\n{\"sentence1\":\"a\",\"label\":1}";
+    let message = message_of(rows);
+    assert!(
+        message.contains(
+            r#"no "sentence2"; the first row (line 1) is {"sentence1","sentence2","label"}"#
+        ),
+        "{message}"
+    );
+}
+
+#[test]
+fn rows_to_be_predicted_may_have_a_label_that_is_not_read() {
+    for (row, task) in [
+        (r#"{"text":"a"}"#, Task::SeqCls),
+        (r#"{"text":"a","label":[{}]}"#, Task::SeqCls),
+        (r#"{"input_ids":[1],"labels":[1]}"#, Task::SeqCls),
+        (r#"{"tokens":["a"]}"#, Task::TokenCls),
+        (r#"{"tokens":["a"],"ner_tags":[-1,-1]}"#, Task::TokenCls),
+        (r#"{"context":"a","question":"b"}"#, Task::Qa),
+        (r#"{"context":"a","question":"b","answers":3}"#, Task::Qa),
+    ] {
+        let rows = parse_rows_for("p.jsonl", row, task).expect("a good row");
+        let (_, found) = &rows.rows()[0];
+        assert_eq!(rows.task(), task);
+        assert!(found.label().is_none() && found.tags().is_none());
+        assert!(
+            found
+                .question()
+                .is_none_or(|question| question.answers.is_none())
+        );
+        assert!(
+            rows.notes()
+                .iter()
+                .all(|note| row.contains("\"labels\"") && note.contains("labels")),
+            "{:?}",
+            rows.notes()
+        );
+    }
+    let error = parse_rows_for(
+        "p.jsonl",
+        r#"{"context":"a","question":"b","answers":[]}"#,
+        Task::SeqCls,
+    );
+    let error = error.expect_err("another task").to_string();
+    assert!(
+        error.contains(r#"({"context","question","answers"}) is for the task qa"#),
+        "{error}"
+    );
+    let error = parse_rows_for("p.jsonl", r#"{"a":1}"#, Task::TokenCls).expect_err("no row");
+    let error = error.to_string();
+    assert!(
+        error.contains(r#"the formats are {"tokens","tags"}, {"input_ids","tags"}"#),
+        "{error}"
+    );
 }

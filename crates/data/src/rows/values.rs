@@ -2,11 +2,11 @@
 
 use serde_json::{Deserializer, Map, Value};
 
+use super::columns::{Columns, Purpose};
 use super::keys::UnknownKeys;
 use super::line::Line;
 use super::strict::Strict;
 use crate::error::{Error, Result};
-use crate::row::RowFormat;
 
 /// A value and the number of its line.
 type Numbered = (usize, Value);
@@ -32,17 +32,16 @@ pub(super) fn is_document(text: &str) -> bool {
 
 /// Whether an object is no row and holds a list of them.
 fn is_wrapper(object: &Map<String, Value>) -> bool {
-    let is_row = |format: RowFormat| {
-        let mut keys = format.required_keys().iter();
-        keys.all(|key| object.contains_key(*key))
-    };
-    object.get("data").is_some_and(Value::is_array) && !RowFormat::ALL.into_iter().any(is_row)
+    object.get("data").is_some_and(Value::is_array)
+        && Columns::detect(object, Purpose::Learning).is_none()
 }
 
 /// The rows of a file that is a document.
 pub(super) struct Document {
     /// The rows. Where all stand on one line, the numbers are those of the rows.
     pub(super) rows: Vec<Numbered>,
+    /// Whether all stands on one line.
+    pub(super) is_on_one_line: bool,
     /// The keys beside `data`.
     beside: UnknownKeys,
 }
@@ -77,7 +76,15 @@ impl Document {
                 *number = index + 1;
             }
         }
-        Ok(Self { rows, beside })
+        if rows.iter().any(|(_, row)| row.get("paragraphs").is_some()) {
+            // SQuAD's files say which of SQuAD they are.
+            beside.forget(&["version".to_owned()]);
+        }
+        Ok(Self {
+            rows,
+            is_on_one_line: !text.trim().contains('\n'),
+            beside,
+        })
     }
 
     /// A sentence for each key beside `data`.

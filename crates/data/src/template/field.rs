@@ -11,25 +11,39 @@ pub(super) enum Part {
     Virtual(usize),
 }
 
+impl Part {
+    /// The field, if the part is one.
+    pub(super) fn field(&self) -> Option<Field> {
+        match self {
+            Self::Field(field) => Some(*field),
+            Self::Text(_) | Self::Virtual(_) => None,
+        }
+    }
+}
+
 /// A field of a row. Each row format has some of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Field {
     Prompt,
     Input,
     Instruction,
+    TextPair,
     Completion,
     Output,
     Text,
+    Label,
 }
 
 impl Field {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Prompt,
         Self::Input,
         Self::Instruction,
+        Self::TextPair,
         Self::Completion,
         Self::Output,
         Self::Text,
+        Self::Label,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -40,14 +54,20 @@ impl Field {
             Self::Completion => "completion",
             Self::Output => "output",
             Self::Text => "text",
+            Self::TextPair => "text_pair",
+            Self::Label => "label",
         }
     }
 
     pub(super) fn is_learned(self) -> bool {
-        matches!(self, Self::Completion | Self::Output | Self::Text)
+        matches!(
+            self,
+            Self::Completion | Self::Output | Self::Text | Self::Label
+        )
     }
 
-    /// Returns the value of the field, or `None` if rows of this format do not have it.
+    /// Returns the value of the field, or `None` if rows of this format do not have it. The label of a row to classify
+    /// has no text of its own: its words depend on the classes.
     pub(super) fn of(self, row: &Row) -> Option<&str> {
         match (self, row) {
             (Self::Prompt | Self::Input, Row::PromptCompletion { prompt, .. }) => Some(prompt),
@@ -57,7 +77,10 @@ impl Field {
                 Some(input.as_deref().unwrap_or_default())
             }
             (Self::Output | Self::Completion, Row::Instruction { output, .. }) => Some(output),
-            (Self::Text, Row::Text(text)) => Some(text),
+            (Self::Text, Row::Text(text) | Row::Classification { text, .. }) => Some(text),
+            (Self::TextPair, Row::Classification { text_pair, .. }) => {
+                Some(text_pair.as_deref().unwrap_or_default())
+            }
             _ => None,
         }
     }
@@ -70,9 +93,14 @@ impl Field {
                 "have `{instruction}`, `{input}` and `{output}` (or `{completion}`)"
             }
             RowFormat::Text => "have `{text}`",
+            RowFormat::Classification => "have `{text}`, `{text_pair}` and, as words, `{label}`",
             RowFormat::Messages | RowFormat::Tokenized => {
                 "take no template; write prompt/completion rows"
             }
+            RowFormat::ClassificationIds
+            | RowFormat::Tagging
+            | RowFormat::TaggingIds
+            | RowFormat::Questions => "take no template",
         }
     }
 }

@@ -12,9 +12,11 @@ type Placed<T> = (usize, T);
 /// The parts of a template in its order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Parts {
-    /// The parts before the learned field.
+    /// The parts before the learned field; all parts, if there is none.
     pub(super) given: Vec<Part>,
-    pub(super) learned: Field,
+    /// The field that the model learns to write. `None` in a template that is for a head alone, which learns the label
+    /// of what it is given.
+    pub(super) learned: Option<Field>,
     /// The number of virtual tokens behind the learned field and its eos.
     pub(super) after: usize,
 }
@@ -31,7 +33,26 @@ pub(super) fn parse(source: &str) -> Result<Parts> {
         .map_err(|(column, reason)| at(column, reason))?;
     drop_spaces_beside_virtual_tokens(&mut parts);
 
-    let is_learned = |part: &Part| matches!(part, Part::Field(field) if field.is_learned());
+    let has = |wanted: &dyn Fn(Field) -> bool| {
+        let mut fields = parts.iter().filter_map(|(_, part)| part.field());
+        fields.any(wanted)
+    };
+    // What is learned of a text for a language model is given where there is a label, and where a head learns one.
+    let has_label = has(&|field| field == Field::Label);
+    let has_answer = has(&|field| matches!(field, Field::Completion | Field::Output));
+    let is_for_head = !has_label && !has_answer && is_for_head(&parts);
+    let is_learned = |part: &Part| match part.field() {
+        Some(Field::Text) => !has_label && !is_for_head,
+        Some(field) => field.is_learned(),
+        None => false,
+    };
+    if is_for_head {
+        return Ok(Parts {
+            given: parts.into_iter().map(|(_, part)| part).collect(),
+            learned: None,
+            after: 0,
+        });
+    }
     let Some(index) = parts.iter().position(|(_, part)| is_learned(part)) else {
         return Err(at(
             source.chars().count() + 1,
@@ -54,14 +75,22 @@ pub(super) fn parse(source: &str) -> Result<Parts> {
             }
         };
     }
-    let Some((_, Part::Field(learned))) = parts.pop() else {
-        unreachable!("the list was cut behind the learned field");
-    };
+    let learned = parts.pop().and_then(|(_, part)| part.field());
     Ok(Parts {
         given: parts.into_iter().map(|(_, part)| part).collect(),
         learned,
         after,
     })
+}
+
+/// Whether parts without a label or an answer can only be for a head: there is a second text, or text behind the text.
+fn is_for_head(parts: &[Placed<Part>]) -> bool {
+    let fields = || parts.iter().filter_map(|(_, part)| part.field());
+    let behind = parts.iter().rev();
+    let mut behind = behind.take_while(|(_, part)| part.field() != Some(Field::Text));
+    fields().any(|field| field == Field::TextPair)
+        || fields().any(|field| field == Field::Text)
+            && (fields().count() > 1 || behind.any(|(_, part)| !matches!(part, Part::Virtual(_))))
 }
 
 /// Removes the spaces that touch virtual tokens, and then empty texts.
@@ -196,7 +225,7 @@ mod tests {
                 "{question}{completion}",
                 1,
                 "`{question}` is no field; the fields are `{prompt}`, `{input}`, \
-                 `{instruction}`, `{completion}`, `{output}`, `{text}`",
+                 `{instruction}`, `{text_pair}`, `{completion}`, `{output}`, `{text}`, `{label}`",
             ),
             ("{ prompt }{completion}", 1, "`{ prompt }` is no field"),
             ("{a:3}{completion}", 1, "`{a:3}` is no field"),
@@ -226,7 +255,7 @@ mod tests {
             (
                 "{prompt:3} {input}",
                 19,
-                "one of `{completion}`, `{output}`, `{text}` must stand in it",
+                "one of `{completion}`, `{output}`, `{text}`, `{label}` must stand in it",
             ),
             ("", 1, "must stand in it"),
             (

@@ -4,14 +4,20 @@ use std::borrow::Cow;
 
 use tokenizers::Encoding;
 
+use super::source::{Numbered, Outcome, Source};
 use super::turns::{Chat, find_turns};
 use super::usage::Usage;
+use crate::conversation::Message;
 use crate::error::{Error, Result};
 use crate::example::{Example, IGNORE_INDEX, Parts};
 use crate::layout::Layout;
 use crate::row::Row;
 use crate::template::Template;
 use crate::tokenizer::{TextTokenizer, on_deep_stack};
+
+/// The most roles that an error names, and the most characters of each.
+const SHOWN_ROLES: usize = 8;
+const SHOWN_CHARACTERS: usize = 40;
 
 /// A row that is ready to be tokenised.
 enum Draft<'a> {
@@ -57,6 +63,7 @@ impl<'a> Draft<'a> {
             Row::PromptCompletion { .. } | Row::Instruction { .. } => {
                 unreachable!("these rows have a prompt and an answer")
             }
+            _ => unreachable!("rows of other tasks were refused"),
         }
     }
 
@@ -95,84 +102,111 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Makes the examples of `rows`, in order. `path` is the name of the file in errors.
+/// Makes the examples of `rows`, in order.
 pub(super) fn tokenize_chunk(
-    path: &str,
-    rows: &[(usize, Row)],
-    tokenizer: &TextTokenizer,
-    template: Option<&Template>,
+    source: &Source<'_>,
+    rows: &[Numbered],
     usage: &mut Usage,
-) -> Result<Vec<Example>> {
-    let at = |line: usize, error: Error| match error {
-        // These concern the model, not this row.
-        Error::NoEos | Error::NoChatTemplate => error,
-        error => Error::Row {
-            path: path.to_owned(),
-            line,
-            source: Box::new(error),
-        },
-    };
+) -> Result<Vec<Outcome>> {
+    let tokenizer = source.tokenizer;
     // Every rendering needs a deep stack. A thread for all of them costs less than one for each.
     let draft_all = || {
         let mut drafts = Vec::with_capacity(rows.len());
         for (line, row) in rows {
-            check_ids(path, *line, row, tokenizer.vocab_size())?;
-            let draft = Draft::new(row, tokenizer, template, usage);
-            drafts.push((*line, draft.map_err(|error| at(*line, error))?));
+            if let Row::Tokenized { input_ids, labels } = row {
+                source.check_given(*line, input_ids)?;
+                check_labels(source, *line, labels)?;
+            }
+            let draft = Draft::new(row, tokenizer, source.template, usage);
+            drafts.push(draft.map_err(|error| source.at(*line, error))?);
         }
         Ok::<_, Error>(drafts)
     };
     let drafts = on_deep_stack(draft_all).map_err(|source| Error::Memory { source })??;
-    let texts: Vec<&str> = drafts.iter().flat_map(|(_, draft)| draft.texts()).collect();
-    let encodings = tokenizer.encode_batch(texts).map_err(|error| {
-        // The error does not name the text that failed, so encode them again one at a time.
-        let line = drafts.iter().find(|(_, draft)| {
-            draft
-                .texts()
-                .iter()
-                .any(|text| tokenizer.encode(text).is_err())
-        });
-        at(line.map_or(rows[0].0, |(line, _)| *line), error)
-    })?;
-    let mut encodings = encodings.as_slice();
-    let example = |(line, draft): (usize, Draft<'_>)| {
-        let (own, rest) = encodings.split_at(draft.texts().len());
-        encodings = rest;
-        let example = draft.assemble(own, tokenizer, line);
-        let checked = tokenizer.check_ids(&example.input_ids);
-        checked.map_err(|error| at(line, error))?;
-        Ok(example)
+    let lines = rows.iter().map(|(line, _)| *line);
+    let texts: Vec<_> = lines.zip(drafts.iter().map(Draft::texts)).collect();
+    let encodings = source.encode(&texts)?;
+    let outcome = |(((line, row), draft), encodings): ((&Numbered, &Draft<'_>), Vec<Encoding>)| {
+        let example = draft.assemble(&encodings, tokenizer, *line);
+        source.check(*line, &example.input_ids)?;
+        if !example.has_target() {
+            return Err(Error::NothingSupervised {
+                path: source.path.to_owned(),
+                line: *line,
+                reason: why_nothing(row).map_or_else(String::new, |why| format!(" ({why})")),
+            });
+        }
+        Ok(cut(example, source.limit))
     };
-    drafts.into_iter().map(example).collect()
+    let drafts = rows.iter().zip(&drafts);
+    drafts.zip(encodings).map(outcome).collect()
 }
 
-/// Checks that the ids and labels of a tokenised row are in the vocabulary. The reader has compared their
-/// lengths.
-fn check_ids(path: &str, line: usize, row: &Row, vocab: usize) -> Result<()> {
-    let Row::Tokenized { input_ids, labels } = row else {
-        return Ok(());
-    };
-    let bad = |reason: String| {
-        Err(Error::BadRow {
-            path: path.to_owned(),
-            line,
-            reason,
-        })
-    };
-    if let Some(index) = input_ids.iter().position(|&id| id as usize >= vocab) {
-        return bad(format!(
-            "input_ids[{index}] is {}, and the vocabulary has {vocab} ids",
-            input_ids[index]
-        ));
+/// Cuts an example to `limit`.
+fn cut(mut example: Example, limit: usize) -> Outcome {
+    let is_cut = example.len() > limit;
+    example.truncate(limit);
+    let is_left = example.has_target();
+    Outcome {
+        examples: Vec::from_iter(is_left.then_some(example)),
+        is_cut: is_cut && is_left,
     }
+}
+
+/// Checks that the labels of a tokenised row are in the vocabulary. The reader has counted them.
+fn check_labels(source: &Source<'_>, line: usize, labels: &[i64]) -> Result<()> {
+    let vocab = source.tokenizer.vocab_size();
     let in_range = |label: i64| {
         label == IGNORE_INDEX || usize::try_from(label).is_ok_and(|label| label < vocab)
     };
     match labels.iter().position(|&label| !in_range(label)) {
-        Some(index) => bad(format!(
-            "labels[{index}] is {}; a label is {IGNORE_INDEX} or an id below {vocab}",
-            labels[index]
-        )),
         None => Ok(()),
+        Some(index) => Err(source.bad(
+            line,
+            format!(
+                "labels[{index}] is {}; a label is {IGNORE_INDEX} or an id below {vocab}",
+                labels[index]
+            ),
+        )),
+    }
+}
+
+/// Why nothing of a row is learned, if the row shows it.
+fn why_nothing(row: &Row) -> Option<String> {
+    let Row::Messages(conversation) = row else {
+        return None;
+    };
+    let messages = &conversation.messages;
+    let is_answer = |message: &&Message| message.role() == "assistant";
+    let mut answers = messages.iter().filter(is_answer).peekable();
+    if answers.peek().is_none() {
+        let mut roles: Vec<String> = Vec::new();
+        for role in messages
+            .iter()
+            .map(|message| format!("{:?}", message.role()))
+        {
+            if !roles.contains(&role) {
+                roles.push(role);
+            }
+        }
+        let shown = roles.iter().take(SHOWN_ROLES).cloned();
+        let shown: Vec<String> = shown.map(shorten).collect();
+        return Some(format!(
+            "no turn of the assistant; the roles are {}",
+            shown.join(", ")
+        ));
+    }
+    let flags: Option<Vec<&str>> = answers.map(|answer| answer.masked_by).collect();
+    let flag = *flags?.first()?;
+    Some(format!(
+        "`{flag}` says of every turn of the assistant that it is not learned"
+    ))
+}
+
+/// The first characters of a text.
+fn shorten(text: String) -> String {
+    match text.char_indices().nth(SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }

@@ -1,7 +1,10 @@
 //! Rows of each format, tokenised and labelled.
 
+mod heads;
+mod parity;
 mod reach;
 mod templates;
+mod words;
 
 use super::*;
 use crate::example::IGNORE_INDEX;

@@ -10,6 +10,7 @@ use super::Shapes;
 use crate::beft::{TargetModules, beft_bias_name, parse_beft_bias_name};
 use crate::fields::shortened;
 use crate::folder::AdapterFolder;
+use crate::task::CAUSAL_BACKBONE;
 use crate::tensors::{AdapterTensor, AdapterTensors};
 use crate::{Error, Problem};
 
@@ -40,7 +41,7 @@ pub(super) fn insert<B: Backend>(
         for (module, delta) in biases.iter() {
             let values: Vec<f32> = delta.to_data().iter::<f32>().collect();
             let tensor = AdapterTensor::new([1, values.len()], values);
-            tensors.insert(beft_bias_name(layer, module), tensor);
+            tensors.insert(beft_bias_name(CAUSAL_BACKBONE, layer, module), tensor);
             found.insert((layer, module));
         }
     }
@@ -48,6 +49,20 @@ pub(super) fn insert<B: Backend>(
         return Err(Error::NothingToSave);
     }
     Ok(TargetModules::of(&found, base.num_hidden_layers))
+}
+
+/// Biases that change nothing: zeros where PEFT's BEFT has its own by default.
+pub(super) fn insert_zeros(base: &DecoderConfig, tensors: &mut AdapterTensors) -> TargetModules {
+    let module = LayerModule::VProj;
+    let biases: BTreeSet<_> = (0..base.num_hidden_layers)
+        .map(|layer| (layer, module))
+        .collect();
+    let width = module.width(base);
+    for &(layer, module) in &biases {
+        let tensor = AdapterTensor::new([1, width], vec![0.0; width]);
+        tensors.insert(beft_bias_name(CAUSAL_BACKBONE, layer, module), tensor);
+    }
+    TargetModules::of(&biases, base.num_hidden_layers)
 }
 
 /// The biases of a folder that was checked, `[d_out]` each.
@@ -61,16 +76,17 @@ pub(super) fn data(
     })
 }
 
-/// One bias for every module that is targeted.
+/// One bias for every module that is targeted, under the name that it has in a model with this backbone.
 pub(super) fn expect(
     targets: &TargetModules,
+    backbone: &str,
     base: &DecoderConfig,
     problems: &mut Vec<Problem>,
 ) -> Shapes {
     let every: Vec<_> = (0..base.num_hidden_layers)
         .flat_map(|layer| LayerModule::ALL.map(|module| (layer, module)))
         .collect();
-    let biases = match targets.among(&every) {
+    let biases = match targets.among(&every, backbone) {
         Ok((biases, naming_none)) => {
             let none = naming_none.into_iter();
             problems.extend(none.map(|target| names_nothing(target, base)));
@@ -83,7 +99,7 @@ pub(super) fn expect(
     };
     let shape = |(layer, module): (usize, LayerModule)| {
         let shape = vec![1, module.width(base)];
-        (beft_bias_name(layer, module), vec![shape])
+        (beft_bias_name(backbone, layer, module), vec![shape])
     };
     biases.into_iter().map(shape).collect()
 }

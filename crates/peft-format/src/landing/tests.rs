@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::beft::{TargetModules, beft_bias_name};
+use crate::task::CAUSAL_BACKBONE;
 use crate::test_support::{base, folder};
 use crate::{PTuningOptions, VirtualTokenOptions};
 use burn::tensor::TensorData;
@@ -115,7 +116,8 @@ fn beft_with(target_modules: TargetModules, held: &[(usize, LayerModule, usize)]
     let mut folder = folder(method, &[]);
     for &(layer, kind, width) in held {
         let tensor = AdapterTensor::new([1, width], vec![0.0; width]);
-        folder.tensors.insert(beft_bias_name(layer, kind), tensor);
+        let name = beft_bias_name(CAUSAL_BACKBONE, layer, kind);
+        folder.tensors.insert(name, tensor);
     }
     folder
 }
@@ -133,7 +135,7 @@ fn every_kind_of_bias_fits_under_its_name_and_under_its_paths() {
         let unexpected = problems(&beft(&[&last], &both));
         assert_eq!(unexpected.len(), 1, "{kind}: {unexpected:?}");
         let missing = problems(&beft(&[kind.name()], &both[1..]));
-        let name = beft_bias_name(0, kind);
+        let name = beft_bias_name(CAUSAL_BACKBONE, 0, kind);
         assert_eq!(
             missing,
             [format!(

@@ -81,6 +81,7 @@ impl RunConfig {
         let config = Self {
             model: document.section("model")?,
             method: document.section("method")?,
+            task: document.section("task")?,
             data: document.section("data")?,
             train: document.section("train")?,
             output: document.section("output")?,

@@ -11,8 +11,10 @@ use burn_peft::{Choice, MethodConfig, OptionDoc, OptionType, options};
 use burn_peft_data::Template;
 use serde::{Deserialize, Serialize};
 
+use super::TaskConfig;
+
 /// The sections of run.toml.
-pub const SECTIONS: [&str; 5] = ["model", "method", "data", "train", "output"];
+pub const SECTIONS: [&str; 6] = ["model", "method", "task", "data", "train", "output"];
 
 /// What there is to say about each key of a section, in the order in which they are declared. `[method]` has those
 /// of `method`. `None` for an unknown section.
@@ -21,6 +23,7 @@ pub fn options_of(section: &str, method: &MethodConfig) -> Option<Vec<OptionDoc>
     Some(match section {
         "model" => ModelConfig::options(),
         "method" => [vec![MethodConfig::type_option()], method.options()].concat(),
+        "task" => TaskConfig::options(),
         "data" => DataConfig::options(),
         "train" => TrainConfig::options(),
         "output" => OutputConfig::options(),
@@ -124,6 +127,10 @@ options! {
         pub learning_rate: Option<f64> = None,
             shown as "the method's: 5e-3 for p-tuning-v2, 1e-3 for the others",
             source "the method's page. transformers has 5e-5, for whole models";
+        /// The highest learning rate of a head. It rises and falls with `learning_rate`.
+        pub head_learning_rate: Option<f64> = None,
+            shown as "1e-3; with linear-probe, `learning_rate`",
+            source "this project. PEFT has one rate for all";
         /// The shape of the learning rate after the warm-up.
         pub lr_scheduler_type: LrSchedulerType = LrSchedulerType::Linear,
             source "transformers";

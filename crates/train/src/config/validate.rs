@@ -18,6 +18,7 @@ impl RunConfig {
     pub(super) fn check(&self) -> Result<(), Violation> {
         self.method.validate()?;
         self.check_model_and_data()?;
+        self.check_task()?;
         self.check_sizes()?;
         self.check_optimizer()
     }
@@ -46,6 +47,28 @@ impl RunConfig {
         let dir = self.output.dir.as_deref();
         let given = dir.is_none_or(|dir| !dir.as_os_str().is_empty());
         require("output.dir", "empty", given, "the path of a folder")
+    }
+
+    fn check_task(&self) -> Result<(), Violation> {
+        let task = &self.task;
+        let names = task.labels.as_deref();
+        let given = names.is_none_or(|names| !names.is_empty());
+        require("task.labels", "[]", given, "a class or more")?;
+        let twice = names.and_then(|names| {
+            let is_twice = |(at, name): &(usize, &String)| names[..*at].contains(name);
+            names.iter().enumerate().find(is_twice)
+        });
+        let name = twice.map_or("", |(_, name)| name);
+        require("task.labels", name, twice.is_none(), "once")?;
+        let dropout = task.classifier_dropout;
+        let possible = (0.0..1.0).contains(&dropout);
+        let expected = "0 or more and below 1";
+        require("task.classifier_dropout", dropout, possible, expected)?;
+        let length = task.max_answer_length;
+        require("task.max_answer_length", length, length >= 1, AT_LEAST_1)?;
+        let threshold = task.null_score_diff_threshold;
+        let key = "task.null_score_diff_threshold";
+        require(key, threshold, threshold.is_finite(), "a number")
     }
 
     fn check_sizes(&self) -> Result<(), Violation> {
@@ -95,7 +118,11 @@ impl RunConfig {
         let train = &self.train;
         for (key, value) in [
             ("train.num_train_epochs", train.num_train_epochs),
-            ("train.learning_rate", self.learning_rate()),
+            ("train.learning_rate", train.learning_rate.unwrap_or(1.0)),
+            (
+                "train.head_learning_rate",
+                train.head_learning_rate.unwrap_or(1.0),
+            ),
             ("train.adam_epsilon", train.adam_epsilon),
         ] {
             require(key, value, value > 0.0 && value.is_finite(), "above 0")?;

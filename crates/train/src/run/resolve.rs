@@ -8,14 +8,23 @@ use crate::{
     identity::checksum_of_rows,
 };
 use burn_peft_data::{Example, Message, TextTokenizer};
+use burn_peft_decoder::DecoderConfig;
 use burn_peft_files::Checksum;
+
+/// The learning rate of a head beside an adapter.
+const HEAD_LEARNING_RATE: f64 = 1e-3;
 
 /// What is known once the rows are tokenised.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known<'a> {
     /// Type of the frozen base.
     pub(super) dtype: DType,
+    pub(super) base: &'a DecoderConfig,
     pub(super) plan: Plan,
+    /// The highest learning rate.
+    pub(super) learning_rate: f64,
+    /// Whether there is a head.
+    pub(super) head: bool,
     /// Whether layers are computed again in the backward pass.
     pub(super) recompute: bool,
     pub(super) train: &'a [Example],
@@ -28,9 +37,12 @@ pub(super) fn resolve(config: &RunConfig, method: &impl Method, known: Known<'_>
     config.model.dtype = BaseDtype::of(known.dtype);
     let train = &mut config.train;
     train.gradient_checkpointing = GradientCheckpointing::from(known.recompute);
-    train
-        .learning_rate
-        .get_or_insert_with(|| method.default_learning_rate());
+    let rate = *train.learning_rate.insert(known.learning_rate);
+    if known.head {
+        let own = method.num_trainable(known.base) == Some(0);
+        let default = if own { rate } else { HEAD_LEARNING_RATE };
+        train.head_learning_rate.get_or_insert(default);
+    }
     if known.valid.is_some() {
         train.eval_steps.get_or_insert(known.plan.steps_per_epoch);
     }

@@ -1,46 +1,132 @@
 //! From rows to batches.
 
-use burn::{data::dataset::InMemDataset, tensor::backend::AutodiffBackend};
-use burn_peft_data::{BatchOrder, Example, IGNORE_INDEX, Padding, Rows, StepLoader, Tokenized};
+use burn::{
+    data::dataset::InMemDataset,
+    tensor::{DType, backend::AutodiffBackend},
+};
+use burn_peft::{BaseScale, room_for_rows};
+use burn_peft_data::{
+    BatchOrder, Example, IGNORE_INDEX, Padding, Rows, StepLoader, Task, Template, TextTokenizer,
+    TokenizeOptions, Tokenized, tokenize_rows,
+};
+use burn_peft_decoder::DecoderConfig;
 
-use crate::{Error, Plan, RunConfig};
+use super::{RunInputs, model::check_trains};
+use crate::{Error, Method, Plan, RunConfig, Stage, StepSize, TaskSetup};
 
-/// Tokens of the longest row.
-pub(super) fn longest(examples: &[Example]) -> usize {
-    examples.iter().map(Example::len).max().unwrap_or(0)
+/// What a run computes in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Machine {
+    /// Type of the frozen base.
+    pub(crate) dtype: DType,
+    /// Bytes of memory, where that is known.
+    pub(crate) memory: Option<u64>,
 }
 
-/// The rows without a label on their first token. Behind virtual tokens it can be predicted, by the base alone it
-/// cannot, and scores before and after training are to be of the same tokens.
-pub(super) fn same_tokens(examples: &[Example]) -> Vec<Example> {
-    let mut examples = examples.to_vec();
-    for example in &mut examples {
-        if let Some(first) = example.labels.first_mut() {
-            *first = IGNORE_INDEX;
+/// The rows of a run, tokenised, and what follows from them before the base is read.
+#[derive(Debug)]
+pub(crate) struct RunRows {
+    pub(crate) task: TaskSetup,
+    pub(crate) tokenizer: TextTokenizer,
+    pub(crate) train: Vec<Example>,
+    pub(crate) valid: Option<Vec<Example>>,
+    test: Option<Vec<Example>>,
+    pub(crate) padding: Padding,
+    /// The highest learning rate: the one of the configuration, or the method's for this base.
+    pub(crate) learning_rate: f64,
+    pub(crate) plan: Plan,
+    /// Whether layers are computed again in the backward pass.
+    pub(crate) recompute: bool,
+}
+
+impl RunRows {
+    /// Checks the method and the task, and tokenises the rows. `notes` is told what became of them.
+    pub(crate) fn read(
+        method: &impl Method,
+        config: &RunConfig,
+        inputs: &RunInputs,
+        Machine { dtype, memory }: Machine,
+        progress: &mut dyn FnMut(Stage, u64, u64),
+        notes: &mut dyn FnMut(&str),
+    ) -> Result<Self, Error> {
+        let base = inputs.checkpoint.config();
+        let limit = longest_row(method, config, base)?;
+        let tokenizer = inputs.tokenizer.clone().for_table(base.vocab_size);
+        if let Some(memory) = memory {
+            // What the base leaves.
+            let weights = base.num_parameters() * dtype.size();
+            method.check_memory(base, memory.saturating_sub(weights as u64))?;
         }
+        let learning_rate = match config.train.learning_rate {
+            Some(rate) => rate,
+            None => two_digits(method.default_learning_rate(BaseScale {
+                layers: base.num_hidden_layers,
+                embedding_rms: inputs.checkpoint.embedding_rms()?,
+            })),
+        };
+        for warning in method.warnings(learning_rate) {
+            notes(&format!("warning: {warning}"));
+        }
+        let task = TaskSetup::settle(&config.task, &inputs.train)?;
+        check_trains(method, &task, base)?;
+        let mut tokenise = |rows: &Rows, scored: bool| -> Result<Vec<Example>, Error> {
+            let tokenize = TokenizeOptions {
+                max_length: Some(config.data.max_length.min(limit)),
+                template: config.data.template.as_ref(),
+                targets: task.targets(scored),
+            };
+            let tokenized = tokenize_rows(rows, &tokenizer, tokenize, &mut |done, all| {
+                progress(Stage::Tokenising, done as u64, all as u64);
+            })?;
+            notes(&describe(rows, &tokenized));
+            for note in &tokenized.notes {
+                notes(&format!("warning: {note}"));
+            }
+            Ok(tokenized.examples)
+        };
+        let train = tokenise(&inputs.train, false)?;
+        let mut tokenise = |rows: &Option<Rows>| {
+            let rows = rows.as_ref().map(|rows| tokenise(rows, true));
+            rows.transpose()
+        };
+        let (valid, test) = (tokenise(&inputs.valid)?, tokenise(&inputs.test)?);
+        let padding = Padding {
+            multiple_of: config.data.pad_to_multiple_of,
+            ..Padding::of(&tokenizer)
+        };
+        let valid_rows = valid.as_deref().unwrap_or_default();
+        padding.check(longest(&train).max(longest(valid_rows)), limit)?;
+        let size = StepSize {
+            dtype,
+            batch: config.train.per_device_train_batch_size.min(train.len()),
+            seq: longest(&train) + method.num_virtual_tokens(),
+        };
+        let checkpointing = config.train.gradient_checkpointing;
+        Ok(Self {
+            learning_rate,
+            plan: Plan::new(&config.train, train.len()),
+            recompute: checkpointing.decide(size, base, memory),
+            task,
+            tokenizer,
+            train,
+            valid,
+            test,
+            padding,
+        })
     }
-    examples
+
+    /// The rows that are scored before and after, if there are any.
+    pub(crate) fn held_out(&self) -> Option<Vec<Example>> {
+        let examples = self.test.as_ref().or(self.valid.as_ref())?;
+        Some(match self.task.task {
+            Task::CausalLm => same_tokens(examples),
+            _ => examples.clone(),
+        })
+    }
 }
 
-/// What became of a file's rows.
-pub(super) fn describe(rows: &Rows, tokenized: &Tokenized) -> String {
-    let lengths = tokenized.examples.iter().map(Example::len);
-    let mut text = format!(
-        "{}: {} rows, longest row: {} tokens",
-        rows.path(),
-        tokenized.examples.len(),
-        lengths.max().unwrap_or(0),
-    );
-    if tokenized.truncated + tokenized.dropped > 0 {
-        text += &format!(
-            "; {} cut to data.max_length, {} dropped because no supervised token was left",
-            tokenized.truncated, tokenized.dropped
-        );
-    }
-    text
-}
-
-pub(super) fn step_loader<B: AutodiffBackend>(
+/// The batches of every step.
+pub(crate) fn step_loader<B: AutodiffBackend>(
     config: &RunConfig,
     examples: Vec<Example>,
     padding: Padding,
@@ -64,4 +150,64 @@ pub(super) fn step_loader<B: AutodiffBackend>(
         plan.total_steps,
         device.clone(),
     )?)
+}
+
+/// The most tokens that a row can have: virtual tokens take positions too.
+fn longest_row(
+    method: &impl Method,
+    config: &RunConfig,
+    base: &DecoderConfig,
+) -> Result<usize, Error> {
+    method.check_base(base)?;
+    let tokens = method.num_virtual_tokens();
+    let placed = config.data.template.as_ref();
+    let placed = placed.map_or(0, Template::num_virtual_tokens);
+    if placed != 0 && placed != tokens {
+        let (name, reason) = (
+            "num_virtual_tokens",
+            format!("it is {tokens}, and the template places {placed}"),
+        );
+        return Err(burn_peft::Error::Option { name, reason }.into());
+    }
+    Ok(room_for_rows(tokens, base)?)
+}
+
+/// A number that is short to read.
+fn two_digits(value: f64) -> f64 {
+    format!("{value:.1e}").parse().unwrap_or(value)
+}
+
+/// Tokens of the longest row.
+fn longest(examples: &[Example]) -> usize {
+    examples.iter().map(Example::len).max().unwrap_or(0)
+}
+
+/// The rows without a label on their first token. Behind virtual tokens it can be predicted, by the base alone it
+/// cannot, and scores before and after training are to be of the same tokens.
+fn same_tokens(examples: &[Example]) -> Vec<Example> {
+    let mut examples = examples.to_vec();
+    for example in &mut examples {
+        if let Some(first) = example.labels.first_mut() {
+            *first = IGNORE_INDEX;
+        }
+    }
+    examples
+}
+
+/// What became of a file's rows.
+fn describe(rows: &Rows, tokenized: &Tokenized) -> String {
+    let lengths = tokenized.examples.iter().map(Example::len);
+    let mut text = format!(
+        "{}: {} rows, longest row: {} tokens",
+        rows.path(),
+        tokenized.examples.len(),
+        lengths.max().unwrap_or(0),
+    );
+    if tokenized.truncated + tokenized.dropped > 0 {
+        text += &format!(
+            "; {} cut to data.max_length, {} dropped because no supervised token was left",
+            tokenized.truncated, tokenized.dropped
+        );
+    }
+    text
 }

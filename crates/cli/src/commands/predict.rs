@@ -1,0 +1,196 @@
+//! `predict`: what a model says of rows.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use burn::tensor::backend::AutodiffBackend;
+use burn_peft_data::{
+    Question, Row, Rows, Task, TokenizeOptions, Tokenized, read_rows_for, tokenize_rows,
+};
+use burn_peft_files::StagedFile;
+use burn_peft_ops::Ops;
+use burn_peft_train::{HeldOutRows, Predicted, Prediction, TaskSetup};
+
+use super::shared::{ComputeArgs, ModelArgs, OpenModel};
+use crate::{backend::Job, output, progress::Progress};
+
+/// Arguments of `predict`.
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("input").required(true).args(["data", "text"])))]
+pub(crate) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Rows to predict; labels in them are not looked at.
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// File for the predictions, one JSON object per row [default: stdout].
+    #[arg(long, value_name = "FILE", requires = "data")]
+    output: Option<PathBuf>,
+    /// One text in place of a file; for tagging its words are separated by spaces, for questions it is the context.
+    #[arg(long)]
+    text: Option<String>,
+    /// Second text of a pair.
+    #[arg(long, requires = "text")]
+    text_pair: Option<String>,
+    /// Question about the text.
+    #[arg(long, requires = "text")]
+    question: Option<String>,
+    /// Number of rows per batch.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    batch_size: usize,
+    /// Maximum tokens per row; longer rows are cut, long contexts are read in windows [default: the model's maximum].
+    #[arg(long, value_name = "N")]
+    max_length: Option<usize>,
+    /// Print JSON, as for a file, for one text.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    compute: ComputeArgs,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    args.compute.start_threads()?;
+    if args.batch_size == 0 {
+        bail!("--batch-size is 0, expected 1 or more");
+    }
+    let open = args.model.open()?;
+    let task = open.task();
+    let rows = match (&args.data, &args.text) {
+        (Some(path), _) => read_rows_for(path, task.task)?.without_labels(),
+        (None, text) => Rows::single("--text", args.row(&task, text.as_deref().unwrap_or(""))?),
+    };
+    let longest = open.longest_row();
+    let options = TokenizeOptions {
+        max_length: Some(args.max_length.unwrap_or(longest).min(longest)),
+        template: open.template.as_ref(),
+        targets: task.targets(true),
+    };
+    let mut bar = Progress::counting("tokenising");
+    let tokenized = match task.head_kind() {
+        // Prompts are tokenised where they are computed.
+        None => Tokenized::default(),
+        Some(_) => tokenize_rows(&rows, &open.tokenizer, options, &mut |done, all| {
+            bar.set(done as u64, all as u64);
+        })?,
+    };
+    drop(bar);
+    for note in &tokenized.notes {
+        output::warn(note);
+    }
+    args.compute.backend.run(Predict {
+        args: &args,
+        task,
+        open,
+        rows,
+        tokenized,
+    })
+}
+
+impl Args {
+    /// The row that `--text` and its companions describe.
+    fn row(&self, task: &TaskSetup, text: &str) -> Result<Row> {
+        let name = task.task;
+        if self.text_pair.is_some() && name != Task::SeqCls {
+            bail!("--text-pair: the adapter's task is {name}, which has no pairs of texts");
+        }
+        if self.question.is_some() && name != Task::Qa {
+            bail!("--question: the adapter's task is {name}, which has no questions");
+        }
+        Ok(match name {
+            Task::CausalLm => Row::PromptCompletion {
+                prompt: text.to_owned(),
+                completion: String::new(),
+            },
+            Task::SeqCls => Row::Classification {
+                text: text.to_owned(),
+                text_pair: self.text_pair.clone(),
+                label: None,
+            },
+            Task::TokenCls => Row::Tagging {
+                words: text.split_whitespace().map(str::to_owned).collect(),
+                tags: None,
+            },
+            Task::Qa => Row::Question(Question {
+                id: None,
+                context: text.into(),
+                question: self
+                    .question
+                    .clone()
+                    .context("--question is missing; --text is the context")?,
+                answers: None,
+            }),
+        })
+    }
+}
+
+struct Predict<'a> {
+    args: &'a Args,
+    task: TaskSetup,
+    open: OpenModel,
+    rows: Rows,
+    tokenized: Tokenized,
+}
+
+impl Job for Predict<'_> {
+    fn run<B>(self, device: B::Device) -> Result<()>
+    where
+        B: AutodiffBackend<InnerBackend: Ops> + Ops,
+    {
+        let Self {
+            args,
+            task,
+            open,
+            rows,
+            tokenized,
+        } = self;
+        let model = open.load::<B::InnerBackend>(args.compute.dtype(None).into(), &device)?;
+        let held_out = HeldOutRows {
+            rows: &rows,
+            examples: tokenized.examples,
+            task: &task,
+            template: open.template.as_ref(),
+            tokenizer: &open.tokenizer,
+            stop_ids: open.stop_ids(),
+            batch_size: args.batch_size,
+        };
+        let mut file = args.output.as_deref().map(StagedFile::new).transpose()?;
+        let mut bar = Progress::counting("predicting");
+        let (mut done, all) = (0, rows.rows().len() as u64);
+        held_out.predict(&model, &mut |predicted: Predicted| {
+            done += 1;
+            bar.set(done, all);
+            match &mut file {
+                Some(file) => {
+                    let mut line = serde_json::to_vec(&predicted)?;
+                    line.push(b'\n');
+                    Ok(file.add(&line)?)
+                }
+                None if args.text.is_some() && !args.json => {
+                    output::print_report(&format!("{}\n", plain(&predicted.prediction)))
+                }
+                None => output::print_json(&predicted),
+            }
+        })?;
+        match file {
+            Some(file) => Ok(file.commit()?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A prediction for a reader.
+fn plain(prediction: &Prediction) -> String {
+    let numbers = |numbers: &[f32]| {
+        let texts: Vec<String> = numbers.iter().map(f32::to_string).collect();
+        texts.join(" ")
+    };
+    match prediction {
+        Prediction::Label(name) => name.clone(),
+        Prediction::Names(names) => names.join(" "),
+        Prediction::Number(number) => number.to_string(),
+        Prediction::Numbers(found) => numbers(found),
+        Prediction::Answer(answer) if answer.start.is_none() => "(no answer)".to_owned(),
+        Prediction::Answer(answer) => answer.text.clone(),
+        Prediction::Text(text) => text.clone(),
+    }
+}

@@ -1,0 +1,151 @@
+//! The labels and tags of a row.
+
+use serde_json::{Map, Value};
+
+use super::columns::Columns;
+use super::line::{Line, kind};
+use crate::error::Result;
+use crate::example::IGNORE_INDEX;
+use crate::row::{Label, LabelValue, Row};
+
+impl Line<'_> {
+    /// Reads a text, or two, with a label.
+    pub(super) fn classification(
+        &self,
+        object: &mut Map<String, Value>,
+        columns: &Columns,
+    ) -> Result<Row> {
+        let text_pair = match columns.pair() {
+            Some(key) => self.optional_string(object, key)?,
+            None => None,
+        };
+        Ok(Row::Classification {
+            text: self.string(object, columns.given[0])?,
+            text_pair,
+            label: self.label(object, columns)?,
+        })
+    }
+
+    /// Reads token ids with a label.
+    pub(super) fn classification_ids(
+        &self,
+        object: &Map<String, Value>,
+        columns: &Columns,
+    ) -> Result<Row> {
+        let input_ids = self.ids(object)?;
+        if input_ids.is_empty() {
+            return Err(self.bad("\"input_ids\" is empty; a row needs a token".to_owned()));
+        }
+        Ok(Row::ClassificationIds {
+            input_ids,
+            label: self.label(object, columns)?,
+        })
+    }
+
+    /// Reads words, each with a tag.
+    pub(super) fn tagging(&self, object: &Map<String, Value>, columns: &Columns) -> Result<Row> {
+        let key = columns.given[0];
+        let word = |(index, value): (usize, &Value)| match value {
+            Value::String(word) => Ok(word.clone()),
+            other => Err(self.bad(format!(
+                "{key}[{index}] must be a string, found {}",
+                kind(other)
+            ))),
+        };
+        let words = self.list(&object[key], key)?;
+        let words: Vec<String> = words.iter().enumerate().map(word).collect::<Result<_>>()?;
+        if words.is_empty() {
+            return Err(self.bad(format!("\"{key}\" is empty; a row needs a word")));
+        }
+        let tags = self.tags(object, columns, (key, words.len()))?;
+        Ok(Row::Tagging { words, tags })
+    }
+
+    /// Reads token ids, each with a tag.
+    pub(super) fn tagging_ids(
+        &self,
+        object: &Map<String, Value>,
+        columns: &Columns,
+    ) -> Result<Row> {
+        let input_ids = self.ids(object)?;
+        if input_ids.is_empty() {
+            return Err(self.bad("\"input_ids\" is empty; a row needs a token".to_owned()));
+        }
+        let tags = self.tags(object, columns, ("input_ids", input_ids.len()))?;
+        Ok(Row::TaggingIds { input_ids, tags })
+    }
+
+    fn label(&self, object: &Map<String, Value>, columns: &Columns) -> Result<Option<Label>> {
+        let Some(key) = columns.label else {
+            return Ok(None);
+        };
+        Ok(Some(match &object[key] {
+            Value::Array(values) => {
+                let value = |(index, value)| self.label_value(value, &format!("{key}[{index}]"));
+                Label::Several(
+                    values
+                        .iter()
+                        .enumerate()
+                        .map(value)
+                        .collect::<Result<_>>()?,
+                )
+            }
+            value => Label::One(self.label_value(value, &format!("\"{key}\""))?),
+        }))
+    }
+
+    fn tags(
+        &self,
+        object: &Map<String, Value>,
+        columns: &Columns,
+        (tagged, count): (&str, usize),
+    ) -> Result<Option<Vec<LabelValue>>> {
+        let Some(key) = columns.label else {
+            return Ok(None);
+        };
+        let tag = |(index, value)| {
+            let place = format!("{key}[{index}]");
+            match self.label_value(value, &place)? {
+                LabelValue::Fraction(number) => Err(self.bad(format!(
+                    "{place} is {number}; a tag is the name or the number of a class"
+                ))),
+                LabelValue::Number(number)
+                    if number < 0 && (tagged, number) != ("input_ids", IGNORE_INDEX) =>
+                {
+                    Err(self.bad(format!("{place} is {number}, which is no class")))
+                }
+                tag => Ok(tag),
+            }
+        };
+        let tags = self.list(&object[key], key)?;
+        if tags.len() != count {
+            return Err(self.bad(format!(
+                "{count} {tagged} and {} {key}; a row needs a tag for each",
+                tags.len()
+            )));
+        }
+        tags.iter()
+            .enumerate()
+            .map(tag)
+            .collect::<Result<_>>()
+            .map(Some)
+    }
+
+    fn label_value(&self, value: &Value, place: &str) -> Result<LabelValue> {
+        match value {
+            Value::String(name) if name.trim().is_empty() => {
+                Err(self.bad(format!("{place} is empty; write the name of a class")))
+            }
+            Value::String(name) => Ok(LabelValue::Name(name.clone())),
+            Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+                (Some(number), _) => Ok(LabelValue::Number(number)),
+                (None, Some(number)) => Ok(LabelValue::Fraction(number)),
+                (None, None) => Err(self.bad(format!("{place} is {number}, which is too large"))),
+            },
+            other => Err(self.bad(format!(
+                "{place} must be a name, a number, or a list of one of these, found {}",
+                kind(other)
+            ))),
+        }
+    }
+}

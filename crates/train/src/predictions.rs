@@ -1,0 +1,220 @@
+//! What a model says of rows, under the names of their classes.
+
+use burn_peft_data::{Example, Labels, Parts, ProblemType, Row, RowLabel};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    ExampleLoss, Logits, TaskSetup,
+    scoring::{Answer, AnswerOptions, AnswerWindow, TaskScores, argmax, best_answer, word_tags},
+};
+
+/// What a model says of one row.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Predicted {
+    /// The answer.
+    pub prediction: Prediction,
+    /// How sure the model is: the probability of each class by its name, or of each chosen tag. Null of a number, of an
+    /// answer, which has its own score, and of a text.
+    pub scores: Value,
+}
+
+/// The answer for one row.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Prediction {
+    /// The name of its class.
+    Label(String),
+    /// The names of its classes, or the tags of its words.
+    Names(Vec<String>),
+    /// Its number.
+    Number(f32),
+    /// Its numbers.
+    Numbers(Vec<f32>),
+    /// Where in the text the answer is.
+    Answer(Answer),
+    /// What the model writes.
+    Text(String),
+}
+
+/// What the logits of `found` say of each row, in the order of the rows. An example says which row it is of.
+///
+/// # Panics
+/// If a row has no example, or an example no logits.
+pub(crate) fn predictions(
+    task: &TaskSetup,
+    rows: &[(usize, Row)],
+    first_row: usize,
+    examples: &[Example],
+    found: &[ExampleLoss],
+) -> Vec<Predicted> {
+    let mut of_rows: Vec<Vec<(&Example, &Logits)>> = vec![Vec::new(); rows.len()];
+    for (example, found) in examples.iter().zip(found) {
+        let logits = found.logits.as_ref().expect("a head gives logits");
+        of_rows[example.row - first_row].push((example, logits));
+    }
+    let of_row = |((_, row), windows): (&(usize, Row), Vec<(&Example, &Logits)>)| match (
+        windows.as_slice(),
+        &task.labels,
+    ) {
+        ([(_, Logits::Row(logits))], Some(labels)) => of_text(logits, labels),
+        ([(example, Logits::Tokens(logits))], Some(labels)) => {
+            of_words(row, example, logits, labels)
+        }
+        (windows, _) => of_question(task, row, windows),
+    };
+    rows.iter().zip(of_rows).map(of_row).collect()
+}
+
+/// The class, the classes or the numbers of a text.
+pub(crate) fn of_text(logits: &[f32], labels: &Labels) -> Predicted {
+    let names = &labels.names;
+    match labels.problem_type {
+        ProblemType::SingleLabel => Predicted {
+            prediction: Prediction::Label(names[argmax(logits)].clone()),
+            scores: by_name(names, &softmax(logits)),
+        },
+        ProblemType::MultiLabel => {
+            let chosen = names.iter().zip(logits).filter(|(_, logit)| **logit > 0.0);
+            let sigmoid = |logit: &f32| 1.0 / (1.0 + (-f64::from(*logit)).exp());
+            let scores: Vec<f64> = logits.iter().map(sigmoid).collect();
+            Predicted {
+                prediction: Prediction::Names(chosen.map(|(name, _)| name.clone()).collect()),
+                scores: by_name(names, &scores),
+            }
+        }
+        ProblemType::Regression => Predicted {
+            prediction: match logits {
+                [number] => Prediction::Number(*number),
+                numbers => Prediction::Numbers(numbers.to_vec()),
+            },
+            scores: Value::Null,
+        },
+    }
+}
+
+/// The tags of a row's words, or of its tokens where the row has ids.
+fn of_words(row: &Row, example: &Example, logits: &[Vec<f32>], labels: &Labels) -> Predicted {
+    let first_tokens = match &example.parts {
+        Parts::Words(first_tokens) => first_tokens.clone(),
+        _ => (0..example.len()).collect(),
+    };
+    let words = row.words().map_or(first_tokens.len(), <[String]>::len);
+    let best = |token: &usize| softmax(&logits[*token]).into_iter().fold(0.0, f64::max);
+    let scores: Vec<f64> = first_tokens.iter().map(best).collect();
+    let found = word_tags(&logits.concat(), &first_tokens, words, labels);
+    Predicted {
+        prediction: Prediction::Names(found.tags),
+        scores: json!(scores),
+    }
+}
+
+/// The answer to a question.
+fn of_question(task: &TaskSetup, row: &Row, windows: &[(&Example, &Logits)]) -> Predicted {
+    let windows: Vec<AnswerWindow<'_>> = windows
+        .iter()
+        .filter_map(|(example, logits)| match logits {
+            Logits::Span { start, end } => Some(AnswerWindow {
+                start,
+                end,
+                parts: &example.parts,
+            }),
+            Logits::Row(_) | Logits::Tokens(_) => None,
+        })
+        .collect();
+    let context = row.question().map_or("", |question| &question.context);
+    let options = AnswerOptions {
+        max_answer_length: task.config.max_answer_length,
+        null_score_diff_threshold: task.config.null_score_diff_threshold,
+    };
+    Predicted {
+        prediction: Prediction::Answer(best_answer(context, &windows, &options)),
+        scores: Value::Null,
+    }
+}
+
+/// How good the predictions for `rows` are; `None` where a row has no label.
+pub(crate) fn scores_of(
+    task: &TaskSetup,
+    rows: &[(usize, Row)],
+    predicted: &[Predicted],
+) -> Option<TaskScores> {
+    let rows = rows.iter().map(|(_, row)| row).zip(predicted);
+    let Some(labels) = &task.labels else {
+        let (mut gold, mut found) = (Vec::new(), Vec::new());
+        for (row, predicted) in rows {
+            let answers = row.question()?.answers.as_ref()?.iter();
+            gold.push(answers.map(|answer| answer.text.clone()).collect());
+            match &predicted.prediction {
+                Prediction::Answer(answer) => found.push(answer.text.clone()),
+                _ => return None,
+            }
+        }
+        return Some(TaskScores::answers(&gold, &found));
+    };
+    let (mut gold_classes, mut classes) = (Vec::new(), Vec::new());
+    let (mut gold_sets, mut sets) = (Vec::new(), Vec::new());
+    let (mut gold_numbers, mut numbers) = (Vec::new(), Vec::new());
+    let (mut gold_tags, mut tags) = (Vec::new(), Vec::new());
+    for (row, predicted) in rows {
+        if let Some(gold) = labels.gold_tags(row).ok()? {
+            let Prediction::Names(found) = &predicted.prediction else {
+                return None;
+            };
+            // A token without a tag is not compared.
+            let known = gold.iter().zip(found).filter(|(class, _)| **class >= 0);
+            let (gold, found): (Vec<String>, Vec<String>) = known
+                .map(|(class, tag)| (labels.names[*class as usize].clone(), tag.clone()))
+                .unzip();
+            gold_tags.push(gold);
+            tags.push(found);
+            continue;
+        }
+        match (labels.gold(row).ok()?, &predicted.prediction) {
+            (RowLabel::Class(class), Prediction::Label(name)) => {
+                gold_classes.push(class);
+                classes.push(labels.class(name)?);
+            }
+            (RowLabel::Classes(of_row), Prediction::Names(names)) => {
+                gold_sets.push(of_row);
+                let is_chosen = |name: &String| names.contains(name);
+                sets.push(labels.names.iter().map(is_chosen).collect::<Vec<bool>>());
+            }
+            (RowLabel::Values(values), Prediction::Number(number)) => {
+                gold_numbers.push(values);
+                numbers.push(vec![*number]);
+            }
+            (RowLabel::Values(values), Prediction::Numbers(found)) => {
+                gold_numbers.push(values);
+                numbers.push(found.clone());
+            }
+            _ => return None,
+        }
+    }
+    Some(if !tags.is_empty() {
+        TaskScores::spans(&gold_tags, &tags)
+    } else if !classes.is_empty() {
+        TaskScores::classes(&gold_classes, &classes, labels)
+    } else if !sets.is_empty() {
+        TaskScores::multi_label(&gold_sets, &sets, labels)
+    } else {
+        TaskScores::regression(&gold_numbers, &numbers)
+    })
+}
+
+/// Probabilities, in f64.
+pub(crate) fn softmax(logits: &[f32]) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exponentials = logits.iter().map(|logit| f64::from(logit - largest).exp());
+    let exponentials: Vec<f64> = exponentials.collect();
+    let sum: f64 = exponentials.iter().sum();
+    exponentials.into_iter().map(|value| value / sum).collect()
+}
+
+/// An object with a score for each name.
+fn by_name(names: &[String], scores: &[f64]) -> Value {
+    let scores = names.iter().zip(scores);
+    Value::Object(Map::from_iter(
+        scores.map(|(name, score)| (name.clone(), json!(score))),
+    ))
+}
