@@ -1,30 +1,27 @@
 """The five methods on real tasks and a real model, beside their peers: the second table of docs/results.md.
 
-    python benches/results.py --model DIR --data DIR --out DIR                  makes the runs that are missing, then the table
-    python benches/results.py … --tasks ner-en --methods bitfit lora --seeds 0  a part of them
-    python benches/results.py … --table                                         the table of the runs that are there
-    python benches/results.py … --search --methods lora                         how the learning rates of the peers were found
+    python benches/results.py --model DIR --data DIR --out DIR     the missing runs, then the table
+    python benches/results.py … --tasks ner-en --methods bitfit lora --seeds 0      a part of them
+    python benches/results.py … --table                            the table of the runs that are there
+    python benches/results.py … --search --methods lora            the rates that the peers were searched over
 
-The model is a folder in Hugging Face layout. The data are folders NAME with train.jsonl, valid.jsonl and test.jsonl, and
-the keys of the rows say what the task is: {"text", "label"}, {"tokens", "tags"}, {"context", "question", "answers"} or
+The model is a folder in Hugging Face layout. The data are folders NAME with train.jsonl, valid.jsonl and test.jsonl; the
+keys of the rows say what the task is: {"text", "label"}, {"tokens", "tags"}, {"context", "question", "answers"} or
 {"prompt", "completion"}. Neither is part of this repository.
 
 Every run of a seed sees the same rows, --steps times --batch-size of them, once, and is scored on the same test rows.
-This script writes these rows: none is longer than --length tokens (the end of a text is cut off, and of a context all but
-a stretch around the answer, which stands anywhere in it), and those of a training file have every label of the task. The
-order of the rows is the program's own for its methods and the file's for the peers.
+results_rows.py says which. The order of the rows is the program's own for its methods and the file's for the peers.
 
-The program trains its methods with their default settings and scores them itself. What a peer is, and how it is trained,
-stands in results_peer.py. A run is one file in the output folder, written whole or not at all; it is not made again, so
-the script can be stopped and called again, with more tasks, methods or seeds. A run that fails is reported and left out.
-Install benches/requirements.txt.
+The program trains its methods with their default settings, and scores them. results_peer.py says what the peers are and
+how they are trained. A run is one file in the output folder, written whole or not at all. It is not made again, so the
+script can be stopped, and called again with more tasks, methods or seeds. A run that fails is reported and left out.
+Install benches/requirements.txt. Where other programs use the processor, OMP_WAIT_POLICY=PASSIVE or --threads 1 spares
+PyTorch's threads from spinning.
 """
 
 import argparse
-import itertools
 import json
 import os
-import random
 import shutil
 import statistics
 import subprocess
@@ -32,7 +29,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from tokenizers import Tokenizer
+from results_rows import Task, folder, write
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / "benches/results_peer.py"
@@ -48,16 +45,19 @@ PEERS = {
     "lora": "LoRA, r = 8 on q and v (PEFT)",
     "full": "full fine-tuning (transformers)",
     "peft-prompt": "PEFT's Prompt Tuning, as it comes",
-    "peft-prompt-best": "the same, at its best",
+    "peft-prompt-best": "PEFT's Prompt Tuning, at its best",
     "peft-p-tuning": "PEFT's P-Tuning, as it comes",
-    "peft-p-tuning-best": "the same, at its best",
+    "peft-p-tuning-best": "PEFT's P-Tuning, at its best",
     "peft-prefix": "PEFT's Prefix Tuning, as it comes",
-    "peft-prefix-best": "the same, at its best",
+    "peft-prefix-best": "PEFT's Prefix Tuning, at its best",
 }
 METHODS = OWN | PEERS
-# PEFT names no learning rate. "As it comes" is PEFT's configuration with that of transformers' TrainingArguments.
+# PEFT names no learning rate. "As it comes" is PEFT's configuration with the rate of transformers' TrainingArguments, which
+# the head has too.
 AS_IT_COMES = 5e-5
-# The best of --search.
+# The program's own default for heads; the other peers have it too.
+HEAD_RATE = 1e-3
+# The rates of the other peers. --search prints what to put here.
 RATES = {"lora": 3e-3, "full": 1e-4, "peft-prompt-best": 3e-2, "peft-p-tuning-best": 1e-3, "peft-prefix-best": 1e-2}
 SEARCHED = {
     "lora": (1e-3, 3e-3, 1e-2),
@@ -66,15 +66,6 @@ SEARCHED = {
     "peft-p-tuning-best": (3e-4, 1e-3, 3e-3),
     "peft-prefix-best": (3e-3, 1e-2, 3e-2),
 }
-# Of each kind of task, the key of the rows that shows it, and the columns: key of a score, heading, decimals, factor.
-KINDS = {
-    "seq-cls": ("label", [("accuracy", "accuracy, %", 1, 100)]),
-    "token-cls": ("tags", [("f1", "span F1, %", 1, 100)]),
-    "qa": ("answers", [("f1", "F1, %", 1, 100), ("exact_match", "exact, %", 1, 100)]),
-    "causal-lm": ("completion", [("loss", "loss", 3, 1), ("bleu", "BLEU", 3, 1)]),
-}
-# Room for what the program puts between the parts of a row, and for the eos.
-MARGIN = 4
 # More steps than a run has: no checkpoint but the last.
 NEVER = 1_000_000
 
@@ -104,110 +95,6 @@ def arguments():
     mode.add_argument("--table", action="store_true", help="make no run")
     mode.add_argument("--search", action="store_true", help="the first seed at several rates, scored on valid.jsonl")
     return parser.parse_args()
-
-
-class Task:
-    """A folder of rows, and the files that runs are made of."""
-
-    def __init__(self, options, name):
-        self.options, self.name, self.source = options, name, options.data / name
-        first = json.loads((self.source / "test.jsonl").read_text(encoding="utf-8").partition("\n")[0])
-        self.kind = next(kind for kind, (key, _) in KINDS.items() if key in first)
-        self.columns = KINDS[self.kind][1]
-
-    def rows(self, part):
-        lines = (self.source / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
-
-    def fitted(self, rows, count, chance):
-        """The first rows that are not None when they are cut."""
-        tokenizer = Tokenizer.from_file(str(self.options.model / "tokenizer.json"))
-        cut = (fitted(row, tokenizer, self.options.length - MARGIN, chance) for row in rows)
-        return list(itertools.islice((row for row in cut if row), count))
-
-    def train(self, seed):
-        """Rows of one epoch: one for each label, then others, mixed; from the start again if there are too few."""
-
-        def make():
-            chance = random.Random(f"{self.name} {seed}")
-            rows, wanted = self.rows("train"), self.options.steps * self.options.batch_size
-            chance.shuffle(rows)
-            seen, first, others = set(), [], []
-            for row in rows:
-                new = labels(row) - seen
-                seen |= new
-                (first if new else others).append(row)
-            chosen = self.fitted(first + others, wanted, chance)
-            chosen = list(itertools.islice(itertools.cycle(chosen), wanted))
-            chance.shuffle(chosen)
-            return chosen
-
-        return self.file(f"train-{seed}", make)
-
-    def held_out(self, part):
-        """The first rows, without those that have a label of which no row is to learn from."""
-
-        def make():
-            known = set().union(*map(labels, self.rows("train")))
-            rows = (row for row in self.rows(part) if labels(row) <= known)
-            return self.fitted(rows, self.options.rows, random.Random(f"{self.name} {part}"))
-
-        return self.file(part, make)
-
-    def file(self, name, make):
-        path = folder(self.options) / "rows" / self.name / f"{name}.jsonl"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in make()))
-        return path
-
-
-def labels(row):
-    return set(row["tags"]) if "tags" in row else {row["label"]} if "label" in row else set()
-
-
-def fitted(row, tokenizer, room, chance):
-    """The row, cut to so many tokens; None if nothing to learn would be left."""
-    spans = lambda text: tokenizer.encode(text, add_special_tokens=False).offsets
-    if "label" in row:
-        return row | {"text": row["text"][: [end for _, end in spans(row["text"])][:room][-1]]}
-    if "tags" in row:
-        ends = itertools.accumulate(len(spans(" " + word)) for word in row["tokens"])
-        count = sum(end <= room for end in ends)
-        return {"tokens": row["tokens"][:count], "tags": row["tags"][:count]} if count else None
-    if "context" in row:
-        return around_the_answer(row, spans(row["context"]), room - len(spans(row["question"])), chance)
-    return row if len(spans(row["prompt"]) + spans(row["completion"])) <= room else None
-
-
-def around_the_answer(row, spans, room, chance):
-    """The context cut to a stretch of words with the first answer at a random place in it."""
-    context, answers = row["context"], row["answers"]
-    if len(spans) <= room:
-        return row
-    if not answers["text"]:
-        return None
-    low = answers["answer_start"][0]
-    high = low + len(answers["text"][0])
-    inside = [place for place, (start, end) in enumerate(spans) if end > low and start < high]
-    if inside[-1] - inside[0] >= room:
-        return None
-    first = chance.randint(max(0, inside[-1] + 1 - room), min(inside[0], len(spans) - room))
-    start, end = spans[first][0], spans[first + room - 1][1]
-    if start > 0:
-        start = min(low, context.find(" ", start) + 1)
-    if end < len(context):
-        end = max(high, context.rfind(" ", 0, end))
-    kept = [(text, at - start) for text, at in zip(answers["text"], answers["answer_start"])]
-    kept = [(text, at) for text, at in kept if at >= 0 and start + at + len(text) <= end]
-    texts, places = (list(column) for column in zip(*kept))
-    answers = {"text": texts, "answer_start": places}
-    return {"context": context[start:end], "question": row["question"], "answers": answers}
-
-
-def folder(options):
-    """Runs that may stand in one table."""
-    return options.out / f"{options.steps}x{options.batch_size}-length{options.length}-rows{options.rows}-{options.dtype}"
 
 
 def call(line):
@@ -246,11 +133,12 @@ def own(options, task, method, seed, rate, held_out, work):
 
 
 def peer(options, task, method, seed, rate, held_out, work):
-    """A run of transformers and PEFT. The program scores what writes text, so that these columns have one definition."""
+    """A run of transformers and PEFT. What learned to write is scored by the program: one definition of BLEU."""
     rate = rate or RATES.get(method, AS_IT_COMES)
     line = [sys.executable, PEER, "--model", options.model, "--kind", task.kind, "--method", method, "--rate", rate]
     line += ["--train", task.train(seed), "--test", held_out, "--save", work, "--dtype", options.dtype]
     line += ["--batch-size", options.batch_size, "--seed", seed, "--threads", options.threads]
+    line += ["--head-rate", HEAD_RATE] if method in RATES else []
     run = call(line)
     if task.kind == "causal-lm":
         merged, adapter = ((work / name if (work / name).exists() else None) for name in ("merged", "adapter"))
@@ -290,12 +178,6 @@ def run(options, task, method, seed, rate=None):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write(path, text):
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
 def plan(options, tasks):
     """Every run of the table, seed by seed, so that an early table is complete for few seeds."""
     for seed in options.seeds:
@@ -326,7 +208,7 @@ def table(options, tasks):
             found[task] = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
         if not any(found.values()):
             continue
-        # Without heads, whose size is the task's.
+        # With the smallest head of the tasks.
         trained = min(run["trainable_params"] for runs in found.values() for run in runs)
         cells = [title, f"{trained:,}"]
         cells += [cell(found[task], key, *form) for task in tasks for key, _, *form in task.columns]
@@ -343,7 +225,7 @@ def search(options, tasks):
             for rate in SEARCHED[method]:
                 found = run(options, task, method, options.seeds[0], rate)
                 scores = found["scores"] if found else {}
-                figures = ", ".join(f"{name} {scores[key]:.4f}" for key, name, *_ in task.columns if key in scores)
+                figures = ", ".join(f"{key} {scores[key]:.4f}" for key, *_ in task.columns if key in scores)
                 print(f"{task.name:14}{method:20}{rate:<8g}{figures}", flush=True)
 
 

@@ -1,21 +1,23 @@
 """One run of results.py with transformers and PEFT: trains on one file, scores another, prints one JSON object.
 
-    python benches/results_peer.py --model DIR --kind token-cls --method peft-prefix --rate 5e-5 --train F --test F --save DIR
+    python benches/results_peer.py --model DIR --kind qa --method lora --rate 3e-3 --train F --test F --save DIR
 
 What is the same for all: rows in the order of the file, once; AdamW without weight decay, a linear schedule to 0 without
-warm-up, gradients clipped at 1; f32 for what trains. --dtype bf16 is of a frozen base; full fine-tuning then computes in
-bf16 by autocast.
+warm-up, gradients clipped at 1; f32 for what trains. --dtype bf16 is the type of a frozen base; full fine-tuning then
+computes in bf16 by autocast.
 
 PEFT's prompts are used as a careful user of PEFT has to. PEFT moves neither the labels of tags nor the spans of answers
-behind a prompt, refuses prefixes on Qwen2's class for questions, and with a prompt transformers pools a padding position
-of every shorter row. So the model is PEFT's for FEATURE_EXTRACTION on the model without a head. Rows are padded on the
-right, the states of the virtual tokens are dropped, and the head is a linear layer on the states of the row's own tokens:
-of its last one for classification. It starts as transformers' heads do. Every row then gets what it gets alone.
+behind a prompt and refuses prefixes on Qwen2's class for questions, and with a prompt transformers pools a padding
+position of every shorter row. So the model is PEFT's for FEATURE_EXTRACTION, on the model without a head. Rows are padded
+on the right, the states of the virtual tokens are dropped, and the head is a linear layer on the states of the row's own
+tokens: of its last one for classification. It starts as transformers' heads do. Every row then has the logits that it has
+alone.
 
 Texts are learned by PEFT's CAUSAL_LM, which has none of this. That run is not scored here: --save gets the adapter, or
 the merged checkpoint, for the program.
 
-The tokenizer is read from tokenizer.json itself: transformers 5 puts Qwen2's own splitting rule in the place of the file's.
+The tokenizer is read from tokenizer.json itself: transformers 5 puts Qwen2's own splitting rule in the place of the
+file's.
 """
 
 import argparse
@@ -59,6 +61,7 @@ def arguments():
     parser.add_argument("--kind", choices=["seq-cls", "token-cls", "qa", "causal-lm"], required=True)
     parser.add_argument("--method", choices=CONFIGS, required=True)
     parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--head-rate", type=float, help="of the head (default: --rate)")
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--test", type=Path, required=True)
     parser.add_argument("--save", type=Path, required=True, help="folder for an adapter or a checkpoint of causal-lm")
@@ -96,8 +99,9 @@ class Rows:
 
     def question(self, row):
         """Target: first and last token of the answer."""
-        question, spans = self.ids(row["question"] + "\n"), self.spans(row)
-        start, end = row["answers"]["answer_start"][0], row["answers"]["answer_start"][0] + len(row["answers"]["text"][0])
+        question, spans, answers = self.ids(row["question"]), self.spans(row), row["answers"]
+        start = answers["answer_start"][0]
+        end = start + len(answers["text"][0])
         inside = [place for place, (low, high) in enumerate(spans) if high > start and low < end]
         return question + self.ids(row["context"]), (len(question) + inside[0], len(question) + inside[-1])
 
@@ -152,7 +156,10 @@ def loss_of(model, kind, ids, mask, targets):
 
 def train(model, rows, options, precision):
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=options.rate, weight_decay=0.0)
+    head = list(model.score.parameters()) if isinstance(model, WithHead) else []
+    others = [parameter for parameter in parameters if all(parameter is not one for one in head)]
+    groups = [{"params": others}, {"params": head, "lr": options.head_rate or options.rate}]
+    optimizer = torch.optim.AdamW(groups, lr=options.rate, weight_decay=0.0)
     batches = list(rows.batches(options.batch_size))
     schedule = get_linear_schedule_with_warmup(optimizer, 0, len(batches))
     model.train()
@@ -267,7 +274,8 @@ def main():
         save(model, options)
     else:
         rows = Rows(options.test, tokenizer, train_rows.names)
-        made["scores"] = scores_of(options.kind, rows.rows, list(predictions(model, rows, options.batch_size, precision)))
+        predicted = list(predictions(model, rows, options.batch_size, precision))
+        made["scores"] = scores_of(options.kind, rows.rows, predicted)
     print(json.dumps(made))
 
 
