@@ -58,7 +58,7 @@ fn bad_rows_are_refused_with_file_and_line() {
         (format!("{good}\nnot json\n"), "rows.jsonl:2"),
         (String::new(), "rows.jsonl"),
         ("\n\n".into(), "rows.jsonl"),
-        (r#"{"text": "x", "label": 1}"#.into(), "rows.jsonl:1"),
+        (r#"{"text": "x", "label": {}}"#.into(), "rows.jsonl:1"),
     ] {
         fs::write(&path, &rows).unwrap();
         for command in ["train", "evaluate"] {

@@ -198,7 +198,7 @@ fn what_does_not_go_together_is_refused_by_name() {
     for (more, expected) in [
         (
             &["--task", "qa"][..],
-            "made for seq-cls, and task.type is qa",
+            "these rows are for seq-cls, and the task is qa",
         ),
         (
             &["--set", "task.doc_stride=7"],

@@ -216,18 +216,6 @@ impl Row {
         }
     }
 
-    /// Makes it a row that is to be predicted.
-    pub(crate) fn forget_label(&mut self) {
-        match self {
-            Self::Classification { label, .. } | Self::ClassificationIds { label, .. } => {
-                *label = None;
-            }
-            Self::Tagging { tags, .. } | Self::TaggingIds { tags, .. } => *tags = None,
-            Self::Question(question) => question.answers = None,
-            _ => {}
-        }
-    }
-
     /// The words of a row to tag, `[words]`.
     pub fn words(&self) -> Option<&[String]> {
         match self {

@@ -54,15 +54,6 @@ impl Rows {
         }
     }
 
-    /// The rows as rows to be predicted: without their labels, tags or answers.
-    #[must_use]
-    pub fn without_labels(mut self) -> Self {
-        for (_, row) in &mut self.rows {
-            row.forget_label();
-        }
-        self
-    }
-
     /// The path of the file, or the name that [`parse_rows`] was given.
     pub fn path(&self) -> &str {
         &self.path

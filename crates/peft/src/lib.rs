@@ -80,7 +80,7 @@ pub use listing::ModuleListing;
 pub use method::BaseScale;
 pub use model::PeftModel;
 pub use options::{Choice, OptionDoc, OptionType, one_of};
-pub use p_tuning::{EncoderReparameterizationType, PTuningConfig};
+pub use p_tuning::{EncoderInit, EncoderReparameterizationType, PTuningConfig};
 pub use p_tuning_v2::PTuningV2Config;
 pub use param::param_id;
 pub use predictors::{Predictors, Recorded};

@@ -33,6 +33,9 @@ crate::options! {
         /// Dropout between layers of the LSTM.
         pub encoder_dropout: f64 = 0.0,
             source "PEFT";
+        /// What the virtual tokens are at first.
+        pub encoder_init: EncoderInit = EncoderInit::SampleVocab,
+            source "this project, docs/results.md. PEFT's are random";
         /// Whether each direction of the LSTM has half of `encoder_hidden_size`, as in the paper's code.
         pub lstm_half_width: bool = false,
             source "PEFT, where each direction has all of it";
@@ -46,6 +49,16 @@ crate::options! {
         Mlp = "MLP",
         /// A bidirectional LSTM, and two linear layers with ReLU between them.
         Lstm = "LSTM",
+    }
+}
+
+crate::options! {
+    /// What the virtual tokens of a new network are.
+    pub enum EncoderInit {
+        /// Embeddings of random tokens; the last layer of the network is solved for them.
+        SampleVocab = "sample_vocab",
+        /// What random weights make.
+        Random = "random",
     }
 }
 
@@ -152,6 +165,7 @@ impl PTuningConfig {
             lstm,
             dropout: self.encoder_dropout,
             linears,
+            init: self.encoder_init,
         }
     }
 

@@ -6,10 +6,11 @@ use burn::{
 };
 
 use crate::{
-    Adapter, Injection, ModuleListing, VirtualTokens,
+    Adapter, EncoderInit, Injection, ModuleListing, VirtualTokens,
+    least_norm::least_norm_layer,
     linear::Linear,
     lstm::{BiLstm, BiLstmSize},
-    param::{Init, Source},
+    param::{Init, Source, Start},
 };
 
 /// The sizes of an encoder's parts.
@@ -21,6 +22,8 @@ pub(crate) struct PromptEncoderSpec {
     pub(crate) dropout: f64,
     /// Inputs and outputs of each linear layer.
     pub(crate) linears: Vec<[usize; 2]>,
+    /// What a new encoder's virtual tokens are at first.
+    pub(crate) init: EncoderInit,
 }
 
 impl PromptEncoderSpec {
@@ -51,16 +54,41 @@ impl PromptEncoderSpec {
         let lstm_head = self
             .lstm
             .map(|size| BiLstm::new("lstm_head", size, self.dropout, &mut source, device));
-        let linears = self.linears.iter().enumerate();
-        PTuning {
+        let mut encoder = PTuning {
             embedding,
             lstm_head,
-            mlp_head: linears
-                // The odd places of PEFT's `Sequential` are the ReLUs.
-                .map(|(i, size)| {
-                    Linear::new(&format!("mlp_head.{}", 2 * i), *size, &mut source, device)
-                })
-                .collect(),
+            mlp_head: Vec::new(),
+        };
+        for (index, size) in self.linears.iter().enumerate() {
+            let target = source.start().filter(|_| index + 1 == self.linears.len());
+            let target = target.and_then(|start| self.target(start));
+            let solved = target.map(|target| {
+                let features = activation::relu(encoder.states()).into_data();
+                let features: Vec<f64> = features.iter::<f64>().collect();
+                least_norm_layer(&features, &target, self.table[0])
+            });
+            let init = match &solved {
+                Some([weight, bias]) => [Init::Values(weight), Init::Values(bias)],
+                None => [Init::Uniform(size[0]); 2],
+            };
+            // The odd places of PEFT's `Sequential` are the ReLUs.
+            let name = format!("mlp_head.{}", 2 * index);
+            let linear = Linear::starting(&name, *size, init, &mut source, device);
+            encoder.mlp_head.push(linear);
+        }
+        encoder
+    }
+
+    /// The virtual tokens that a new encoder is to make; `None` where it makes random ones.
+    fn target(&self, start: &Start<'_>) -> Option<Vec<f32>> {
+        match self.init {
+            EncoderInit::Random => None,
+            EncoderInit::SampleVocab => {
+                let vocab = start.base.config().vocab_size;
+                let random = &mut start.fresh_random();
+                let ids = start.tokens.sample(self.table[0], vocab, random);
+                Some(start.base.embeddings(&ids))
+            }
         }
     }
 }
@@ -75,8 +103,9 @@ pub struct PTuning<B: Backend> {
     mlp_head: Vec<Linear<B>>,
 }
 
-impl<B: Backend> Adapter<B> for PTuning<B> {
-    fn inject(&self) -> Injection<B> {
+impl<B: Backend> PTuning<B> {
+    /// What the network makes of the table, as far as it has layers.
+    fn states(&self) -> Tensor<B, 2> {
         let mut states = self.embedding.val();
         if let Some(lstm) = &self.lstm_head {
             states = lstm.forward(states);
@@ -87,6 +116,14 @@ impl<B: Backend> Adapter<B> for PTuning<B> {
             }
             states = linear.forward(states);
         }
-        Injection::Prompt(VirtualTokens { embeddings: states })
+        states
+    }
+}
+
+impl<B: Backend> Adapter<B> for PTuning<B> {
+    fn inject(&self) -> Injection<B> {
+        Injection::Prompt(VirtualTokens {
+            embeddings: self.states(),
+        })
     }
 }

@@ -90,7 +90,7 @@ pub enum Error {
     },
 
     /// Rows that are made for another task.
-    #[error("{path}: these rows are made for {found}, and task.type is {task}")]
+    #[error("{path}: these rows are for {found}, and the task is {task}")]
     OtherTask {
         /// The file.
         path: String,

@@ -93,8 +93,10 @@ where
                 continue;
             };
             label_tokens += outcome.label_tokens;
-            let gradients = GradientsParams::from_grads(outcome.gradients, self);
-            accumulator.accumulate(self, gradients);
+            for gradients in outcome.gradients {
+                let gradients = GradientsParams::from_grads(gradients, self);
+                accumulator.accumulate(self, gradients);
+            }
             let sum = outcome.loss;
             total = Some(match total {
                 Some(total) => total + sum,
@@ -117,8 +119,8 @@ struct Outcome<B: AutodiffBackend> {
     /// The sum over supervised tokens, `[1]`.
     loss: Tensor<B::InnerBackend, 1>,
     label_tokens: usize,
-    /// Gradients of `loss`.
-    gradients: B::Gradients,
+    /// Gradients of `loss`, of some of the parameters each.
+    gradients: Vec<B::Gradients>,
 }
 
 impl<B, A> Trainee<B, A>
@@ -140,8 +142,9 @@ where
             loss: sum.inner(),
             label_tokens: losses.rows.len(),
             gradients: match recorded {
-                Some(recorded) => recorded.backward(&gradients),
-                None => gradients,
+                // A head is behind the pass that is computed again, all else before it.
+                Some(recorded) => vec![recorded.backward(&gradients), gradients],
+                None => vec![gradients],
             },
         })
     }

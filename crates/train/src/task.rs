@@ -31,15 +31,8 @@ impl TaskSetup {
     /// # Errors
     /// A task that the rows are not made for, options of another task, and words that are not one text for each class.
     pub fn settle(config: &TaskConfig, rows: &Rows) -> Result<Self, Error> {
-        let found = rows.task();
-        let task = config.r#type.unwrap_or(found);
-        if task != found {
-            return Err(Error::OtherTask {
-                path: rows.path().to_owned(),
-                found,
-                task,
-            });
-        }
+        let task = config.r#type.unwrap_or(rows.task());
+        check_rows(task, rows)?;
         check_options(config, task)?;
         let has_classes = matches!(task, Task::SeqCls | Task::TokenCls);
         let mut labels = has_classes.then(|| Labels::of(rows)).transpose()?;
@@ -148,6 +141,18 @@ impl TaskSetup {
         })
     }
 
+    /// Checks that rows are for this task, and that their labels are among its classes.
+    ///
+    /// # Errors
+    /// Rows of another task, and the first label that is no class.
+    pub fn check(&self, rows: &Rows) -> Result<(), Error> {
+        check_rows(self.task, rows)?;
+        match &self.labels {
+            Some(labels) => Ok(labels.check(rows)?),
+            None => Ok(()),
+        }
+    }
+
     /// What rows are tokenised for: to be scored, or to be learned.
     #[must_use]
     pub fn targets(&self, scored: bool) -> Targets<'_> {
@@ -199,6 +204,18 @@ impl TaskSetup {
             true => head.frozen(),
             false => head,
         })
+    }
+}
+
+fn check_rows(task: Task, rows: &Rows) -> Result<(), Error> {
+    let found = rows.task();
+    match found == task {
+        true => Ok(()),
+        false => Err(Error::OtherTask {
+            path: rows.path().to_owned(),
+            found,
+            task,
+        }),
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use burn::tensor::backend::AutodiffBackend;
-use burn_peft_data::{Rows, TokenizeOptions, Tokenized, read_rows_for, tokenize_rows};
+use burn_peft_data::{Rows, TokenizeOptions, Tokenized, read_rows, tokenize_rows};
 use burn_peft_ops::Ops;
 use burn_peft_train::{
     Evaluation, ExampleLoss, HeldOutRows, TaskScores, TaskSetup, TextScores, Texts,
@@ -67,9 +67,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let open = args.model.open()?;
     let task = open.task();
     let rows = match &args.data {
-        Some(path) => read_rows_for(path, task.task)?,
+        Some(path) => read_rows(path)?,
         None => builtin::rows(task.task, builtin::Split::Test)?,
     };
+    task.check(&rows)?;
     let longest = open.longest_row();
     let options = TokenizeOptions {
         max_length: Some(args.max_length.unwrap_or(longest).min(longest)),

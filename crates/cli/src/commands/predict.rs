@@ -56,7 +56,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let open = args.model.open()?;
     let task = open.task();
     let rows = match (&args.data, &args.text) {
-        (Some(path), _) => read_rows_for(path, task.task)?.without_labels(),
+        (Some(path), _) => read_rows_for(path, task.task)?,
         (None, text) => Rows::single("--text", args.row(&task, text.as_deref().unwrap_or(""))?),
     };
     let longest = open.longest_row();
