@@ -126,6 +126,10 @@ fn six_adamw_steps_with_a_head_follow_pefts<B: TestBackend>() {
         let (start, end) = (case.parameters("start"), case.parameters("end"));
         assert_eq!(found.len(), end.len(), "{name}");
         for ((parameter, start), (_, end)) in start.iter().zip(&end) {
+            // Softmax over the cells of a row does not feel what is added to all of them: the gradient is rounding.
+            if case.kind() == HeadKind::Span && parameter == "head.bias" {
+                continue;
+            }
             let found = &found[&param_id(parameter)];
             let (way, error) = (distance(start, end), distance(found, end));
             let tolerance = match parameter.ends_with("k_proj.bias") {
