@@ -114,7 +114,7 @@ mod tests {
         config.validate().unwrap();
         let again = RunConfig::parse(&config.to_toml().unwrap(), "run.toml", &[]).unwrap();
         assert_eq!(again, config.resolved());
-        assert_eq!(again.train.learning_rate, Some(1e-3));
+        assert_eq!(again.train.learning_rate, None);
         assert_eq!(again.output_dir(), config.output_dir());
     }
 
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn every_method_survives_a_round_trip_and_has_a_learning_rate() {
+    fn every_method_survives_a_round_trip() {
         for name in MethodConfig::NAMES {
             let config = with(&format!("method.type={name}")).unwrap();
             assert_eq!(config.method.name(), *name);

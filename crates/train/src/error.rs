@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use burn_peft::HeadKind;
 use burn_peft_data::Task;
 
 use crate::identity::Difference;
@@ -105,6 +106,19 @@ pub enum Error {
     NotOfTask {
         /// The option.
         option: &'static str,
+        /// The task.
+        task: Task,
+    },
+
+    /// A head to start from that is for something else.
+    #[error(
+        "method.init_from: its head, {kind:?} with {outputs} outputs, is not one for this run of {task}"
+    )]
+    OtherHead {
+        /// The number of its outputs.
+        outputs: usize,
+        /// What it reads.
+        kind: HeadKind,
         /// The task.
         task: Task,
     },

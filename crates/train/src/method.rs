@@ -1,7 +1,7 @@
 //! What a run needs to know of a method.
 
 use burn::tensor::backend::Backend;
-use burn_peft::{Adapter, BaseScale};
+use burn_peft::{Adapter, BaseScale, Head};
 use burn_peft_data::TextTokenizer;
 use burn_peft_decoder::{Decoder, DecoderConfig};
 use burn_peft_format::{Landing, MethodOptions};
@@ -41,6 +41,14 @@ pub trait Method {
     /// # Errors
     /// Whatever keeps it from being made, such as a text that cannot be tokenised.
     fn init<B: Ops>(&self, start: Start<'_, B>) -> Result<Self::Adapter<B>, Error>;
+
+    /// The head to start from in place of a new one.
+    ///
+    /// # Errors
+    /// One that cannot be used.
+    fn head<B: Ops>(&self, _base: &Decoder<B>) -> Result<Option<Head<B>>, Error> {
+        Ok(None)
+    }
 
     /// The learning rate where `[train]` gives none.
     fn default_learning_rate(&self, _base: BaseScale) -> f64 {

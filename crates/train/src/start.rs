@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use burn::{module::Module, tensor::backend::Backend};
-use burn_peft::{AnyAdapter, BaseScale, InitTokens, MethodConfig, TokenCounts};
+use burn_peft::{AnyAdapter, BaseScale, Head, InitTokens, MethodConfig, TokenCounts};
 use burn_peft_data::{Template, TextTokenizer};
 use burn_peft_decoder::{Decoder, DecoderConfig};
 use burn_peft_format::{
-    AdapterFolder, BaseIdentity, Landing, MethodOptions, adapter_from_folder, method_options,
+    AdapterFolder, BaseIdentity, Landing, MethodOptions, adapter_from_folder, head_from_folder,
+    method_options,
 };
 use burn_peft_ops::Ops;
 use serde::Serialize;
@@ -24,6 +25,14 @@ pub(crate) fn settled(config: &RunConfig, tokenizer: &TextTokenizer) -> Result<R
         (None, Some(dir)) => virtual_tokens_of(&AdapterFolder::load(Path::new(dir))?),
         (None, None) => None,
     };
+    if let Some(dir) = config.method.init_from() {
+        // The outputs of its head are in this order.
+        let folder = AdapterFolder::load(Path::new(dir))?;
+        let labels = folder.labels();
+        if folder.head().is_some() && !labels.is_empty() {
+            config.task.labels.get_or_insert(labels);
+        }
+    }
     let template = config.data.template.as_ref();
     let template = template.map(Template::num_virtual_tokens);
     config.method.settle_tokens(TokenCounts {
@@ -116,6 +125,19 @@ impl Method for MethodConfig {
             Some(dir) => init_from(self, Path::new(dir), base),
             None => Ok(self.init(base, &init_tokens(self, tokenizer)?, seed)?),
         }
+    }
+
+    fn head<B: Ops>(&self, base: &Decoder<B>) -> Result<Option<Head<B>>, Error> {
+        let Some(dir) = self.init_from().map(Path::new) else {
+            return Ok(None);
+        };
+        let folder = AdapterFolder::load(dir)?;
+        Ok(head_from_folder(
+            &folder,
+            base.config(),
+            dir,
+            &base.device(),
+        )?)
     }
 
     fn describe(&self, landing: Landing<'_>, base_name: Option<&str>) -> MethodOptions {

@@ -199,11 +199,16 @@ impl TaskSetup {
         device: &B::Device,
     ) -> Option<Head<B>> {
         let head = Head::init(self.head_kind()?, [self.outputs(), d_model], seed, device);
+        Some(self.with_options(head))
+    }
+
+    /// A head that trains as the task's options say.
+    pub(crate) fn with_options<B: Backend>(&self, head: Head<B>) -> Head<B> {
         let head = head.with_dropout(self.config.classifier_dropout);
-        Some(match self.config.freeze_head {
+        match self.config.freeze_head {
             true => head.frozen(),
             false => head,
-        })
+        }
     }
 }
 

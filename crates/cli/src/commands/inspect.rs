@@ -157,7 +157,7 @@ impl Args {
         };
         Ok(Report {
             kind: "adapter",
-            method: Some(folder.config.method.name().to_owned()),
+            method: Some(folder.method_name().to_owned()),
             base_model: folder.config.base_model_name_or_path.clone(),
             trainable_params: trainable,
             all_params: base.map(|base| base + trainable),

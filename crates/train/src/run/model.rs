@@ -8,7 +8,8 @@ use burn_peft_ops::Ops;
 
 use crate::{Error, Method, Start, TaskSetup};
 
-/// A new adapter on the base, and a new head where the task has one. Everything random follows from `seed`.
+/// A new adapter on the base, and a head where the task has one: the method's, or a new one. Everything random follows
+/// from `seed`.
 pub(crate) fn new_model<B: Ops, M: Method>(
     method: &M,
     base: Decoder<B>,
@@ -24,7 +25,22 @@ pub(crate) fn new_model<B: Ops, M: Method>(
         seed,
     })?;
     check_tokens(method, &adapter)?;
-    let head = task.init_head(base.config().hidden_size, seed, &device);
+    let new = task.init_head(base.config().hidden_size, seed, &device);
+    let head = match (new, method.head(&base)?) {
+        (Some(new), Some(given))
+            if (new.kind(), new.outputs()) == (given.kind(), given.outputs()) =>
+        {
+            Some(task.with_options(given))
+        }
+        (new, None) => new,
+        (_, Some(given)) => {
+            return Err(Error::OtherHead {
+                outputs: given.outputs(),
+                kind: given.kind(),
+                task: task.task,
+            });
+        }
+    };
     Ok(PeftModel::new(base, adapter).with_head(head))
 }
 
