@@ -1,7 +1,7 @@
 """Trains heads on the tasks of make_tasks.py with Hugging Face PEFT: how far a linear probe comes, and how far adapters do.
 
     python check_tasks.py seq-cls probe p-tuning-v2           also: token-cls qa; prefix-tuning prompt-tuning bitfit lora
-    python check_tasks.py qa p-tuning-v2 --lr 0.1 --steps 600
+    python check_tasks.py qa p-tuning-v2 --lr 0.03 --steps 300
 
 Printed is the score on valid.jsonl and test.jsonl: accuracy for seq-cls, F1 of spans for token-cls (seqeval), and the share of
 answers found exactly for qa. PEFT is used without a task of its own, as in `FEATURE_EXTRACTION`, and the head is a
@@ -29,7 +29,7 @@ METHODS = {
     "probe": (None, 0.0),
     "prompt-tuning": (lambda: peft.PromptTuningConfig(**PROMPT), 0.3),
     "prefix-tuning": (lambda: peft.PrefixTuningConfig(prefix_projection=True, encoder_hidden_size=256, **PROMPT), 3e-3),
-    "p-tuning-v2": (lambda: peft.PrefixTuningConfig(**PROMPT), 3e-2),
+    "p-tuning-v2": (lambda: peft.PrefixTuningConfig(**PROMPT), 0.1),
     "bitfit": (lambda: peft.BeftConfig(target_modules=["q_proj", "k_proj", "v_proj"], **COMMON), 1e-2),
     "lora": (lambda: peft.LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], **COMMON), 3e-3),
 }

@@ -5,12 +5,13 @@ Rows to classify, to tag and to answer, in `task/seq-cls`, `task/token-cls` and 
 
 What is unusual, and why:
 
-* A linear probe of the frozen model must not solve them. The last layer's state at a token tells what comes next; what the
-  token is in its own sentence can be read from it all the same, so tagging every value of a description by its kind is
-  no task (a probe has an F1 of 0.99). Each task therefore needs something from far in front of the token that is
-  judged: a question, an order, or the one document among several that has an opinion.
-* An adapter must learn them in a few hundred steps from 800 rows. What is needed from afar is a single thing, which can be
-  had by looking back once: with two places in a text, of which one is asked for, P-Tuning v2 was no better than the probe.
+* A linear probe of the frozen model must not solve them. The last layer's state at a token tells what comes next, and what
+  the token is in its own sentence can be read from it all the same: a probe tags the values of a description by their kind with
+  an F1 of 0.99. Nor is a question about a card a task where the text ends in the "A:" of pre-training: the model then
+  holds the answer ready, and a probe is right in 98 % of the rows. So each task joins two things that stand apart: a question
+  or an order, and the value it asks for.
+* An adapter must learn them in a few hundred steps from 800 rows. With two places in a text, of which one is asked for, P-Tuning
+  v2 was no better than the probe after 300 steps, so each text is about one place.
 * All names of places in the test rows are of the kind that occurs neither in pre-training nor in the other rows.
 """
 
