@@ -172,8 +172,8 @@ impl MethodConfig {
 
     /// Settings that are known to train badly at this learning rate, or to have no effect, a sentence each.
     #[must_use]
-    pub fn warnings(&self, learning_rate: f64) -> Vec<String> {
-        self.method().warnings(learning_rate)
+    pub fn warnings(&self) -> Vec<String> {
+        self.method().warnings()
     }
 
     /// Checks the values of the options, as far as that is possible without a base.

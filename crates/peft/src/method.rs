@@ -59,7 +59,7 @@ pub(crate) trait Method {
     }
 
     /// Settings that are known to train badly, or to have no effect, a sentence each.
-    fn warnings(&self, _learning_rate: f64) -> Vec<String> {
+    fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
 }

@@ -114,7 +114,7 @@ impl Method for PTuningConfig {
         self.encoder_hidden_size.get_or_insert(base.hidden_size);
     }
 
-    fn warnings(&self, learning_rate: f64) -> Vec<String> {
+    fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.encoder_reparameterization_type == EncoderReparameterizationType::Mlp {
             let layers = self.encoder_num_layers != DEFAULT_LAYERS;
@@ -127,12 +127,6 @@ impl Method for PTuningConfig {
                     warnings.push(format!("method.{option} has no effect on the MLP"));
                 }
             }
-        }
-        if learning_rate > 0.1 {
-            warnings.push(format!(
-                "a learning rate of {learning_rate:e} suits bare prompts; the network of P-Tuning \
-                 diverges at such rates"
-            ));
         }
         warnings
     }

@@ -93,7 +93,7 @@ impl Method for PTuningV2Config {
         layers.into_iter().chain(heads).collect()
     }
 
-    fn warnings(&self, _learning_rate: f64) -> Vec<String> {
+    fn warnings(&self) -> Vec<String> {
         let uses_text = self.init_weights == PrefixInit::Text && self.init_from.is_none();
         let unused = self.prefix_init_text.is_some() && !uses_text;
         let unused = without_effect("prefix_init_text", unused, "init_weights = \"text\"");

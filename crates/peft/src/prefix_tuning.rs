@@ -86,10 +86,10 @@ impl Method for PrefixTuningConfig {
         StartsFrom::text_if(uses_text, self.prefix_init_text.as_deref())
     }
 
-    fn warnings(&self, learning_rate: f64) -> Vec<String> {
+    fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.prefix_projection {
-            warnings.extend(self.without_projection().warnings(learning_rate));
+            warnings.extend(self.without_projection().warnings());
             if self.encoder_hidden_size.is_some() {
                 warnings.push("method.encoder_hidden_size has no effect without the MLP".into());
             }
@@ -99,12 +99,6 @@ impl Method for PrefixTuningConfig {
                 "prefix_init_text",
                 unused,
                 "init_weights = \"text\"",
-            ));
-        }
-        if self.prefix_projection && learning_rate > 0.1 {
-            warnings.push(format!(
-                "a learning rate of {learning_rate:e} suits bare prompts; the MLP of Prefix Tuning \
-                 diverges at such rates"
             ));
         }
         warnings

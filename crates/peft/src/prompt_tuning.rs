@@ -107,7 +107,7 @@ impl Method for PromptTuningConfig {
         .or_folder(self.init_from.as_deref())
     }
 
-    fn warnings(&self, learning_rate: f64) -> Vec<String> {
+    fn warnings(&self) -> Vec<String> {
         let text = self.prompt_tuning_init_text.is_some();
         let labels = !self.prompt_tuning_init_labels.is_empty();
         let spread = self.random_init != RandomInit::Scaled;
@@ -134,13 +134,6 @@ impl Method for PromptTuningConfig {
                     .into(),
             );
         }
-        if learning_rate <= 1e-4 {
-            // The same: 5.7 % at 1e-4.
-            warnings.push(format!(
-                "a learning rate of {learning_rate:e} is known to be too low for prompts, which hardly \
-                 move; 1e-3 and more train"
-            ));
-        }
         warnings
     }
 }
@@ -155,7 +148,7 @@ mod tests {
             prompt_tuning_init_text: Some("classify".into()),
             ..PromptTuningConfig::default()
         };
-        let [warning] = &config.warnings(1e-3)[..] else {
+        let [warning] = &config.warnings()[..] else {
             panic!("one warning")
         };
         assert!(warning.contains("prompt_tuning_init_text") && warning.contains("TEXT"));
@@ -163,7 +156,7 @@ mod tests {
             prompt_tuning_init: PromptTuningInit::Text,
             ..config
         };
-        assert!(used.warnings(1e-3).is_empty());
+        assert!(used.warnings().is_empty());
     }
 
     #[test]

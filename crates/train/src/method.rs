@@ -83,7 +83,7 @@ pub trait Method {
     }
 
     /// What is known to train badly at this learning rate, a line each.
-    fn warnings(&self, _learning_rate: f64) -> Vec<String> {
+    fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
 

@@ -192,8 +192,15 @@ impl<B: Backend> SimpleOptimizer<B> for AnyOptimizer {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use burn::{
+        backend::Autodiff,
+        module::{Module, Param},
+        tensor::{TensorData, Tolerance},
+    };
     use burn_flex::Flex;
+    use burn_peft::HeadKind;
+
+    use super::*;
 
     /// torch.optim.AdamW's single-tensor update, written out.
     fn adamw_reference(start: f64, grads: &[f64], lr: f64, decay: f64) -> f64 {
@@ -208,6 +215,47 @@ mod tests {
             value -= lr / (1.0 - f64::powi(beta1, step)) * m / denominator;
         }
         value
+    }
+
+    /// An adapter of one tensor, and a head.
+    #[derive(Module, Debug)]
+    struct Pair<B: Backend> {
+        adapter: Param<Tensor<B, 1>>,
+        head: Head<B>,
+    }
+
+    #[test]
+    fn a_head_moves_at_its_own_rate() {
+        type B = Autodiff<Flex>;
+        let device = Default::default();
+        let weight = TensorData::from([[0.5_f32, -0.5]]);
+        let bias = Some(TensorData::from([0.0_f32]));
+        let pair = Pair::<B> {
+            adapter: Param::from_tensor(Tensor::from_floats([1.0, 2.0], &device)),
+            head: Head::from_data(HeadKind::Token, weight, bias, &device),
+        };
+        let mut optimizer = init_optimizer::<B, Pair<B>>(&TrainConfig {
+            learning_rate: Some(0.1),
+            head_learning_rate: Some(0.01),
+            ..TrainConfig::default()
+        });
+        // At half of the schedule.
+        let rate = 0.05;
+        let outputs = pair.head.forward(pair.adapter.val().unsqueeze());
+        let gradients = GradientsParams::from_grads(outputs.sum().backward(), &pair);
+        let moved = optimizer.step(rate, pair.clone(), gradients);
+        // AdamW's first step is the rate against the sign of the gradient.
+        let expected = [1.0 - 0.05, 2.0 + 0.05_f32];
+        let tolerance = Tolerance::<f32>::absolute(1e-5);
+        let found = moved.adapter.val().into_data();
+        found.assert_approx_eq(&TensorData::from(expected), tolerance);
+        let (weight, bias) = moved.head.values();
+        weight.assert_approx_eq(
+            &TensorData::from([[0.5 - 0.005, -0.5 - 0.005_f32]]),
+            tolerance,
+        );
+        bias.unwrap()
+            .assert_approx_eq(&TensorData::from([-0.005_f32]), tolerance);
     }
 
     #[test]

@@ -110,8 +110,8 @@ impl Method for MethodConfig {
         Ok(self.check_memory(base, memory)?)
     }
 
-    fn warnings(&self, learning_rate: f64) -> Vec<String> {
-        self.warnings(learning_rate)
+    fn warnings(&self) -> Vec<String> {
+        self.warnings()
     }
 
     /// New, or from an adapter folder.
