@@ -42,6 +42,20 @@ pub struct ExampleLoss {
     pub logits: Option<Logits>,
 }
 
+impl ExampleLoss {
+    /// Adds another window of the same row.
+    fn join(&mut self, other: &Self) {
+        self.nll += other.nll;
+        self.label_tokens += other.label_tokens;
+        let windows = match self.logits.take() {
+            Some(Logits::Windows(windows)) => windows,
+            first => first.into_iter().collect(),
+        };
+        let windows = windows.into_iter().chain(other.logits.clone());
+        self.logits = Some(Logits::Windows(windows.collect()));
+    }
+}
+
 /// The outputs of a head for one example.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -57,6 +71,8 @@ pub enum Logits {
         /// As the last one.
         end: Vec<f32>,
     },
+    /// Of each window of a row that has several.
+    Windows(Vec<Self>),
 }
 
 /// Scores every example of `loader`. `progress` is called with the rows done so far.
@@ -155,6 +171,19 @@ fn add_losses<B: Backend>(rows: &mut [ExampleLoss], losses: Option<Losses<B>>) {
 }
 
 impl Evaluation {
+    /// Each row on its own, in the order of the file; `examples` are those that were scored. The windows of a row are put
+    /// together.
+    pub fn per_row(&self, examples: &[Example]) -> Vec<ExampleLoss> {
+        let mut rows: Vec<(usize, ExampleLoss)> = Vec::new();
+        for (example, found) in examples.iter().zip(&self.per_example) {
+            match rows.last_mut() {
+                Some((row, all)) if *row == example.row => all.join(found),
+                _ => rows.push((example.row, found.clone())),
+            }
+        }
+        rows.into_iter().map(|(_, row)| row).collect()
+    }
+
     fn from_examples(per_example: Vec<ExampleLoss>, is_text: bool) -> Self {
         let label_tokens: usize = per_example.iter().map(|e| e.label_tokens).sum();
         let nll: f64 = per_example.iter().map(|e| e.nll).sum();

@@ -106,14 +106,15 @@ impl TaskScores {
 }
 
 impl fmt::Display for TaskScores {
-    /// A line for each score.
+    /// A line for each score, and what there is to say of each class.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, value) in self.lines() {
+            writeln!(f, "{name:12} {value}")?;
+        }
         match self {
-            Self::Classes(scores) => scores.fmt(f),
-            Self::MultiLabel(scores) => scores.fmt(f),
-            Self::Regression(scores) => scores.fmt(f),
+            Self::Classes(scores) => scores.confusion_matrix.fmt(f),
             Self::Spans(scores) => scores.fmt(f),
-            Self::Answers(scores) => scores.fmt(f),
+            Self::MultiLabel(_) | Self::Regression(_) | Self::Answers(_) => Ok(()),
         }
     }
 }

@@ -56,7 +56,7 @@ struct Report<'a> {
     truncated: usize,
     dropped: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    per_example: Option<&'a [ExampleLoss]>,
+    per_example: Option<Vec<ExampleLoss>>,
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -142,7 +142,9 @@ impl Job for Evaluate<'_> {
             texts: found.texts,
             truncated,
             dropped,
-            per_example: args.per_example.then_some(&evaluation.per_example),
+            per_example: args
+                .per_example
+                .then(|| evaluation.per_row(&held_out.examples)),
         };
         if args.json {
             return output::print_json(&report);
@@ -162,7 +164,17 @@ impl Report<'_> {
         } = self.evaluation;
         let file = args.data.as_deref().map_or(rows.path().to_owned(), display);
         let mut text = format!(
-            "{file}: {examples} rows, {label_tokens} supervised tokens\nloss         {loss:.4}\n"
+            "{file}: {examples} {}, {label_tokens} {}\nloss         {loss:.4}\n",
+            if rows.rows().len() < *examples {
+                "windows"
+            } else {
+                "rows"
+            },
+            if perplexity.is_some() {
+                "supervised tokens"
+            } else {
+                "labels"
+            },
         );
         if let Some(perplexity) = perplexity {
             text += &format!("perplexity   {perplexity:.3}\n");
@@ -180,9 +192,14 @@ impl Report<'_> {
                 self.truncated, self.dropped
             );
         }
-        for (index, row) in self.per_example.unwrap_or_default().iter().enumerate() {
+        let labels = if perplexity.is_some() {
+            "tokens"
+        } else {
+            "labels"
+        };
+        for (index, row) in self.per_example.iter().flatten().enumerate() {
             text += &format!(
-                "row {index}: nll {:.4}, {} tokens\n",
+                "row {index}: nll {:.4}, {} {labels}\n",
                 row.nll, row.label_tokens
             );
         }

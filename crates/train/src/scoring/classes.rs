@@ -1,7 +1,5 @@
 //! Scores of classes, as scikit-learn computes them.
 
-use std::fmt;
-
 use burn_peft_data::Labels;
 use serde::Serialize;
 
@@ -64,15 +62,6 @@ fn matthews(matrix: &ConfusionMatrix) -> f64 {
     (right * rows - both) as f64 / (of_gold * of_predicted).sqrt()
 }
 
-impl fmt::Display for ClassScores {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "accuracy     {:.1} %", 100.0 * self.accuracy)?;
-        writeln!(f, "macro F1     {:.3}", self.f1_macro)?;
-        writeln!(f, "Matthews     {:.3}", self.matthews)?;
-        self.confusion_matrix.fmt(f)
-    }
-}
-
 /// Scores of rows that have any number of classes each.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MultiLabelScores {
@@ -106,14 +95,6 @@ impl MultiLabelScores {
             f1_macro: mean(&each),
             f1_micro: f1(all),
         }
-    }
-}
-
-impl fmt::Display for MultiLabelScores {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "accuracy     {:.1} %", 100.0 * self.accuracy)?;
-        writeln!(f, "macro F1     {:.3}", self.f1_macro)?;
-        writeln!(f, "micro F1     {:.3}", self.f1_micro)
     }
 }
 

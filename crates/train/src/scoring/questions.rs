@@ -1,6 +1,6 @@
 //! Scores of answers, by the definition of SQuAD 2.0.
 
-use std::{collections::HashMap, fmt, sync::LazyLock};
+use std::{collections::HashMap, sync::LazyLock};
 
 use fancy_regex::Regex;
 use serde::Serialize;
@@ -80,13 +80,6 @@ static ARTICLE: LazyLock<Regex> = LazyLock::new(|| {
 /// What `str.split` of Python splits at.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
-}
-
-impl fmt::Display for AnswerScores {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "exact match  {:.1} %", 100.0 * self.exact_match)?;
-        writeln!(f, "F1           {:.3}", self.f1)
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! Scores of numbers, as SciPy computes them.
 
-use std::fmt;
-
 use serde::Serialize;
 
 use super::mean;
@@ -83,18 +81,6 @@ fn ranks(values: &[f64]) -> Vec<f64> {
         before += equal.len();
     }
     ranks
-}
-
-impl fmt::Display for RegressionScores {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, value) in [("Pearson ", self.pearson), ("Spearman", self.spearman)] {
-            match value {
-                Some(value) => writeln!(f, "{name}     {value:.3}")?,
-                None => writeln!(f, "{name}     not defined")?,
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

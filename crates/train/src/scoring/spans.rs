@@ -163,12 +163,8 @@ impl<'a> Tag<'a> {
 }
 
 impl fmt::Display for SpanScores {
-    /// A line for each score, and one for each type of span, if there are several.
+    /// A line for each type of span, if there are several.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "precision    {:.3}", self.precision)?;
-        writeln!(f, "recall       {:.3}", self.recall)?;
-        writeln!(f, "F1           {:.3}", self.f1)?;
-        writeln!(f, "right tags   {:.1} %", 100.0 * self.accuracy)?;
         if self.types.len() < 2 {
             return Ok(());
         }
