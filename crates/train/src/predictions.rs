@@ -119,7 +119,7 @@ fn of_question(task: &TaskSetup, row: &Row, windows: &[(&Example, &Logits)]) -> 
                 end,
                 parts: &example.parts,
             }),
-            Logits::Row(_) | Logits::Tokens(_) => None,
+            Logits::Row(_) | Logits::Tokens(_) | Logits::Windows(_) => None,
         })
         .collect();
     let context = row.question().map_or("", |question| &question.context);
