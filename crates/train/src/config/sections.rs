@@ -129,8 +129,8 @@ options! {
             source "docs/methods/README.md. transformers has 5e-5, for whole models";
         /// The highest learning rate of a head. It rises and falls with `learning_rate`.
         pub head_learning_rate: Option<f64> = None,
-            shown as "1e-3; with linear-probe, `learning_rate`",
-            source "this project. PEFT has one rate for all";
+            shown as "3e-3; with linear-probe, `learning_rate`",
+            source "docs/results.md. PEFT has one rate for all";
         /// The shape of the learning rate after the warm-up.
         pub lr_scheduler_type: LrSchedulerType = LrSchedulerType::Linear,
             source "transformers";
