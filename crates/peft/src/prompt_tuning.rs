@@ -58,10 +58,10 @@ crate::options! {
 
 impl Method for PromptTuningConfig {
     fn default_learning_rate(&self, base: BaseScale) -> f64 {
-        // docs/results.md: 3e-2 is best with 30 layers, 1e-1 to 3e-1 with 5, on tables of almost one spread. Where the
+        // docs/results.md: 3e-2 to 1e-1 is best with 30 layers, 1e-1 to 3e-1 with 5, on tables of almost one spread. Where the
         // spread is another, a step is to be the same share of it: on Llama 3.2's, a seventh of these, PEFT's comparison
         // trains at 1e-3 and does not at 1e-4 (peft#2815).
-        6.0 * base.embedding_rms / base.layers as f64
+        9.0 * base.embedding_rms / base.layers as f64
     }
 
     fn validate(&self) -> Result<(), Error> {

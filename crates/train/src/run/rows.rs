@@ -174,7 +174,7 @@ fn longest_row(
 /// What is known of a rate far from the one that suits method and base.
 fn rate_warning(rate: f64, suited: f64) -> Option<String> {
     // docs/results.md: Prefix Tuning diverges at ten times its best rate. PEFT's comparison on MetaMathQA has 34.3 % for
-    // prompts at 1e-3 and 5.7 % at 1e-4, where the rate for that base is 4e-3.
+    // prompts at 1e-3 and 5.7 % at 1e-4, where the rate for that base is 6e-3.
     const TOO_HIGH: f64 = 10.0;
     const TOO_LOW: f64 = 1.0 / 20.0;
     let what = match rate / suited {
