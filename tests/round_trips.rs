@@ -21,6 +21,8 @@ fn task() -> impl Strategy<Value = TaskOptions> {
     let threshold = proptest::option::of((-9999..9999i32).prop_map(|n| f64::from(n) / 8.0));
     let made = (texts(), texts(), any::<bool>(), any::<bool>(), threshold);
     made.prop_map(|(labels, verbalizer, flag, other, threshold)| TaskOptions {
+        max_answer_length: flag.then_some(30),
+        doc_stride: other.then_some(128),
         labels,
         verbalizer,
         problem_type: flag.then_some(ProblemType::Regression),

@@ -10,10 +10,10 @@ use crate::{faults, output};
 /// The status of a process that a signal ended before its work was done.
 pub(crate) const INTERRUPTED: u8 = 130;
 
-/// Has the signals stop a run: the first one after the step under way, another one at once. A signal that the process
+/// Has the signals stop a run: the first one after the step, or whatever its `unit` is, another one at once. A signal that the process
 /// was started to ignore, as with `nohup`, stays ignored.
 #[cfg(unix)]
-pub(crate) fn stop_run(stop: Stop, json: bool) -> Result<()> {
+pub(crate) fn stop_run(stop: Stop, unit: &'static str, json: bool) -> Result<()> {
     use signal_hook::{consts, iterator::Signals};
 
     let ignored = ignored();
@@ -27,7 +27,7 @@ pub(crate) fn stop_run(stop: Stop, json: bool) -> Result<()> {
             if signal == consts::SIGHUP {
                 output::let_go_of_a_closed_terminal();
             }
-            request(&stop, json);
+            request(&stop, unit, json);
         }
     };
     let thread = std::thread::Builder::new().name("signals".into());
@@ -37,8 +37,8 @@ pub(crate) fn stop_run(stop: Stop, json: bool) -> Result<()> {
 
 /// Has Ctrl-C stop a run.
 #[cfg(not(unix))]
-pub(crate) fn stop_run(stop: Stop, json: bool) -> Result<()> {
-    ctrlc::set_handler(move || request(&stop, json)).context("Ctrl-C cannot be caught")
+pub(crate) fn stop_run(stop: Stop, unit: &'static str, json: bool) -> Result<()> {
+    ctrlc::set_handler(move || request(&stop, unit, json)).context("Ctrl-C cannot be caught")
 }
 
 /// The signals that the process ignores, a bit each, where the system says.
@@ -59,9 +59,9 @@ pub(crate) fn survive_file_limits() {
     }
 }
 
-fn request(stop: &Stop, json: bool) {
+fn request(stop: &Stop, unit: &str, json: bool) {
     match stop.request() {
-        Stopping::AfterThisStep => output::say("stopping after this step"),
+        Stopping::AfterThisStep => output::say(&format!("stopping after this {unit}")),
         Stopping::Saved(folder) => {
             output::say("stopped; the scores after training are left out");
             let folder = folder.display().to_string();

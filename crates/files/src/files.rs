@@ -1,12 +1,12 @@
 //! One file, or several at once.
 
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
 use crate::folder::staged;
-use crate::{Error, create_folder, parent, sync_folder};
+use crate::{Error, create_folder, if_exists, parent, sync_folder};
 
 /// Puts `bytes` into a file, in place of what was there. Creates the folders above it.
 ///
@@ -86,10 +86,16 @@ impl StagedFile {
     /// # Errors
     /// If nothing can be written there.
     pub fn new(path: &Path) -> Result<Self, Error> {
-        create_folder(parent(path))?;
+        // The file that a link names is replaced, not the link.
+        let path = match if_exists(path.canonicalize()).map_err(Error::to("write", path))? {
+            Some(found) => found,
+            None => path.to_owned(),
+        };
+        replaceable(&path)?;
+        create_folder(parent(&path))?;
         Ok(Self {
-            file: BufWriter::new(temporary(parent(path))?),
-            path: path.to_owned(),
+            file: BufWriter::new(temporary(parent(&path))?),
+            path,
         })
     }
 
@@ -109,9 +115,7 @@ impl StagedFile {
     /// If it cannot be written or renamed.
     pub fn commit(self) -> Result<(), Error> {
         let Self { file, path } = self;
-        let file = file
-            .into_inner()
-            .map_err(std::io::IntoInnerError::into_error);
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error);
         let file = file.map_err(Error::to("write", &path))?;
         file.as_file()
             .sync_all()
@@ -119,6 +123,17 @@ impl StagedFile {
         file.persist(&path)
             .map_err(|error| Error::to("write", &path)(error.error))?;
         sync_folder(parent(&path))
+    }
+}
+
+/// Refuses what a rename would put a file in the place of: a device, a pipe or a folder.
+fn replaceable(path: &Path) -> Result<(), Error> {
+    match if_exists(path.symlink_metadata()).map_err(Error::to("write", path))? {
+        Some(data) if !data.is_file() => Err(Error::to("write", path)(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a regular file",
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -208,6 +223,24 @@ mod tests {
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), "one two");
         assert_eq!(names(&folder.path().join("new")), ["a"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_and_a_link_stay_what_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let [pipe, file, link] = ["pipe", "file", "link"].map(|name| folder.path().join(name));
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let error = StagedFile::new(&pipe).unwrap_err().to_string();
+        assert!(error.ends_with("it is not a regular file"), "{error}");
+        fs::write(&file, "old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let mut staged = StagedFile::new(&link).unwrap();
+        staged.add(b"new").unwrap();
+        staged.commit().unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "new");
     }
 
     #[cfg(unix)]

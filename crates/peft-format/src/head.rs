@@ -43,6 +43,12 @@ impl HeadTensors {
         }
     }
 
+    /// The number of values.
+    pub fn num_values(&self) -> usize {
+        let bias = self.bias.as_ref().map_or(0, |bias| bias.values().len());
+        self.weight.values().len() + bias
+    }
+
     /// The number of outputs.
     pub fn outputs(&self) -> usize {
         self.weight.shape().first().copied().unwrap_or(0)

@@ -158,6 +158,12 @@ pub struct TaskOptions {
         serialize_with = "in_few_digits"
     )]
     pub null_score_diff_threshold: Option<f64>,
+    /// The most tokens of an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_answer_length: Option<usize>,
+    /// The tokens that two windows of a long context share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub doc_stride: Option<usize>,
     /// The texts that stand for the classes, one for each label. The language-model head chooses among them, so
     /// the task is `CAUSAL_LM`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -191,6 +197,8 @@ impl TaskOptions {
             no_answer: fields.strict("burn_peft_task.no_answer", false)?,
             null_score_diff_threshold: fields
                 .optional("burn_peft_task.null_score_diff_threshold")?,
+            max_answer_length: fields.optional("burn_peft_task.max_answer_length")?,
+            doc_stride: fields.optional("burn_peft_task.doc_stride")?,
             verbalizer: fields.strict("burn_peft_task.verbalizer", Vec::new())?,
             calibrate: fields.strict("burn_peft_task.calibrate", false)?,
         }))
@@ -271,6 +279,8 @@ mod tests {
             label_all_tokens: true,
             no_answer: true,
             null_score_diff_threshold: Some(-0.25),
+            max_answer_length: Some(7),
+            doc_stride: Some(16),
             verbalizer: vec![" yes".into(), " no".into()],
             calibrate: true,
         }

@@ -23,6 +23,8 @@ const STEPS: usize = 100;
 const MEMORY: f64 = 0.9;
 /// The run ends where the mean is so many times the least one.
 const DIVERGED: f64 = 1.5;
+/// A fall of the mean by less than this share of it may be chance.
+const FALL: f64 = 0.03;
 /// The rate to take is so much below the one at which the mean is least: there, training is about to diverge.
 const BELOW: f64 = 3.0;
 
@@ -31,7 +33,7 @@ const BELOW: f64 = 3.0;
 pub struct LrCurve {
     /// One for each step.
     pub points: Vec<LrPoint>,
-    /// The rate to take; `None` where the loss never fell.
+    /// The rate to take; `None` where the loss did not fall by more than chance.
     pub learning_rate: Option<f64>,
 }
 
@@ -48,13 +50,14 @@ pub struct LrPoint {
 
 impl LrCurve {
     fn of(points: Vec<LrPoint>) -> Self {
-        let first = points.first().map(|point| point.smoothed);
+        // The first rates move nothing: what the losses are there is where they fall from.
+        let still = points.get(points.len() / 10).map(|point| point.smoothed);
         let least = points
             .iter()
             .min_by(|a, b| a.smoothed.total_cmp(&b.smoothed))
-            .filter(|least| first.is_some_and(|first| least.smoothed < first));
+            .filter(|least| still.is_some_and(|still| least.smoothed < (1.0 - FALL) * still));
         Self {
-            learning_rate: least.map(|least| least.learning_rate / BELOW),
+            learning_rate: least.map(|least| (least.learning_rate / BELOW).max(RATES[0])),
             points,
         }
     }
@@ -195,9 +198,13 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_that_only_rises_gives_no_rate() {
+    fn a_loss_that_does_not_fall_gives_no_rate() {
         let losses: Vec<f64> = (0..10).map(|step| 1.0 + step as f64).collect();
         assert_eq!(curve(&losses).learning_rate, None);
+        let noise: Vec<f64> = (0..50)
+            .map(|step| 1.0 + f64::from(step % 3) / 50.0)
+            .collect();
+        assert_eq!(curve(&noise).learning_rate, None);
         assert_eq!(curve(&[]).learning_rate, None);
     }
 

@@ -69,6 +69,8 @@ pub struct HeldOutRows<'a> {
     pub stop_ids: Vec<u32>,
     /// Rows computed at a time.
     pub batch_size: usize,
+    /// Tokens that a row may have, where fewer than the model has room for.
+    pub max_length: Option<usize>,
 }
 
 /// Scores of the held-out rows.

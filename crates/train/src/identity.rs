@@ -202,6 +202,9 @@ pub(crate) fn checksum_of_rows(examples: &[Example]) -> String {
         bytes.extend(placed.to_le_bytes());
         bytes.extend(example.input_ids.iter().flat_map(|id| id.to_le_bytes()));
         bytes.extend(example.labels.iter().flat_map(|label| label.to_le_bytes()));
+        // Its text form has every number to the last digit.
+        let label = example.row_label.iter().map(|label| format!("{label:?}"));
+        bytes.extend(label.flat_map(String::into_bytes));
         let cells = placement.unwrap_or_default();
         bytes.extend(cells.iter().flat_map(|cell| (*cell as u64).to_le_bytes()));
         all.extend(Checksum::of(&bytes).to_string().into_bytes());
@@ -211,7 +214,7 @@ pub(crate) fn checksum_of_rows(examples: &[Example]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use burn_peft_data::Parts;
+    use burn_peft_data::{Parts, RowLabel};
 
     use super::*;
     use crate::{Override, RunConfig};
@@ -311,6 +314,19 @@ mod tests {
             row(&[1, 2], &[-100, 2], Some(vec![])),
             row(&[1, 2], &[-100, 2], Some(vec![1])),
         ];
+        let labelled = |label| Example {
+            row_label: Some(label),
+            ..row(&[1, 2], &[-100, -100], None)
+        };
+        let rows: Vec<Example> = rows
+            .into_iter()
+            .chain([
+                labelled(RowLabel::Class(0)),
+                labelled(RowLabel::Class(1)),
+                labelled(RowLabel::Values(vec![0.5])),
+                labelled(RowLabel::Span { start: 0, end: 1 }),
+            ])
+            .collect();
         let sums: BTreeSet<String> = rows
             .iter()
             .map(|row| checksum_of_rows(std::slice::from_ref(row)))

@@ -94,7 +94,7 @@ pub use schedule::Schedule;
 pub use scoring::{
     Answer, AnswerOptions, AnswerScores, AnswerWindow, ClassScores, ConfusionMatrix,
     MultiLabelScores, RegressionScores, Scored, SpanScore, SpanScores, TaskScores, TextScores,
-    WordTags, argmax, best_answer, word_tags,
+    best_answer,
 };
 pub use step::Trainee;
 pub use stop::{Stop, Stopping};

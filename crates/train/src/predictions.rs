@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     ExampleLoss, Logits, TaskSetup,
-    scoring::{Answer, AnswerOptions, AnswerWindow, TaskScores, argmax, best_answer, word_tags},
+    scoring::{Answer, AnswerOptions, AnswerWindow, TaskScores, best_answer},
 };
 
 /// What a model says of one row.
@@ -14,7 +14,7 @@ use crate::{
 pub struct Predicted {
     /// The answer.
     pub prediction: Prediction,
-    /// How sure the model is: the probability of each class by its name, or of each chosen tag. Null of a number, of an
+    /// How sure the model is: the probability of each class by its name, or of each chosen tag, null where there is none. Null of a number, of an
     /// answer, which has its own score, and of a text.
     pub scores: Value,
 }
@@ -25,8 +25,10 @@ pub struct Predicted {
 pub enum Prediction {
     /// The name of its class.
     Label(String),
-    /// The names of its classes, or the tags of its words.
+    /// The names of its classes.
     Names(Vec<String>),
+    /// The tags of its words; none of words that were cut off.
+    Tags(Vec<Option<String>>),
     /// Its number.
     Number(f32),
     /// Its numbers.
@@ -101,10 +103,15 @@ fn of_words(row: &Row, example: &Example, logits: &[Vec<f32>], labels: &Labels) 
     };
     let words = row.words().map_or(first_tokens.len(), <[String]>::len);
     let best = |token: &usize| softmax(&logits[*token]).into_iter().fold(0.0, f64::max);
-    let scores: Vec<f64> = first_tokens.iter().map(best).collect();
-    let found = word_tags(&logits.concat(), &first_tokens, words, labels);
+    let scores = first_tokens.iter().map(|token| Some(best(token)));
+    let tags = first_tokens
+        .iter()
+        .map(|token| Some(labels.names[argmax(&logits[*token])].clone()));
+    let (mut scores, mut tags): (Vec<_>, Vec<_>) = (scores.collect(), tags.collect());
+    scores.resize(words, None);
+    tags.resize(words, None);
     Predicted {
-        prediction: Prediction::Names(found.tags),
+        prediction: Prediction::Tags(tags),
         scores: json!(scores),
     }
 }
@@ -158,14 +165,15 @@ pub(crate) fn scores_of(
     let (mut gold_tags, mut tags) = (Vec::new(), Vec::new());
     for (row, predicted) in rows {
         if let Some(gold) = labels.gold_tags(row).ok()? {
-            let Prediction::Names(found) = &predicted.prediction else {
+            let Prediction::Tags(found) = &predicted.prediction else {
                 return None;
             };
-            // A token without a tag is not compared.
-            let known = gold.iter().zip(found).filter(|(class, _)| **class >= 0);
-            let (gold, found): (Vec<String>, Vec<String>) = known
-                .map(|(class, tag)| (labels.names[*class as usize].clone(), tag.clone()))
-                .unzip();
+            // A token without a tag is not compared, and a word that was cut off is not either, as in run_ner.
+            let known = gold.iter().zip(found).filter_map(|(class, tag)| {
+                let class = usize::try_from(*class).ok()?;
+                Some((labels.names[class].clone(), tag.clone()?))
+            });
+            let (gold, found): (Vec<String>, Vec<String>) = known.unzip();
             gold_tags.push(gold);
             tags.push(found);
             continue;
@@ -202,6 +210,17 @@ pub(crate) fn scores_of(
     })
 }
 
+/// The index of the greatest logit, the first of equal ones.
+fn argmax(logits: &[f32]) -> usize {
+    let mut best = 0;
+    for (class, logit) in logits.iter().enumerate() {
+        if *logit > logits[best] {
+            best = class;
+        }
+    }
+    best
+}
+
 /// Probabilities, in f64.
 pub(crate) fn softmax(logits: &[f32]) -> Vec<f64> {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -217,4 +236,55 @@ fn by_name(names: &[String], scores: &[f64]) -> Value {
     Value::Object(Map::from_iter(
         scores.map(|(name, score)| (name.clone(), json!(score))),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(problem_type: ProblemType) -> Labels {
+        Labels {
+            problem_type,
+            names: vec!["a".into(), "b".into()],
+        }
+    }
+
+    #[test]
+    fn a_word_that_was_cut_off_has_no_tag_and_no_score() {
+        let row = Row::Tagging {
+            words: ["x", "y", "z"].map(String::from).into(),
+            tags: None,
+        };
+        // The second token is a further one of the first word, and the third word was cut off.
+        let example = Example {
+            input_ids: vec![1, 2, 3],
+            labels: vec![-100; 3],
+            row_label: None,
+            placement: None,
+            parts: Parts::Words(vec![0, 2]),
+            row: 0,
+            line: 1,
+        };
+        let logits = [vec![0.0, 1.0], vec![9.0, 0.0], vec![2.0, 2.0]];
+        let labels = labels(ProblemType::SingleLabel);
+        let found = of_words(&row, &example, &logits, &labels);
+        let tags = [Some("b".to_owned()), Some("a".to_owned()), None];
+        assert_eq!(found.prediction, Prediction::Tags(tags.into()));
+        assert_eq!(found.scores[1], json!(0.5));
+        assert_eq!(found.scores[2], Value::Null);
+    }
+
+    #[test]
+    fn what_a_text_is_follows_from_the_problem() {
+        let of = |problem_type| of_text(&[1.0, -1.0], &labels(problem_type));
+        let single = of(ProblemType::SingleLabel);
+        assert_eq!(single.prediction, Prediction::Label("a".into()));
+        let shares = ["a", "b"].map(|name| single.scores[name].as_f64().unwrap());
+        assert!((shares[0] + shares[1] - 1.0).abs() < 1e-12, "{shares:?}");
+        let several = of(ProblemType::MultiLabel);
+        assert_eq!(several.prediction, Prediction::Names(vec!["a".into()]));
+        let numbers = of(ProblemType::Regression);
+        assert_eq!(numbers.prediction, Prediction::Numbers(vec![1.0, -1.0]));
+        assert_eq!(numbers.scores, Value::Null);
+    }
 }

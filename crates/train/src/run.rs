@@ -171,6 +171,7 @@ where
         tokenizer: &tokenizer,
         stop_ids: stop_ids(&inputs.checkpoint, &tokenizer),
         batch_size: config.train.per_device_eval_batch_size,
+        max_length: Some(config.data.max_length),
     });
     let texts = match config.train.predict_with_generate {
         true => Texts::Scored,

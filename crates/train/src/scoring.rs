@@ -8,7 +8,6 @@ mod questions;
 mod reference;
 mod regression;
 mod spans;
-mod tags;
 mod text;
 
 use std::fmt;
@@ -22,7 +21,6 @@ pub use confusion::ConfusionMatrix;
 pub use questions::AnswerScores;
 pub use regression::RegressionScores;
 pub use spans::{SpanScore, SpanScores};
-pub use tags::{WordTags, argmax, word_tags};
 pub use text::{Scored, TextScores};
 
 /// The scores of a task that a head does.

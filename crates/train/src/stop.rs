@@ -88,7 +88,7 @@ impl Stop {
     }
 
     /// What the training loop looks at.
-    pub(crate) fn interrupter(&self) -> Interrupter {
+    pub fn interrupter(&self) -> Interrupter {
         self.interrupter.clone()
     }
 
@@ -100,7 +100,7 @@ impl Stop {
     }
 
     /// From here on there is something to save.
-    pub(crate) fn training_begins(&self) {
+    pub fn training_begins(&self) {
         *self.phase() = Phase::Training { asked: false };
     }
 

@@ -112,6 +112,8 @@ impl TaskSetup {
                 null_score_diff_threshold: saved
                     .null_score_diff_threshold
                     .unwrap_or(default.null_score_diff_threshold),
+                max_answer_length: saved.max_answer_length.unwrap_or(default.max_answer_length),
+                doc_stride: saved.doc_stride.unwrap_or(default.doc_stride),
                 calibrate: saved.calibrate,
                 ..default
             },
@@ -136,9 +138,38 @@ impl TaskSetup {
             label_all_tokens: self.config.label_all_tokens,
             no_answer: self.no_answer,
             null_score_diff_threshold: self.no_answer.then_some(threshold),
+            max_answer_length: (self.task == Task::Qa).then_some(self.config.max_answer_length),
+            doc_stride: (self.task == Task::Qa).then_some(self.config.doc_stride),
             verbalizer: self.words.clone().unwrap_or_default(),
             calibrate: self.config.calibrate,
         })
+    }
+
+    /// The task and its classes, on a line; `None` of text to write.
+    #[must_use]
+    pub fn describe(&self) -> Option<String> {
+        const SHOWN: usize = 12;
+        if self.task == Task::CausalLm {
+            return None;
+        }
+        let mut text = format!("task: {}", self.task);
+        match &self.labels {
+            Some(labels) if labels.problem_type == ProblemType::Regression => {
+                text += &format!(", numbers in a row: {}", labels.len());
+            }
+            Some(labels) => {
+                let names = labels.names.iter().take(SHOWN).map(String::as_str);
+                let names: Vec<&str> = names.collect();
+                let more = if labels.len() > SHOWN { ", …" } else { "" };
+                text += &format!(", {} classes: {}{more}", labels.len(), names.join(", "));
+            }
+            None if self.no_answer => text += ", and a question may have no answer",
+            None => {}
+        }
+        if let Some(words) = &self.words {
+            text += &format!("; told by the words {words:?}");
+        }
+        Some(text)
     }
 
     /// Checks that rows are for this task, and that their labels are among its classes.

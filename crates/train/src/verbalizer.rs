@@ -30,6 +30,7 @@ pub(crate) fn word_predictions<B: Ops, A: Adapter<B>>(
     let (injected, device) = (model.injected(), model.base().device());
     let tokens = model.adapter().inject().num_virtual_tokens();
     let room = model.base().config().positions_left(tokens);
+    let room = held_out.max_length.unwrap_or(room).min(room);
     let prompts = |rows: &Rows| -> Result<Vec<Prompt>, Error> {
         let candidates = verbalizer.candidates(rows, tokenizer, template, Some(room))?;
         Ok(candidates.into_iter().map(|row| row.prompt).collect())

@@ -64,6 +64,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if args.batch_size == 0 {
         bail!("--batch-size is 0, expected 1 or more");
     }
+    if args.max_length == Some(0) {
+        bail!("--max-length is 0, expected 1 or more");
+    }
     let open = args.model.open()?;
     let task = open.task();
     let rows = match &args.data {
@@ -129,6 +132,7 @@ impl Job for Evaluate<'_> {
             tokenizer: &open.tokenizer,
             stop_ids: open.stop_ids(),
             batch_size: args.batch_size,
+            max_length: args.max_length,
         };
         let texts = match args.no_generate {
             true => Texts::None,

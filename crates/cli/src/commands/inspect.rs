@@ -8,7 +8,8 @@ use std::{
 use anyhow::{Result, bail};
 use burn_peft::{MethodConfig, ModuleListing};
 use burn_peft_decoder::{Checkpoint, DecoderConfig};
-use burn_peft_format::{BiasMovement, CONFIG_FILE, WEIGHTS_FILE};
+use burn_peft_format::{BiasMovement, CONFIG_FILE, TaskOptions, TaskType, WEIGHTS_FILE};
+use burn_peft_train::TaskSetup;
 use serde::Serialize;
 
 use super::{
@@ -51,6 +52,19 @@ struct Report {
     method: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     base_model: Option<String>,
+    /// Of an adapter: what it is for, and under PEFT's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    labels: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_options: Option<TaskOptions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    template: Option<String>,
+    #[serde(skip)]
+    task_line: Option<String>,
     trainable_params: usize,
     /// Unknown for an adapter whose base was not named.
     all_params: Option<usize>,
@@ -126,6 +140,12 @@ impl Args {
         Ok(Report {
             kind: "model",
             method: method.map(|m| m.name().to_owned()),
+            task: None,
+            task_type: None,
+            labels: Vec::new(),
+            task_options: None,
+            template: None,
+            task_line: None,
             trainable_params: trainable,
             all_params: Some(base + trainable),
             tensors: config.tensor_shapes().into_iter().collect(),
@@ -143,7 +163,13 @@ impl Args {
                 display(&self.path.join(WEIGHTS_FILE))
             ));
         }
-        let trainable = folder.tensors.num_values();
+        let task = TaskSetup::of_folder(&folder);
+        let head = folder.head().map(|head| head.num_values());
+        // The biases beside a head alone are zeros.
+        let trainable = match head.filter(|_| folder.method_name() == "linear-probe") {
+            Some(head) => head,
+            None => folder.tensors.num_values(),
+        };
         let (base, modules) = match &self.model {
             None => (None, vec![folder.modules()]),
             Some(name) => {
@@ -159,6 +185,12 @@ impl Args {
             kind: "adapter",
             method: Some(folder.method_name().to_owned()),
             base_model: folder.config.base_model_name_or_path.clone(),
+            task: Some(task.task.name()),
+            task_type: folder.config.task_type.map(TaskType::name),
+            labels: folder.labels(),
+            task_options: folder.config.task.clone(),
+            template: folder.config.template.clone(),
+            task_line: task.describe(),
             trainable_params: trainable,
             all_params: base.map(|base| base + trainable),
             tensors: folder
@@ -194,6 +226,12 @@ impl Report {
             (Some(method), None) => format!("{}: {method}\n", self.kind),
             (None, _) => format!("{}\n", self.kind),
         };
+        if let Some(line) = &self.task_line {
+            text += &format!("{line}\n");
+        }
+        if let Some(template) = &self.template {
+            text += &format!("template: {template:?}\n");
+        }
         for module in &self.modules {
             text += &module.to_string();
         }

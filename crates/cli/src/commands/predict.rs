@@ -9,10 +9,10 @@ use burn_peft_data::{
 };
 use burn_peft_files::StagedFile;
 use burn_peft_ops::Ops;
-use burn_peft_train::{HeldOutRows, Predicted, Prediction, TaskSetup};
+use burn_peft_train::{HeldOutRows, Predicted, Prediction, Stop, TaskSetup};
 
-use super::shared::{ComputeArgs, ModelArgs, OpenModel};
-use crate::{backend::Job, output, progress::Progress};
+use super::shared::{ComputeArgs, ModelArgs, OpenModel, display};
+use crate::{backend::Job, output, progress::Progress, signals};
 
 /// Arguments of `predict`.
 #[derive(Debug, clap::Args)]
@@ -53,6 +53,15 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if args.batch_size == 0 {
         bail!("--batch-size is 0, expected 1 or more");
     }
+    if args.max_length == Some(0) {
+        bail!("--max-length is 0, expected 1 or more");
+    }
+    if let (Some(data), Some(output)) = (&args.data, &args.output)
+        && let (Ok(data), Ok(file)) = (data.canonicalize(), output.canonicalize())
+        && data == file
+    {
+        bail!("--output: {}: it is the file of --data", display(output));
+    }
     let open = args.model.open()?;
     let task = open.task();
     let rows = match (&args.data, &args.text) {
@@ -76,6 +85,13 @@ pub(crate) fn run(args: Args) -> Result<()> {
     drop(bar);
     for note in &tokenized.notes {
         output::warn(note);
+    }
+    if tokenized.truncated > 0 {
+        output::warn(&format!(
+            "{} of {} rows were cut to the longest length",
+            tokenized.truncated,
+            rows.rows().len()
+        ));
     }
     args.compute.backend.run(Predict {
         args: &args,
@@ -152,11 +168,19 @@ impl Job for Predict<'_> {
             tokenizer: &open.tokenizer,
             stop_ids: open.stop_ids(),
             batch_size: args.batch_size,
+            max_length: args.max_length,
         };
         let mut file = args.output.as_deref().map(StagedFile::new).transpose()?;
+        let stop = Stop::new();
+        stop.training_begins();
+        signals::stop_run(stop.clone(), "batch", args.json)?;
+        let interrupter = stop.interrupter();
         let mut bar = Progress::counting("predicting");
         let (mut done, all) = (0, rows.rows().len() as u64);
-        held_out.predict(&model, &mut |predicted: Predicted| {
+        let predicted = held_out.predict(&model, &mut |predicted: Predicted| {
+            if interrupter.should_stop() {
+                bail!("stopped after {done} of {all} rows");
+            }
             done += 1;
             bar.set(done, all);
             match &mut file {
@@ -170,7 +194,14 @@ impl Job for Predict<'_> {
                 }
                 None => output::print_json(&predicted),
             }
-        })?;
+        });
+        if interrupter.should_stop() {
+            // Without the file that has no name yet.
+            drop(file);
+            output::say(&format!("stopped after {done} of {all} rows"));
+            signals::leave(signals::INTERRUPTED);
+        }
+        predicted?;
         match file {
             Some(file) => Ok(file.commit()?),
             None => Ok(()),
@@ -187,6 +218,10 @@ fn plain(prediction: &Prediction) -> String {
     match prediction {
         Prediction::Label(name) => name.clone(),
         Prediction::Names(names) => names.join(" "),
+        Prediction::Tags(tags) => {
+            let tags = tags.iter().map(|tag| tag.as_deref().unwrap_or("-"));
+            tags.collect::<Vec<_>>().join(" ")
+        }
         Prediction::Number(number) => number.to_string(),
         Prediction::Numbers(found) => numbers(found),
         Prediction::Answer(answer) if answer.start.is_none() => "(no answer)".to_owned(),

@@ -205,7 +205,7 @@ impl Job for Train<'_> {
             dtype,
         } = self;
         let stop = Stop::new();
-        signals::stop_run(stop.clone(), args.json)?;
+        signals::stop_run(stop.clone(), "step", args.json)?;
         let mut observers: Vec<Box<dyn Observer>> = Vec::new();
         let reader = Reader::default();
         if args.json {
@@ -332,7 +332,10 @@ fn print_curve(curve: &LrCurve, json: bool) -> Result<()> {
     }
     text += &match curve.learning_rate {
         Some(rate) => format!("take --set train.learning_rate={rate:.0e}\n"),
-        None => "the loss falls at no rate\n".to_owned(),
+        None => {
+            "the loss falls at no rate by more than chance; more steps (--max-steps) may show one\n"
+                .to_owned()
+        }
     };
     output::print(&text)
 }

@@ -68,6 +68,10 @@ impl RunRows {
         }
         let task = TaskSetup::settle(&config.task, &inputs.train)?;
         check_trains(method, &task, base)?;
+        task.describe().iter().for_each(|text| notes(text));
+        if config.train.head_learning_rate.is_some() && task.head_kind().is_none() {
+            notes("warning: train.head_learning_rate has no effect: there is no head");
+        }
         let mut tokenise = |rows: &Rows, scored: bool| -> Result<Vec<Example>, Error> {
             let tokenize = TokenizeOptions {
                 max_length: Some(config.data.max_length.min(limit)),
@@ -212,12 +216,13 @@ fn same_tokens(examples: &[Example]) -> Vec<Example> {
 /// What became of a file's rows.
 fn describe(rows: &Rows, tokenized: &Tokenized) -> String {
     let lengths = tokenized.examples.iter().map(Example::len);
-    let mut text = format!(
-        "{}: {} rows, longest row: {} tokens",
-        rows.path(),
-        tokenized.examples.len(),
-        lengths.max().unwrap_or(0),
-    );
+    let (examples, all) = (tokenized.examples.len(), rows.rows().len());
+    let mut text = format!("{}: ", rows.path());
+    text += &match examples > all {
+        true => format!("{all} rows in {examples} windows"),
+        false => format!("{examples} rows"),
+    };
+    text += &format!(", longest row: {} tokens", lengths.max().unwrap_or(0));
     if tokenized.truncated + tokenized.dropped > 0 {
         text += &format!(
             "; {} cut to data.max_length, {} dropped because no supervised token was left",

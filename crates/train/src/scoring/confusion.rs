@@ -70,6 +70,7 @@ impl fmt::Display for ConfusionMatrix {
         if self.names.len() > TABLE_CLASSES {
             let confusions = self.confusions();
             for (count, gold, predicted) in confusions.iter().take(LISTED) {
+                let (gold, predicted) = (one_line(gold), one_line(predicted));
                 writeln!(f, "{count} of {gold} taken for {predicted}")?;
             }
             return match confusions.len().saturating_sub(LISTED) {
@@ -78,22 +79,23 @@ impl fmt::Display for ConfusionMatrix {
             };
         }
         let corner = "gold \\ predicted";
+        let names: Vec<String> = self.names.iter().map(|name| one_line(name)).collect();
         let digits = |count: &usize| count.to_string().len();
-        let first = self.names.iter().map(|name| name.chars().count());
+        let first = names.iter().map(|name| name.chars().count());
         let first = first.chain([corner.len()]).max().unwrap_or_default();
         let column = |class: usize| {
             let counts = self.counts.iter().map(|row| digits(&row[class]));
-            counts.chain([self.names[class].chars().count()]).max()
+            counts.chain([names[class].chars().count()]).max()
         };
-        let widths: Vec<usize> = (0..self.names.len())
+        let widths: Vec<usize> = (0..names.len())
             .map(|class| column(class).unwrap_or_default())
             .collect();
         write!(f, "{corner:<first$}")?;
-        for (name, width) in self.names.iter().zip(&widths) {
+        for (name, width) in names.iter().zip(&widths) {
             write!(f, "  {name:>width$}")?;
         }
         writeln!(f)?;
-        for (name, row) in self.names.iter().zip(&self.counts) {
+        for (name, row) in names.iter().zip(&self.counts) {
             write!(f, "{name:<first$}")?;
             for (count, width) in row.iter().zip(&widths) {
                 write!(f, "  {count:>width$}")?;
@@ -102,6 +104,13 @@ impl fmt::Display for ConfusionMatrix {
         }
         Ok(())
     }
+}
+
+/// A name as a table has it: whoever names classes may break lines.
+fn one_line(name: &str) -> String {
+    name.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 #[cfg(test)]

@@ -9,11 +9,9 @@ use super::mean;
 pub struct RegressionScores {
     /// Pearson's correlation. `None` where it is not defined: of fewer than two rows, of numbers that are all the same or
     /// not finite.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub pearson: Option<f64>,
     /// Spearman's correlation, which is that of the ranks. Equal numbers share the mean of their ranks. `None` as
     /// above.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub spearman: Option<f64>,
 }
 
