@@ -32,7 +32,14 @@ fn moods(folder: &Path) -> String {
 fn train(folder: &Path, data: &str, set: &[&str]) -> String {
     let output = text(&folder.join("run")).to_owned();
     let mut command = burn_peft(&["train", "--no-tui", "--method", "p-tuning-v2"]);
-    command.args(["--max-steps", "40", "--data", data, "--output", &output]);
+    command.args([
+        "--data",
+        data,
+        "--output",
+        &output,
+        "--set",
+        "train.max_steps=40",
+    ]);
     for set in set {
         command.args(["--set", set]);
     }
@@ -185,6 +192,69 @@ fn answers_are_parts_of_their_contexts_and_may_be_missing() {
     let mut command = burn_peft(&["predict", "--adapter", &adapter, "--text", context]);
     let answer = succeed(command.args(["--question", "What does The Badger serve?"]));
     assert_eq!(answer.stdout, b"cake\n");
+}
+
+#[test]
+fn the_built_in_rows_of_every_task_are_trained_scored_and_predicted() {
+    let folder = tempdir().unwrap();
+    for (task, score) in [
+        ("seq-cls", "accuracy"),
+        ("token-cls", "f1"),
+        ("qa", "exact_match"),
+    ] {
+        let output = folder.path().join(task);
+        let mut train = burn_peft(&["train", "--no-tui", "--task", task, "--max-steps", "2"]);
+        let said = succeed(train.args(["--method", "bitfit", "--output", text(&output)]));
+        let said = String::from_utf8(said.stderr).unwrap();
+        assert!(said.contains(&format!("task: {task}")), "{said}");
+        let mut evaluate = burn_peft(&["evaluate", "--json", "--adapter", text(&output)]);
+        let scores = &lines(&succeed(&mut evaluate))[0];
+        assert!(scores[score].is_number(), "{scores}");
+        let mut inspect = burn_peft(&["inspect", "--json", text(&output)]);
+        assert_eq!(lines(&succeed(&mut inspect))[0]["task"], task);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn predictions_are_not_written_over_what_is_read_or_is_no_file() {
+    let folder = tempdir().unwrap();
+    let data = moods(folder.path());
+    let adapter = train(folder.path(), &data, &["train.max_steps=1"]);
+    let pipe = folder.path().join("pipe");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let before = fs::read(&data).unwrap();
+    for (output, expected) in [
+        (data.as_str(), "the file of --data"),
+        (text(&pipe), "regular file"),
+    ] {
+        let mut command = burn_peft(&["predict", "--adapter", &adapter, "--data", &data]);
+        let error = refused(command.args(["--output", output]));
+        assert!(error.contains(expected), "{error}");
+    }
+    assert_eq!(fs::read(&data).unwrap(), before);
+}
+
+#[test]
+fn changed_labels_are_other_rows() {
+    let folder = tempdir().unwrap();
+    let data = moods(folder.path());
+    let adapter = train(folder.path(), &data, &["train.max_steps=2"]);
+    let swapped = fs::read_to_string(&data).unwrap();
+    let swapped = swapped
+        .replace("\"good\"", "\"-\"")
+        .replace("\"bad\"", "\"good\"");
+    fs::write(&data, swapped.replace("\"-\"", "\"bad\"")).unwrap();
+    let mut resume = burn_peft(&["train", "--no-tui", "--method", "p-tuning-v2", "--resume"]);
+    resume.args(["--data", &data, "--output", &adapter, "--max-steps", "60"]);
+    let error = refused(&mut resume);
+    assert!(error.contains("the training data"), "{error}");
 }
 
 #[test]
