@@ -70,8 +70,9 @@ impl Labels {
     ///
     /// Names are sorted by their code points, as in transformers' `run_glue.py` and `run_ner.py`. Where all are
     /// numbers of classes, there are as many classes as the largest number says, called `LABEL_0` and so on; beside
-    /// names in digits, such as `"3"`, a number is such a name. A list means that a row can have several classes. If
-    /// any label is a fraction, all labels are numbers to be predicted, as many as a row has.
+    /// names in digits, such as `"3"`, a number is such a name. A list means that a row can have several classes;
+    /// [flags](Label::Flags) say it of each class. If any label is another fraction, all labels are numbers to be
+    /// predicted, as many as a row has.
     ///
     /// # Errors
     /// The rows are not of [`Task::SeqCls`](crate::Task::SeqCls) or [`Task::TokenCls`](crate::Task::TokenCls), none
@@ -134,8 +135,23 @@ impl Labels {
     fn row_label(&self, label: &Label) -> Result<RowLabel, String> {
         let values = match label {
             Label::One(value) => std::slice::from_ref(value),
-            Label::Several(values) => values,
+            Label::Several(values) | Label::Flags(values) => values,
         };
+        if let (ProblemType::MultiLabel, Label::Flags(flags)) = (self.problem_type, label) {
+            if flags.len() == self.len() {
+                let flags = flags.iter().map(|flag| flag.flag() == Some(true));
+                return Ok(RowLabel::Classes(flags.collect()));
+            }
+            // Two values may be the numbers of two classes; of more, some would be there twice.
+            if flags.len() > 2 {
+                return Err(format!(
+                    "the label has {} flags, and there are {} classes; give a flag for each class, or list the row's \
+                     classes",
+                    flags.len(),
+                    self.len()
+                ));
+            }
+        }
         match (self.problem_type, values) {
             (ProblemType::SingleLabel, [value]) => {
                 Ok(RowLabel::Class(self.class_of(value, "label")?))

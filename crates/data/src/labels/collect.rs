@@ -29,6 +29,8 @@ struct Seen<'a> {
     first_list: Option<usize>,
     /// The number of values of the first label.
     width: Option<usize>,
+    /// The number of flags in each label.
+    flags: Option<usize>,
 }
 
 pub(super) fn labels_of(rows: &Rows, asked: Option<ProblemType>) -> Result<Labels> {
@@ -48,6 +50,10 @@ pub(super) fn labels_of(rows: &Rows, asked: Option<ProblemType>) -> Result<Label
     let mut seen = Seen::default();
     for (line, row) in rows.rows() {
         match (row.label(), row.tags()) {
+            (Some(Label::Flags(flags)), _) if asked != Some(ProblemType::Regression) => {
+                seen.first_list.get_or_insert(*line);
+                seen.flags = Some(flags.len());
+            }
             (Some(label), _) => seen.label(*line, label),
             (None, Some(tags)) => tags.iter().for_each(|tag| seen.value(*line, tag)),
             (None, None) => {}
@@ -107,7 +113,7 @@ impl<'a> Seen<'a> {
                 self.width.get_or_insert(1);
                 self.value(line, value);
             }
-            Label::Several(values) => {
+            Label::Several(values) | Label::Flags(values) => {
                 if !values.is_empty() {
                     self.width.get_or_insert(values.len());
                 }
@@ -155,6 +161,9 @@ impl<'a> Seen<'a> {
                      labels as names, or all as numbers"
                 ),
             ));
+        }
+        if let Some(flags) = self.flags {
+            return Ok(Some(numbered(flags)));
         }
         if !self.names.is_empty() {
             // Names in digits, and perhaps numbers, which are the same names.

@@ -163,7 +163,6 @@ fn labels_that_make_no_classes_are_refused() {
             &["[0.5,1]", "2"],
             "train.jsonl:2: the label has 1 number, and there are 2 outputs",
         ),
-        (&["0.5", "1e300"], "train.jsonl:2: the label is too large"),
         (&["0", "-1"], "train.jsonl:2: the label -1 is no class"),
         (
             &["0", "65536"],
@@ -183,7 +182,7 @@ fn labels_that_make_no_classes_are_refused() {
             "train.jsonl:2: the label 0 is a number, and that of line 1 is the name \"x\"",
         ),
         (
-            &["[0,1,0]"],
+            &["[0,1,0]", "[2]"],
             "train.jsonl:1: the class \"LABEL_0\" is there twice",
         ),
         (&["[]"], "train.jsonl: no row has a label"),
@@ -280,4 +279,53 @@ fn labels_are_read_as_the_type_that_is_asked_for() {
     // Tags are classes whatever is asked for.
     let tags = Labels::of_type(&tagged(&["[0,1]"]), Some(ProblemType::Regression));
     assert_eq!(tags.expect("tags").problem_type, ProblemType::SingleLabel);
+}
+
+#[test]
+fn flags_say_of_each_class_whether_a_row_has_it() {
+    let flags = |values: &[bool]| RowLabel::Classes(values.to_vec());
+    for asked in [None, Some(ProblemType::MultiLabel)] {
+        for labels in [["[1,0,0]", "[0,1,1]"], ["[1.0,0.0,0.0]", "[0,1.0,1.0]"]] {
+            let rows = labelled(&labels);
+            let labels = Labels::of_type(&rows, asked).expect("flags");
+            assert_eq!(labels, Labels::numbered(3, ProblemType::MultiLabel));
+            assert_eq!(
+                golds(&labels, &rows),
+                [flags(&[true, false, false]), flags(&[false, true, true])]
+            );
+        }
+    }
+    // Of other names, in their order.
+    let mut named = of(&labelled(&[r#"["b"]"#, r#"["a"]"#]));
+    assert_eq!(
+        golds(&named, &labelled(&["[0,1]"])),
+        [flags(&[false, true])]
+    );
+    // Lists of several lengths are numbers of classes, also where they look like flags.
+    let numbers = labelled(&["[0,1]", "[0]", "[1]"]);
+    assert_eq!(golds(&of(&numbers), &numbers)[0], flags(&[true, true]));
+    // So are two values for more classes than two.
+    named.names.push("c".to_owned());
+    assert_eq!(
+        golds(&named, &labelled(&["[0,1]"])),
+        [flags(&[true, true, false])]
+    );
+    let error = named
+        .check(&labelled(&["[0,0,1,0]"]))
+        .expect_err("no class has the last flag");
+    assert!(
+        error
+            .to_string()
+            .starts_with("train.jsonl:1: the label has 4 flags, and there are 3 classes"),
+        "{error}"
+    );
+    // Of a regression they are numbers, and one class has no list.
+    let rows = labelled(&["[0,1]", "[1,1]"]);
+    let numbers = Labels::of_type(&rows, Some(ProblemType::Regression)).expect("numbers");
+    assert_eq!(golds(&numbers, &rows)[0], RowLabel::Values(vec![0.0, 1.0]));
+    let error = Labels::of_type(&rows, Some(ProblemType::SingleLabel)).expect_err("lists");
+    assert!(
+        error.to_string().contains("here a row has one class"),
+        "{error}"
+    );
 }

@@ -372,18 +372,60 @@ fn rows_to_be_predicted_may_have_a_label_that_is_not_read() {
 }
 
 #[test]
-fn lists_of_zeros_and_ones_are_numbers_and_a_note_says_so() {
-    let flags = r#"{"text":"a","label":[0.0,1.0]}"#;
-    let of = |rows: &[&str]| notes(&rows.join("\n"));
-    assert!(of(&[flags, flags])[0].contains("lists of 0.0 and 1.0, which are numbers"));
-    for other in [
-        r#"{"text":"a","label":[0.5,1.0]}"#,
-        r#"{"text":"a","label":[1.0]}"#,
-        r#"{"text":"a","label":[0,1]}"#,
-        r#"{"text":"a","label":1.0}"#,
+fn lists_of_zeros_and_ones_are_flags_if_all_labels_of_the_file_are() {
+    let are_flags = |labels: &[&str]| {
+        let line = |label: &&str| format!(r#"{{"text":"a","label":{label}}}"#);
+        let lines: Vec<String> = labels.iter().map(line).collect();
+        let rows = parse_rows("a.jsonl", &lines.join("\n")).expect("good rows");
+        let is_flags = |(_, row): &(usize, Row)| matches!(row.label(), Some(Label::Flags(_)));
+        let flags = rows.rows().iter().filter(|row| is_flags(row)).count();
+        assert!(flags == 0 || flags == labels.len(), "{labels:?}");
+        flags > 0
+    };
+    assert!(are_flags(&["[0,1]"]));
+    assert!(are_flags(&["[1,0,0]", "[0,0,0]"]));
+    assert!(are_flags(&["[0.0,1.0]", "[1,1]"]));
+    for others in [
+        &["[0,1]", "[0]"][..],
+        &["[0,1]", "[0,2]"],
+        &["[0.5,1.0]", "[0.0,1.0]"],
+        &["[0,1]", "[]"],
+        &["[1]", "[0]"],
+        &["[0,1]", "1"],
+        &["1", "[0,1]"],
+        &[r#"["0","1"]"#],
+        &["[]"],
     ] {
-        assert!(of(&[flags, other]).is_empty(), "{other}");
+        assert!(!are_flags(others), "{others:?}");
     }
+}
+
+#[test]
+fn a_label_that_no_number_of_64_bits_has_is_refused() {
+    for (row, expected) in [
+        (
+            r#"{"text":"a","label":99999999999999999999999}"#,
+            "a.jsonl:1: \"label\" is 1e+23, which is above 9223372036854775807, the last number",
+        ),
+        (
+            r#"{"text":"a","label":9223372036854775808}"#,
+            "a.jsonl:1: \"label\" is 9223372036854775808, which is above",
+        ),
+        (
+            r#"{"text":"a","label":[0.5,-1e300]}"#,
+            "a.jsonl:1: label[1] is -1e+300, which is below -9223372036854775808",
+        ),
+        (
+            r#"{"tokens":["a"],"tags":[1e19]}"#,
+            "a.jsonl:1: tags[0] is 1e+19, which is above",
+        ),
+        (r#"{"text":"a","label":1e400}"#, "a.jsonl:1: not JSON"),
+        (r#"{"text":"a","label":NaN}"#, "a.jsonl:1: not JSON"),
+    ] {
+        let error = parse_rows("a.jsonl", row).expect_err(row).to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+    assert!(parse_rows("a.jsonl", r#"{"text":"a","label":9223372036854775807}"#).is_ok());
 }
 
 #[test]
