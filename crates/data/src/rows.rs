@@ -121,7 +121,7 @@ pub fn parse_rows(path: &str, text: &str) -> Result<Rows> {
 }
 
 /// Reads rows that are to be predicted: those of [`read_rows`] for `task`, with or without label, tags or answers,
-/// which are not read.
+/// which are not read. Of [`Task::CausalLm`], a `completion` or `output` that a row does not have is empty.
 ///
 /// # Errors
 /// See [`read_rows`]. The rows are for another task.

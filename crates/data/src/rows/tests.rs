@@ -450,3 +450,48 @@ fn rows_without_their_labels_are_rows_to_be_predicted() {
         );
     }
 }
+
+#[test]
+fn a_prompt_alone_is_a_row_to_be_predicted() {
+    let read = |text: &str| parse_rows_for("p.jsonl", text, Task::CausalLm);
+    let pairs = |text: &str| -> Vec<(String, String)> {
+        let rows = read(text).expect("good rows");
+        let pair = |(_, row): &(usize, Row)| {
+            let (prompt, answer) = row.prompt_and_answer().expect("a prompt");
+            (prompt.into_owned(), answer.to_owned())
+        };
+        assert!(rows.notes().is_empty(), "{:?}", rows.notes());
+        rows.rows().iter().map(pair).collect()
+    };
+    let owned = |prompt: &str, answer: &str| (prompt.to_owned(), answer.to_owned());
+    let some = "{\"prompt\":\"a\"}\n{\"prompt\":\"b\",\"completion\":\"c\"}\n{\"prompt\":\"d\",\"completion\":null}";
+    let expected = [owned("a", ""), owned("b", "c"), owned("d", "")];
+    assert_eq!(pairs(some), expected);
+    let asked = pairs(r#"{"instruction":"add","input":"1 2"}"#);
+    let learned = only(r#"{"instruction":"add","input":"1 2","output":"3"}"#);
+    let (prompt, _) = learned.prompt_and_answer().expect("a prompt");
+    assert_eq!(asked, [(prompt.into_owned(), String::new())]);
+    // A row that could be learned keeps its format.
+    let rows = read(
+        r#"{"prompt":"a","messages":[{"role":"user","content":"b"},{"role":"assistant","content":"c"}]}"#,
+    );
+    assert_eq!(rows.expect("a good row").format(), RowFormat::Messages);
+    for (text, expected) in [
+        (
+            "{\"prompt\":\"a\"}\n{\"completion\":\"b\"}",
+            r#"p.jsonl:2: no "prompt"; the first row (line 1) is {"prompt"}"#,
+        ),
+        (
+            r#"{"prompt":"a","completion":1}"#,
+            r#"p.jsonl:1: "completion" must be a string"#,
+        ),
+        (r#"{"completion":"a"}"#, "p.jsonl:1: no known format"),
+    ] {
+        let error = read(text).expect_err(text).to_string();
+        assert!(error.starts_with(expected), "{error}");
+    }
+    // To be learned, it needs its answer.
+    assert!(message_of(r#"{"prompt":"a"}"#).contains("no known format has the keys"));
+    let second = "{\"prompt\":\"a\",\"completion\":\"b\"}\n{\"prompt\":\"a\"}";
+    assert!(message_of(second).starts_with("train.jsonl:2: no \"completion\""));
+}
