@@ -39,6 +39,8 @@ pub(crate) struct GivenIds {
     pub(crate) input_ids: Vec<u32>,
     pub(crate) placement: Option<Vec<usize>>,
     pub(crate) is_cut: bool,
+    /// The number of ids of fields that are left.
+    pub(crate) of_fields: usize,
 }
 
 impl<'a> Given<'a> {
@@ -152,7 +154,9 @@ impl<'a> Given<'a> {
                 }
             }
         }
-        let mut kept = cuts.kept(room).into_iter();
+        let kept = cuts.kept(room);
+        let of_fields = kept.iter().sum();
+        let mut kept = kept.into_iter();
         let is_cut = cuts.fixed + cuts.lengths.iter().sum::<usize>() > room;
         let (mut input_ids, mut placement) = (Vec::new(), Vec::new());
         let (mut texts, mut ranges) = (encodings.iter(), cuts.ranges.iter());
@@ -180,6 +184,7 @@ impl<'a> Given<'a> {
             input_ids,
             placement: self.is_placed.then_some(placement),
             is_cut,
+            of_fields,
         }
     }
 }

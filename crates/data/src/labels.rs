@@ -62,22 +62,32 @@ impl Labels {
     pub fn numbered(count: usize, problem_type: ProblemType) -> Self {
         Self {
             problem_type,
-            names: (0..count).map(|class| format!("LABEL_{class}")).collect(),
+            names: numbered(count),
         }
     }
 
     /// The classes that rows name: of their labels, or of their tags.
     ///
     /// Names are sorted by their code points, as in transformers' `run_glue.py` and `run_ner.py`. Where all are
-    /// numbers of classes, there are as many classes as the largest number says, called `LABEL_0` and so on. A list
-    /// means that a row can have several classes. If any label is a fraction, all labels are numbers to be predicted,
-    /// as many as a row has.
+    /// numbers of classes, there are as many classes as the largest number says, called `LABEL_0` and so on; beside
+    /// names in digits, such as `"3"`, a number is such a name. A list means that a row can have several classes;
+    /// [flags](Label::Flags) say it of each class. If any label is another fraction, all labels are numbers to be
+    /// predicted, as many as a row has.
     ///
     /// # Errors
     /// The rows are not of [`Task::SeqCls`](crate::Task::SeqCls) or [`Task::TokenCls`](crate::Task::TokenCls), none
     /// has a label, there is only one class, or a row does not fit the others.
     pub fn of(rows: &Rows) -> Result<Self> {
-        collect::labels_of(rows)
+        Self::of_type(rows, None)
+    }
+
+    /// [`of`](Self::of), with labels of this type, if one is given: of [`ProblemType::Regression`], whole numbers are
+    /// numbers to be predicted; of the other types, numbers of classes. Tags have no type.
+    ///
+    /// # Errors
+    /// Those of [`of`](Self::of), and a label that is not of this type.
+    pub fn of_type(rows: &Rows, problem_type: Option<ProblemType>) -> Result<Self> {
+        collect::labels_of(rows, problem_type)
     }
 
     /// The class of a name.
@@ -125,8 +135,23 @@ impl Labels {
     fn row_label(&self, label: &Label) -> Result<RowLabel, String> {
         let values = match label {
             Label::One(value) => std::slice::from_ref(value),
-            Label::Several(values) => values,
+            Label::Several(values) | Label::Flags(values) => values,
         };
+        if let (ProblemType::MultiLabel, Label::Flags(flags)) = (self.problem_type, label) {
+            if flags.len() == self.len() {
+                let flags = flags.iter().map(|flag| flag.flag() == Some(true));
+                return Ok(RowLabel::Classes(flags.collect()));
+            }
+            // Two values may be the numbers of two classes; of more, some would be there twice.
+            if flags.len() > 2 {
+                return Err(format!(
+                    "the label has {} flags, and there are {} classes; give a flag for each class, or list the row's \
+                     classes",
+                    flags.len(),
+                    self.len()
+                ));
+            }
+        }
         match (self.problem_type, values) {
             (ProblemType::SingleLabel, [value]) => {
                 Ok(RowLabel::Class(self.class_of(value, "label")?))
@@ -153,9 +178,9 @@ impl Labels {
                 Ok(RowLabel::Values(values?))
             }
             (ProblemType::Regression, values) => Err(format!(
-                "{} numbers in the label, and there are {} outputs",
-                values.len(),
-                self.len()
+                "the label has {}, and there are {}",
+                counted(values.len(), "number"),
+                counted(self.len(), "output")
             )),
         }
     }
@@ -166,6 +191,15 @@ impl Labels {
             tag => self.class_of(tag, "tag").map(|class| class as i64),
         };
         tags.iter().map(class).collect()
+    }
+
+    /// The class that a number means: that of this name or, unless names are such numbers, the one with this index.
+    fn class_of_number(&self, number: i64) -> Option<usize> {
+        let is_index = |number: i64| usize::try_from(number).is_ok_and(|index| index < self.len());
+        self.class(&number.to_string()).or_else(|| {
+            let mut numerals = self.names.iter().filter_map(|name| numeral(name));
+            (is_index(number) && !numerals.any(is_index)).then_some(number as usize)
+        })
     }
 
     fn class_of(&self, value: &LabelValue, what: &str) -> Result<usize, String> {
@@ -179,15 +213,18 @@ impl Labels {
                     self.len()
                 )
             }),
-            LabelValue::Number(number) => {
-                let class = usize::try_from(*number).ok();
-                class.filter(|class| *class < self.len()).ok_or_else(|| {
-                    format!(
+            LabelValue::Number(number) => self.class_of_number(*number).ok_or_else(|| {
+                match self.names.iter().any(|name| numeral(name).is_some()) {
+                    true => format!(
+                        "the {what} {number} is none of the {} classes, whose names are numbers",
+                        self.len()
+                    ),
+                    false => format!(
                         "the {what} {number} is the number of no class; there are {}, from 0",
                         self.len()
-                    )
-                })
-            }
+                    ),
+                }
+            }),
             LabelValue::Fraction(number) => Err(format!(
                 "the {what} {number} is a fraction, and here a {what} is a class"
             )),
@@ -216,6 +253,25 @@ impl Labels {
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
+}
+
+/// A number of things, in words.
+fn counted(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    }
+}
+
+/// The names of classes that have numbers only.
+fn numbered(count: usize) -> Vec<String> {
+    (0..count).map(|class| format!("LABEL_{class}")).collect()
+}
+
+/// The number that a name is, written as JSON writes it.
+fn numeral(name: &str) -> Option<i64> {
+    let number = name.parse::<i64>().ok()?;
+    (number.to_string() == name).then_some(number)
 }
 
 /// One number of a regression.

@@ -145,6 +145,9 @@ pub enum Label {
     One(LabelValue),
     /// A list of values.
     Several(Vec<LabelValue>),
+    /// A list in a file all of whose labels are lists of one length, two or more, of zeros and ones: a flag for each
+    /// class, where there are as many classes.
+    Flags(Vec<LabelValue>),
 }
 
 /// One value of a label.
@@ -156,6 +159,17 @@ pub enum LabelValue {
     Number(i64),
     /// A number with a fraction part or an exponent.
     Fraction(f64),
+}
+
+impl LabelValue {
+    /// The flag that a zero or a one is.
+    pub(crate) fn flag(&self) -> Option<bool> {
+        match self {
+            Self::Number(0) | Self::Fraction(0.0) => Some(false),
+            Self::Number(1) | Self::Fraction(1.0) => Some(true),
+            _ => None,
+        }
+    }
 }
 
 /// A question about a text.

@@ -121,7 +121,7 @@ pub fn parse_rows(path: &str, text: &str) -> Result<Rows> {
 }
 
 /// Reads rows that are to be predicted: those of [`read_rows`] for `task`, with or without label, tags or answers,
-/// which are not read.
+/// which are not read. Of [`Task::CausalLm`], a `completion` or `output` that a row does not have is empty.
 ///
 /// # Errors
 /// See [`read_rows`]. The rows are for another task.
@@ -251,14 +251,14 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn finish(self) -> Result<Rows> {
+    fn finish(mut self) -> Result<Rows> {
         let path = self.path.to_owned();
         if self.rows.is_empty() {
             return Err(Error::NoRows { path });
         }
+        labelled::mark_flags(&mut self.rows);
         let mut notes = self.notes;
         notes.extend(self.unknown.notes(&path, "is not used"));
-        notes.extend(labelled::note_of_flags(&path, &self.rows));
         notes.extend(match self.found.moved {
             0 => None,
             1 => Some(format!(

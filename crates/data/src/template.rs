@@ -182,6 +182,10 @@ impl Template {
         if let Some(last) = last {
             field(&mut all, last)?;
         }
+        let is_text = |part: &Part| part.field() == Some(Field::Text);
+        if last != Some(Field::Text) && !given.iter().any(is_text) {
+            return Err(self.unused_for("has no `{text}`, the text whose label is learned"));
+        }
         match label {
             true => all.after = *after,
             false => all.parts.push(GivenPart::Virtual(*after)),

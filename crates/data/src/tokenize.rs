@@ -120,8 +120,8 @@ pub struct Tokenized {
 /// texts to classify are cut until the row fits, words at the end, and contexts into windows.
 ///
 /// # Errors
-/// The rows are not those of the targets' [task](Targets::task). With file and line: a label is none of the classes, a
-/// question leaves no room for its context, a row has nothing to learn before it is cut, its ids are outside the vocabulary or the model's
+/// The rows are not those of the targets' [task](Targets::task). With file and line: a label is none of the classes, the
+/// cut leaves no token of a text to classify or of words to tag, a question leaves no room for its context, a row has nothing to learn before it is cut, its ids are outside the vocabulary or the model's
 /// table, the chat template does not accept its conversation or leaves out a turn, or it lacks a field of the template. Without a line: the
 /// tokenizer has no eos, the model has no chat template, or the cut leaves no row.
 pub fn tokenize_rows(

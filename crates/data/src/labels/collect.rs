@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Labels, ProblemType};
+use super::{Labels, ProblemType, numbered, numeral};
 use crate::error::{Error, Result};
 use crate::example::IGNORE_INDEX;
 use crate::row::{Label, LabelValue};
@@ -16,18 +16,24 @@ const LARGEST: i64 = 65_535;
 #[derive(Default)]
 struct Seen<'a> {
     names: BTreeSet<&'a str>,
-    first_name: Option<usize>,
+    first_name: Option<(&'a str, usize)>,
+    /// The first name that is no number in digits.
+    first_word: Option<(&'a str, usize)>,
+    numbers: BTreeSet<i64>,
+    first_number: Option<(i64, usize)>,
     /// The largest number, with its line.
     largest: Option<(i64, usize)>,
     /// The smallest number, with its line.
     smallest: Option<(i64, usize)>,
-    first_fraction: Option<usize>,
+    first_fraction: Option<(f64, usize)>,
     first_list: Option<usize>,
     /// The number of values of the first label.
     width: Option<usize>,
+    /// The number of flags in each label.
+    flags: Option<usize>,
 }
 
-pub(super) fn labels_of(rows: &Rows) -> Result<Labels> {
+pub(super) fn labels_of(rows: &Rows, asked: Option<ProblemType>) -> Result<Labels> {
     let none = |reason: &str| Error::NoClasses {
         path: rows.path().to_owned(),
         reason: reason.to_owned(),
@@ -35,6 +41,7 @@ pub(super) fn labels_of(rows: &Rows) -> Result<Labels> {
     if !matches!(rows.task(), Task::SeqCls | Task::TokenCls) {
         return Err(none("these rows have no classes"));
     }
+    let asked = asked.filter(|_| rows.task() == Task::SeqCls);
     let bad = |line: usize, reason: String| Error::BadRow {
         path: rows.path().to_owned(),
         line,
@@ -43,52 +50,51 @@ pub(super) fn labels_of(rows: &Rows) -> Result<Labels> {
     let mut seen = Seen::default();
     for (line, row) in rows.rows() {
         match (row.label(), row.tags()) {
+            (Some(Label::Flags(flags)), _) if asked != Some(ProblemType::Regression) => {
+                seen.first_list.get_or_insert(*line);
+                seen.flags = Some(flags.len());
+            }
             (Some(label), _) => seen.label(*line, label),
             (None, Some(tags)) => tags.iter().for_each(|tag| seen.value(*line, tag)),
             (None, None) => {}
         }
     }
-    if let Some(fraction) = seen.first_fraction {
-        if let Some(line) = seen.first_name {
-            return Err(bad(
-                line,
-                format!(
-                    "the label is a name, and that of line {fraction} is a fraction; labels are all numbers or all classes"
-                ),
-            ));
-        }
-        let outputs = seen.width.unwrap_or(1);
-        let labels = Labels::numbered(outputs, ProblemType::Regression);
-        labels.check(rows)?;
-        return Ok(labels);
-    }
-    if let Some((number, line)) = seen.smallest.filter(|(number, _)| *number < 0) {
-        return Err(bad(
-            line,
-            format!(
-                "the label {number} is no class; numbers of classes begin at 0, and rows without a label are to be left out"
-            ),
-        ));
-    }
-    let problem_type = match seen.first_list {
-        Some(_) => ProblemType::MultiLabel,
-        None => ProblemType::SingleLabel,
+    let problem_type = match (asked, seen.first_fraction) {
+        (Some(asked), _) => asked,
+        (None, Some(_)) => ProblemType::Regression,
+        (None, None) if seen.first_list.is_some() => ProblemType::MultiLabel,
+        (None, None) => ProblemType::SingleLabel,
     };
-    let labels = match (seen.names.is_empty(), seen.largest) {
-        (false, _) => Labels {
-            problem_type,
-            names: seen.names.iter().map(|name| (*name).to_owned()).collect(),
-        },
-        (true, Some((largest, line))) if largest > LARGEST => {
-            return Err(bad(
-                line,
-                format!(
-                    "the label {largest} is above {LARGEST}, the largest number of a class; write names"
-                ),
-            ));
+    let labels = match problem_type {
+        ProblemType::Regression => {
+            if let (None, Some((_, line)), Some((_, fraction))) =
+                (asked, seen.first_name, seen.first_fraction)
+            {
+                return Err(bad(
+                    line,
+                    format!(
+                        "the label is a name, and that of line {fraction} is a fraction; labels are all numbers or all classes"
+                    ),
+                ));
+            }
+            let outputs = seen.width.ok_or_else(|| none("no row has a label"))?;
+            Labels::numbered(outputs, problem_type)
         }
-        (true, Some((largest, _))) => Labels::numbered(largest as usize + 1, problem_type),
-        (true, None) => return Err(none("no row has a label")),
+        ProblemType::SingleLabel | ProblemType::MultiLabel => {
+            if let Some((number, line)) = seen.first_fraction {
+                return Err(bad(
+                    line,
+                    format!(
+                        "the label {number} is a fraction, and labels of {problem_type} are classes"
+                    ),
+                ));
+            }
+            let names = seen.classes().map_err(|(line, reason)| bad(line, reason))?;
+            Labels {
+                problem_type,
+                names: names.ok_or_else(|| none("no row has a label"))?,
+            }
+        }
     };
     if problem_type == ProblemType::SingleLabel && labels.len() == 1 {
         return Err(none(&format!(
@@ -107,7 +113,7 @@ impl<'a> Seen<'a> {
                 self.width.get_or_insert(1);
                 self.value(line, value);
             }
-            Label::Several(values) => {
+            Label::Several(values) | Label::Flags(values) => {
                 if !values.is_empty() {
                     self.width.get_or_insert(values.len());
                 }
@@ -120,11 +126,16 @@ impl<'a> Seen<'a> {
     fn value(&mut self, line: usize, value: &'a LabelValue) {
         match value {
             LabelValue::Name(name) => {
-                self.first_name.get_or_insert(line);
+                self.first_name.get_or_insert((name, line));
+                if numeral(name).is_none() {
+                    self.first_word.get_or_insert((name, line));
+                }
                 self.names.insert(name);
             }
             LabelValue::Number(IGNORE_INDEX) => {}
             LabelValue::Number(number) => {
+                self.first_number.get_or_insert((*number, line));
+                self.numbers.insert(*number);
                 let extreme = |kept: &mut Option<(i64, usize)>, is_beyond: fn(i64, i64) -> bool| {
                     if kept.is_none_or(|(kept, _)| is_beyond(*number, kept)) {
                         *kept = Some((*number, line));
@@ -133,9 +144,51 @@ impl<'a> Seen<'a> {
                 extreme(&mut self.largest, |number, kept| number > kept);
                 extreme(&mut self.smallest, |number, kept| number < kept);
             }
-            LabelValue::Fraction(_) => {
-                self.first_fraction.get_or_insert(line);
+            LabelValue::Fraction(number) => {
+                self.first_fraction.get_or_insert((*number, line));
             }
+        }
+    }
+
+    /// The names of the classes; `None` if no row has one. The error has its line.
+    fn classes(&self) -> Result<Option<Vec<String>>, (usize, String)> {
+        if let (Some((name, of_name)), Some((number, line))) = (self.first_word, self.first_number)
+        {
+            return Err((
+                line,
+                format!(
+                    "the label {number} is a number, and that of line {of_name} is the name {name:?}; write all \
+                     labels as names, or all as numbers"
+                ),
+            ));
+        }
+        if let Some(flags) = self.flags {
+            return Ok(Some(numbered(flags)));
+        }
+        if !self.names.is_empty() {
+            // Names in digits, and perhaps numbers, which are the same names.
+            let numbers = self.numbers.iter().map(i64::to_string);
+            let names = self.names.iter().map(|name| (*name).to_owned());
+            let names: BTreeSet<String> = names.chain(numbers).collect();
+            return Ok(Some(names.into_iter().collect()));
+        }
+        if let Some((number, line)) = self.smallest.filter(|(number, _)| *number < 0) {
+            return Err((
+                line,
+                format!(
+                    "the label {number} is no class; numbers of classes begin at 0, and rows without a label are to be left out"
+                ),
+            ));
+        }
+        match self.largest {
+            Some((largest, line)) if largest > LARGEST => Err((
+                line,
+                format!(
+                    "the label {largest} is above {LARGEST}, the largest number of a class; write names"
+                ),
+            )),
+            Some((largest, _)) => Ok(Some(numbered(largest as usize + 1))),
+            None => Ok(None),
         }
     }
 }

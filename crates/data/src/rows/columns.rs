@@ -44,9 +44,9 @@ impl Purpose {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Columns {
     pub(super) format: RowFormat,
-    /// The keys of what the model is given and, of [`Task::CausalLm`], of what it learns.
+    /// The keys of what the model is given; of texts, conversations and token ids to write, also of what it learns.
     pub(super) given: Keys,
-    /// The key of the label, where there is one and it is read.
+    /// The key of the label or the answer, where every row must have it.
     pub(super) label: Option<&'static str>,
     /// Whether other spellings of the label are passed over.
     unlabelled: bool,
@@ -57,18 +57,25 @@ impl Columns {
     pub(super) fn detect(object: &Map<String, Value>, purpose: Purpose) -> Option<Self> {
         let has = |key: &&str| object.contains_key(*key);
         let is_wanted = |format: &RowFormat| purpose.reads(format.task());
-        FORMATS.into_iter().filter(is_wanted).find_map(|format| {
+        let found = |format: RowFormat, unlabelled: bool| {
             let mut spellings = given(format).iter();
             let given = *spellings.find(|given| given.iter().all(has))?;
-            let unlabelled = !labels(format).is_empty() && purpose != Purpose::Learning;
             let label = labels(format).iter().copied().find(has);
             let is_complete = unlabelled || label.is_some() || labels(format).is_empty();
-            is_complete.then_some(Self {
-                format,
-                given,
-                label: label.filter(|_| !unlabelled),
-                unlabelled,
-            })
+            is_complete.then_some((format, given, label))
+        };
+        let formats = || FORMATS.into_iter().filter(is_wanted);
+        let unlabelled = purpose != Purpose::Learning;
+        // A row that could be learned is of the format that it would have then.
+        let learned = formats().find_map(|format| found(format, false));
+        let either = || formats().find_map(|format| found(format, unlabelled));
+        let (format, given, label) = learned.or_else(either)?;
+        let unlabelled = unlabelled && !labels(format).is_empty();
+        Some(Self {
+            format,
+            given,
+            label: label.filter(|_| !unlabelled),
+            unlabelled,
         })
     }
 
@@ -104,7 +111,7 @@ impl Columns {
 /// The keys of the file itself, where these can be spelled in several ways.
 impl fmt::Display for Columns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.format.task() == Task::CausalLm {
+        if self.format.task() == Task::CausalLm && !self.unlabelled {
             return self.format.fmt(f);
         }
         let keys: Vec<String> = self.required().map(|key| format!("{key:?}")).collect();
@@ -124,8 +131,8 @@ pub(super) fn names(purpose: Purpose) -> String {
 /// The spellings of what a row gives, those with more keys first.
 fn given(format: RowFormat) -> &'static [Keys] {
     match format {
-        RowFormat::PromptCompletion => &[&["prompt", "completion"]],
-        RowFormat::Instruction => &[&["instruction", "output"]],
+        RowFormat::PromptCompletion => &[&["prompt"]],
+        RowFormat::Instruction => &[&["instruction"]],
         RowFormat::Messages => &[&["messages"]],
         RowFormat::Tokenized => &[&["input_ids", "labels"]],
         RowFormat::Text => &[&["text"]],
@@ -143,9 +150,11 @@ fn given(format: RowFormat) -> &'static [Keys] {
     }
 }
 
-/// The spellings of the label. [`Task::CausalLm`] has none: what it learns is among the given keys.
+/// The spellings of what is learned, where it has a key of its own and a row to be predicted need not have it.
 fn labels(format: RowFormat) -> Keys {
     match format {
+        RowFormat::PromptCompletion => &["completion"],
+        RowFormat::Instruction => &["output"],
         RowFormat::Classification => &["label", "labels"],
         RowFormat::ClassificationIds => &["label"],
         RowFormat::Tagging => &["tags", "ner_tags", "labels"],

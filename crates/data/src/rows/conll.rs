@@ -1,5 +1,6 @@
 //! Files with a word and its tag on each line, as those of the CoNLL tasks.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::columns::Purpose;
@@ -80,7 +81,7 @@ pub(super) fn parse(path: &str, text: &str, purpose: Purpose) -> Result<Vec<(usi
         }
         let line = Line { path, number };
         let cells = layout.cells(text);
-        let Layout { columns, first, .. } = layout;
+        let (columns, first) = (layout.columns, layout.first);
         if cells.len() != columns {
             return Err(line.bad(format!(
                 "{} columns, and line {first} has {columns}; write a word and its tag on each line, and a blank \
@@ -116,18 +117,19 @@ pub(super) fn parse(path: &str, text: &str, purpose: Purpose) -> Result<Vec<(usi
 }
 
 /// How the columns of a file stand.
-#[derive(Clone, Copy)]
-struct Layout {
+struct Layout<'a> {
     /// Whether there are tabs between them, and otherwise spaces.
     has_tabs: bool,
     columns: usize,
     /// The first line with a word.
     first: usize,
+    /// The tags of lines that are no comments, whatever else is one.
+    tags: HashSet<&'a str>,
 }
 
-impl Layout {
+impl<'a> Layout<'a> {
     /// Finds it in the first line with a word. `None` if there is none.
-    fn of(text: &str) -> Option<Self> {
+    fn of(text: &'a str) -> Option<Self> {
         let mut lines = text.lines().zip(1..);
         let is_word = |line: &str| {
             !line.trim().is_empty() && !line.starts_with(DOCUMENT) && !line.starts_with("# ")
@@ -137,14 +139,20 @@ impl Layout {
             has_tabs: line.contains('\t'),
             columns: 0,
             first,
+            tags: HashSet::new(),
         };
         layout.columns = layout.cells(line).len();
+        if layout.columns > 1 {
+            let words = text.lines().filter(|line| is_word(line));
+            let tags = words.filter_map(|line| layout.cells(line).pop());
+            layout.tags = tags.collect();
+        }
         Some(layout)
     }
 
     /// The columns of a line. A word may contain spaces where there are tabs between the columns, and it may be a wide
     /// space.
-    fn cells<'a>(&self, line: &'a str) -> Vec<&'a str> {
+    fn cells<'l>(&self, line: &'l str) -> Vec<&'l str> {
         let line = line.trim_end_matches('\r');
         match self.has_tabs {
             true => line.split('\t').collect(),
@@ -157,11 +165,15 @@ impl Layout {
         line.trim().is_empty() || line.starts_with(DOCUMENT) || self.is_comment(line)
     }
 
-    /// Whether a line is a comment, `# ` and a text, and not the word `#` and its tag.
+    /// Whether a line is a comment: it begins with `# `, and it is not the word `#` with its columns, the last of
+    /// which is a tag.
     fn is_comment(&self, line: &str) -> bool {
         let cells = self.cells(line);
-        let is_word = !self.has_tabs && cells.len() == self.columns;
-        line.starts_with("# ") && !(is_word && cells.last().is_some_and(|tag| is_tag(tag)))
+        let is_word = cells.len() == self.columns
+            && cells
+                .last()
+                .is_some_and(|tag| is_tag(tag) || self.tags.contains(tag));
+        line.starts_with("# ") && !is_word
     }
 }
 
@@ -237,8 +249,13 @@ mod tests {
     fn comments_are_passed_over_and_the_word_hash_is_not() {
         let text = "# sent_id = 1\na O\n# id two\nb O\n# O\n\n# text\n";
         assert_eq!(read("w.conll", text), [owned(2, "a|b|#", "O O O")]);
-        let text = "# a b\na\tO\n# B-X\n#\tO\n";
-        assert_eq!(read("w.conll", text), [owned(2, "a|#", "O O")]);
+        let text = "# a b\na\tO\n# B-X\n#\tO\n# \tO\n";
+        assert_eq!(read("w.conll", text), [owned(2, "a|#|# ", "O O O")]);
+        // Tags of other kinds are known from other lines.
+        let text = "# NN\na DT\n# text\nb NN\n";
+        assert_eq!(read("w.conll", text), [owned(1, "#|a|b", "NN DT NN")]);
+        let rows = parse_rows_for("w.conll", "a\n# a\n#\n", Task::TokenCls);
+        assert_eq!(sentences(&rows.expect("good rows"))[0].1, "a|#");
     }
 
     #[test]

@@ -8,6 +8,9 @@ use crate::error::Result;
 use crate::example::IGNORE_INDEX;
 use crate::row::{Label, LabelValue, Row};
 
+/// A number of this magnitude is no label: 2^63, the first number that no `i64` has.
+const TOO_LARGE: f64 = 9_223_372_036_854_775_808.0;
+
 impl Line<'_> {
     /// Reads a text, or two, with a label.
     pub(super) fn classification(
@@ -139,8 +142,20 @@ impl Line<'_> {
             Value::String(name) => Ok(LabelValue::Name(name.clone())),
             Value::Number(number) => match (number.as_i64(), number.as_f64()) {
                 (Some(number), _) => Ok(LabelValue::Number(number)),
-                (None, Some(number)) => Ok(LabelValue::Fraction(number)),
-                (None, None) => Err(self.bad(format!("{place} is {number}, which is too large"))),
+                // The parser makes a fraction of a whole number that is too large.
+                (None, Some(number)) if number.abs() < TOO_LARGE => {
+                    Ok(LabelValue::Fraction(number))
+                }
+                _ => {
+                    let is_negative = number.as_f64().is_some_and(f64::is_sign_negative);
+                    let (beyond, bound) = match is_negative {
+                        true => ("below", i64::MIN),
+                        false => ("above", i64::MAX),
+                    };
+                    Err(self.bad(format!(
+                        "{place} is {number}, which is {beyond} {bound}, the last number that a label can be"
+                    )))
+                }
             },
             other => Err(self.bad(format!(
                 "{place} must be a name, a number, or a list of one of these, found {}",
@@ -150,18 +165,27 @@ impl Line<'_> {
     }
 }
 
-/// A sentence about labels that are lists of 0.0 and 1.0 in every row, which are numbers here and flags in some files.
-pub(super) fn note_of_flags(path: &str, rows: &[(usize, Row)]) -> Option<String> {
-    let is_flag = |value: &LabelValue| matches!(value, LabelValue::Fraction(0.0 | 1.0));
+/// Marks the labels of a file as flags, if all are lists of one length, two or more, of zeros and ones.
+pub(super) fn mark_flags(rows: &mut [(usize, Row)]) {
     let mut labels = rows.iter().map(|(_, row)| row.label());
-    let are_flags = labels.all(|label| match label {
-        Some(Label::Several(values)) => values.len() > 1 && values.iter().all(is_flag),
+    let Some(Some(Label::Several(first))) = labels.next() else {
+        return;
+    };
+    let width = first.len();
+    let are_flags = |label: Option<&Label>| match label {
+        Some(Label::Several(values)) => {
+            values.len() == width && values.iter().all(|value| value.flag().is_some())
+        }
         _ => false,
-    });
-    are_flags.then(|| {
-        format!(
-            "{path}: the labels are lists of 0.0 and 1.0, which are numbers to be predicted; if they are flags of \
-             classes, list the classes that a row has"
-        )
-    })
+    };
+    if width < 2 || !are_flags(rows[0].1.label()) || !labels.all(are_flags) {
+        return;
+    }
+    for (_, row) in rows {
+        if let Row::Classification { label, .. } | Row::ClassificationIds { label, .. } = row
+            && let Some(Label::Several(values)) = label
+        {
+            *label = Some(Label::Flags(std::mem::take(values)));
+        }
+    }
 }

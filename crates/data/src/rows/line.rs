@@ -102,14 +102,14 @@ impl Line<'_> {
         Ok(match columns.format {
             RowFormat::PromptCompletion => Row::PromptCompletion {
                 prompt: self.string(&mut object, "prompt")?,
-                completion: self.string(&mut object, "completion")?,
+                completion: self.answer(&mut object, "completion", columns)?,
             },
             RowFormat::Instruction => Row::Instruction {
                 system: self.optional_string(&mut object, "system")?,
                 history: self.history(object.get("history"))?,
                 instruction: self.string(&mut object, "instruction")?,
                 input: self.optional_string(&mut object, "input")?,
-                output: self.string(&mut object, "output")?,
+                output: self.answer(&mut object, "output", columns)?,
             },
             RowFormat::Messages => Row::Messages(self.conversation(object)?),
             RowFormat::Tokenized => self.tokenized(&object)?,
@@ -129,6 +129,19 @@ impl Line<'_> {
                 "\"{key}\" must be a string, found {}",
                 other.as_ref().map_or("nothing", kind)
             ))),
+        }
+    }
+
+    /// A text to be written: empty in a row that is to be predicted and does not have it.
+    fn answer(
+        &self,
+        object: &mut Map<String, Value>,
+        key: &str,
+        columns: &Columns,
+    ) -> Result<String> {
+        match columns.label {
+            Some(_) => self.string(object, key),
+            None => Ok(self.optional_string(object, key)?.unwrap_or_default()),
         }
     }
 

@@ -182,17 +182,17 @@ fn answers(
                 kind(start)
             )
         })?;
-        let answer = placed(context, text, start)
+        let (answer, is_moved) = placed(context, text, start)
             .map_err(|reason| format!("answer {index}, {:?}, {reason}", shown(text)))?;
-        found.moved += usize::from(i64::try_from(answer.start) != Ok(start));
+        found.moved += usize::from(is_moved);
         Ok(answer)
     };
     pairs.into_iter().enumerate().map(&mut place).collect()
 }
 
 /// An answer where it stands in its context, or why it does not: at its start, or, if that is wrong and its text is
-/// there once only, where that is. White space around it is not a part of it.
-fn placed(context: &str, text: &str, start: i64) -> Result<Answer, String> {
+/// there once only, where that is. White space around it is not a part of it. Also, whether it stands somewhere else.
+fn placed(context: &str, text: &str, start: i64) -> Result<(Answer, bool), String> {
     let answer = text.trim();
     if answer.is_empty() {
         return Err("is empty; a question without an answer has an empty list".to_owned());
@@ -207,17 +207,19 @@ fn placed(context: &str, text: &str, start: i64) -> Result<Answer, String> {
         Some((begins, &context[places.nth(begins)?..]))
     });
     if let Some((begins, rest)) = rest {
-        let before = text.len() - text.trim_start().len();
-        if rest.starts_with(text) {
-            return Ok(at(begins + text[..before].chars().count()));
-        }
         if rest.starts_with(answer) {
-            return Ok(at(begins));
+            return Ok((at(begins), false));
+        }
+        // The start may be that of the white space in front of the answer.
+        let trimmed = rest.trim_start();
+        if text.starts_with(char::is_whitespace) && trimmed.starts_with(answer) {
+            let before = &rest[..rest.len() - trimmed.len()];
+            return Ok((at(begins + before.chars().count()), false));
         }
     }
     let mut places = context.match_indices(answer).map(|(byte, _)| byte);
     match (places.next(), places.next()) {
-        (Some(byte), None) => Ok(at(context[..byte].chars().count())),
+        (Some(byte), None) => Ok((at(context[..byte].chars().count()), true)),
         (None, _) => Err("does not stand in the context".to_owned()),
         (Some(_), Some(_)) => Err(format!(
             "does not stand at character {start} of the context, where {}, and stands at several others; \

@@ -1,5 +1,7 @@
 //! Files of each format, good and bad.
 
+mod targets;
+
 use std::path::Path;
 
 use super::*;
@@ -369,42 +371,4 @@ fn rows_to_be_predicted_may_have_a_label_that_is_not_read() {
         error.contains(r#"the formats are {"tokens","tags"}, {"input_ids","tags"}"#),
         "{error}"
     );
-}
-
-#[test]
-fn lists_of_zeros_and_ones_are_numbers_and_a_note_says_so() {
-    let flags = r#"{"text":"a","label":[0.0,1.0]}"#;
-    let of = |rows: &[&str]| notes(&rows.join("\n"));
-    assert!(of(&[flags, flags])[0].contains("lists of 0.0 and 1.0, which are numbers"));
-    for other in [
-        r#"{"text":"a","label":[0.5,1.0]}"#,
-        r#"{"text":"a","label":[1.0]}"#,
-        r#"{"text":"a","label":[0,1]}"#,
-        r#"{"text":"a","label":1.0}"#,
-    ] {
-        assert!(of(&[flags, other]).is_empty(), "{other}");
-    }
-}
-
-#[test]
-fn rows_without_their_labels_are_rows_to_be_predicted() {
-    for (row, task) in [
-        (r#"{"text":"a","label":"b"}"#, Task::SeqCls),
-        (r#"{"input_ids":[1],"label":"b"}"#, Task::SeqCls),
-        (r#"{"tokens":["a"],"tags":["O"]}"#, Task::TokenCls),
-        (r#"{"input_ids":[1],"tags":["O"]}"#, Task::TokenCls),
-        (
-            r#"{"context":"a","question":"b","answers":[{"text":"a","answer_start":0}]}"#,
-            Task::Qa,
-        ),
-    ] {
-        let rows = parse_rows_for("p.jsonl", row, task).expect("a good row");
-        let row = &rows.rows()[0].1;
-        assert_eq!((row.label(), row.tags()), (None, None), "{row:?}");
-        let question = row.question();
-        assert!(
-            question.is_none_or(|question| question.answers.is_none()),
-            "{row:?}"
-        );
-    }
 }

@@ -23,7 +23,7 @@ pub(super) fn tokenize_chunk(
             return Err(source.bad(*line, reason.to_owned()));
         }
         let row_label = labels.gold(row);
-        let mut example = Example {
+        let example = Example {
             labels: vec![IGNORE_INDEX; ids.input_ids.len()],
             input_ids: ids.input_ids,
             row_label: Some(row_label.map_err(|reason| source.bad(*line, reason))?),
@@ -32,11 +32,9 @@ pub(super) fn tokenize_chunk(
             row: 0,
             line: *line,
         };
-        // Only what stands around the fields can be too long now.
-        example.truncate(source.limit);
         Ok(Outcome {
             is_cut: ids.is_cut,
-            examples: Vec::from_iter((!example.is_empty()).then_some(example)),
+            examples: vec![example],
         })
     };
     let ids = assemble(source, rows, &given, source.limit)?;
@@ -55,7 +53,8 @@ fn given<'a>(source: &Source<'a>, row: &'a Row) -> Result<Option<Given<'a>>> {
     Ok(Some(given))
 }
 
-/// The ids of rows, whose parts are `given`, with fields cut to `room`.
+/// The ids of rows, whose parts are `given`, with fields cut so that there are no more than `room`. A row of which the
+/// cut leaves no field is refused.
 pub(super) fn assemble(
     source: &Source<'_>,
     rows: &[Numbered],
@@ -78,11 +77,15 @@ pub(super) fn assemble(
                     input_ids: input_ids[..input_ids.len().min(room)].to_vec(),
                     placement: None,
                     is_cut: input_ids.len() > room,
+                    of_fields: input_ids.len().min(room),
                 }
             }
             (None, _) => unreachable!("rows of other tasks were refused"),
         };
         source.check(*line, &ids.input_ids)?;
+        if ids.is_cut && ids.of_fields == 0 {
+            return Err(source.no_room(*line, "the text"));
+        }
         Ok(ids)
     });
     ids.collect()

@@ -40,6 +40,17 @@ impl Source<'_> {
         }
     }
 
+    /// The error of a row of which the cut leaves no token of `what`.
+    pub(super) fn no_room(&self, line: usize, what: &str) -> Error {
+        self.bad(
+            line,
+            format!(
+                "max_length = {} leaves no room for a token of {what}; raise max_length",
+                self.limit
+            ),
+        )
+    }
+
     /// Says in which line an error arose, unless it concerns the model and not one row.
     pub(super) fn at(&self, line: usize, error: Error) -> Error {
         match error {

@@ -62,6 +62,9 @@ impl<'a> Tags<'a> {
                 _ => self.of_words(source, &words, gold.as_deref()),
             };
             source.check(*line, &drafted.input_ids)?;
+            if drafted.is_cut && drafted.words.is_empty() {
+                return Err(source.no_room(*line, "the words"));
+            }
             if drafted.input_ids.is_empty() {
                 let reason = "the words have no token, so there is nothing to tag";
                 return Err(source.bad(*line, reason.to_owned()));

@@ -94,8 +94,7 @@ impl Verbalizer {
     /// `max_length`.
     ///
     /// # Errors
-    /// With file and line: a text cannot be tokenised, or what stands around the fields is too long by itself. Without
-    /// a line: the template has no place for the words.
+    /// With file and line: a text cannot be tokenised, or what stands around it leaves no room for it. Without a line: the template has no place for the words.
     pub fn candidates(
         &self,
         rows: &Rows,
@@ -113,15 +112,6 @@ impl Verbalizer {
         for chunk in rows.rows().chunks(super::CHUNK) {
             for ((line, _), prompt) in chunk.iter().zip(self.prompts(&source, chunk)?) {
                 let (ids, after) = prompt;
-                if ids.input_ids.len() > self.room(&source) {
-                    return Err(source.bad(
-                        *line,
-                        format!(
-                            "the template and the words have more tokens than max_length = {}",
-                            source.limit
-                        ),
-                    ));
-                }
                 all.push(Candidates {
                     prompt: Prompt {
                         input_ids: ids.input_ids,
@@ -152,9 +142,6 @@ impl Verbalizer {
                     return Err(source.bad(*line, reason.to_owned()));
                 }
             };
-            if ids.input_ids.len() > self.room(source) {
-                return Ok(Outcome::default());
-            }
             let is_cut = ids.is_cut;
             let prompt = Prompt {
                 input_ids: ids.input_ids,

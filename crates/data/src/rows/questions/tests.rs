@@ -49,17 +49,27 @@ fn answers_are_counted_in_characters_in_either_spelling() {
 }
 
 #[test]
-fn white_space_is_no_part_of_an_answer() {
-    for (text, start) in [(" Paris", 7), (" Paris", 8), ("Paris ", 8), ("Paris\\n", 8)] {
+fn white_space_is_no_part_of_an_answer_and_no_reason_for_a_note() {
+    for (text, start) in [
+        (" Paris", 7),
+        (" Paris", 8),
+        ("Paris ", 8),
+        ("Paris\\n", 8),
+        (" Paris ", 7),
+        (" Paris ", 8),
+        ("\\t Paris", 7),
+    ] {
         let rest = format!(r#""answers":[{{"text":"{text}","answer_start":{start}}}]"#);
         assert_eq!(answers_of(&rest), [("Paris".to_owned(), 8)], "{rest}");
+        let rows = parse_rows("qa.jsonl", &row("日本 is 🦀 Paris.", &rest)).expect("a good row");
+        assert!(rows.notes().is_empty(), "{rest}: {:?}", rows.notes());
     }
 }
 
 #[test]
 fn a_wrong_start_is_mended_where_the_answer_stands_once_and_said() {
-    // The bytes of UTF-8, and one too many.
-    for start in [15, 9, -1, 999] {
+    // The bytes of UTF-8, one too many, and one too few.
+    for start in [15, 9, 7, -1, 999] {
         let text = row(
             "日本 is 🦀 Paris.",
             &format!(r#""answers":[{{"text":"Paris","answer_start":{start}}}]"#),

@@ -173,6 +173,10 @@ fn a_template_places_virtual_tokens_around_a_text_and_is_never_cut() {
             "has `{label}`, which a head learns without words",
         ),
         ("{input}{completion}", "has `{input}`, but"),
+        (
+            "{prompt:2}A {text_pair}",
+            "has no `{text}`, the text whose label is learned",
+        ),
     ] {
         let template = Template::parse(source).expect("a good template");
         let options = TokenizeOptions {
@@ -238,4 +242,42 @@ fn a_text_without_a_token_is_refused() {
             .starts_with("train.jsonl:2: the text has no token"),
         "{error}"
     );
+}
+
+#[test]
+fn a_cut_that_leaves_no_token_of_what_is_judged_is_refused_with_its_line() {
+    let labels = labels(&["a", "b"]);
+    let texts = rows(&[r#"{"text":"","label":"a"}"#, r#"{"text":"xy","label":"a"}"#]);
+    let ids = rows(&[r#"{"input_ids":[1,2],"label":"a"}"#]);
+    let tags = rows(&[r#"{"tokens":["x","y"],"tags":["a","b"]}"#]);
+    let template = Template::parse("{text}\nSo:").expect("a good template");
+    let head = Targets::Class(&labels);
+    let tag = tagging(&labels, false);
+    for (rows, targets, template, limit, line, what) in [
+        (&texts, head, Some(&template), 4, 2, "the text"),
+        (&texts, head, Some(&template), 3, 1, "the text"),
+        (&ids, head, None, 0, 1, "the text"),
+        (&tags, tag, None, 0, 1, "the words"),
+    ] {
+        let options = TokenizeOptions {
+            template,
+            ..options(targets, Some(limit))
+        };
+        let error = run(rows, options).expect_err(what).to_string();
+        let expected = format!(
+            "train.jsonl:{line}: max_length = {limit} leaves no room for a token of {what}; raise max_length"
+        );
+        assert_eq!(error, expected);
+    }
+    // The special tokens around a text are not a part of it.
+    for (rows, targets) in [
+        (&rows(&[r#"{"text":"x","label":"a"}"#]), head),
+        (&tags, tag),
+    ] {
+        for limit in 0..4 {
+            let options = options(targets, Some(limit));
+            let done = tokenize_rows(rows, &tokenizer_with_bos(), options, &mut |_, _| {});
+            assert_eq!(done.is_ok(), limit == 3, "{limit}");
+        }
+    }
 }

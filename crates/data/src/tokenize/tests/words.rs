@@ -77,8 +77,17 @@ fn a_template_has_its_place_for_the_words_and_only_fields_are_cut() {
         assert_eq!(example.placement, Some(placement.to_vec()));
         assert_eq!(tokenized.truncated, usize::from(max_length.is_some()));
     }
-    let error = run(&["-", "+"], Some(&template), Some(7)).expect_err("nothing fits");
-    assert!(matches!(error, Error::AllDropped { .. }), "{error}");
+    for limit in [0, 7, 8] {
+        let error = run(&["-", "+"], Some(&template), Some(limit)).expect_err("nothing fits");
+        let expected = format!(
+            "train.jsonl:1: max_length = {limit} leaves no room for a token of the text; raise max_length"
+        );
+        assert_eq!(error.to_string(), expected);
+    }
+    assert!(run(&["-", "+"], Some(&template), Some(9)).is_ok());
+    let textless = Template::parse("so:{prompt:1}{label}").expect("a good template");
+    let error = run(&["-", "+"], Some(&textless), None).expect_err("no text");
+    assert!(error.to_string().contains("has no `{text}`"), "{error}");
     let template = Template::parse("{prompt:1}{text}").expect("a good template");
     let error = run(&["-", "+"], Some(&template), None).expect_err("no place");
     assert!(error.to_string().contains("has no `{label}`"), "{error}");
@@ -115,12 +124,12 @@ fn candidates_are_the_same_prompt_with_the_words_of_every_class() {
         },
         trained.examples[0]
     );
-    let error = verbalizer.candidates(&rows(ROWS), &tokenizer(), Some(&template), Some(4));
-    let error = error.expect_err("too long").to_string();
-    assert!(
-        error.starts_with("train.jsonl:1: the template and the words have more tokens"),
-        "{error}"
-    );
+    for limit in [4, 5] {
+        let error = verbalizer.candidates(&rows(ROWS), &tokenizer(), Some(&template), Some(limit));
+        let error = error.expect_err("too long").to_string();
+        let expected = format!("train.jsonl:1: max_length = {limit} leaves no room for a token");
+        assert!(error.starts_with(&expected), "{error}");
+    }
 }
 
 #[test]
