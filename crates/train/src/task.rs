@@ -35,11 +35,10 @@ impl TaskSetup {
         check_rows(task, rows)?;
         check_options(config, task)?;
         let has_classes = matches!(task, Task::SeqCls | Task::TokenCls);
-        let mut labels = has_classes.then(|| Labels::of(rows)).transpose()?;
+        let mut labels = has_classes
+            .then(|| Labels::of_type(rows, config.problem_type))
+            .transpose()?;
         if let Some(labels) = &mut labels {
-            if let Some(problem_type) = config.problem_type {
-                labels.problem_type = problem_type;
-            }
             if let Some(names) = &config.labels {
                 labels.names = names.clone();
             }
