@@ -16,6 +16,9 @@ use crate::{
 
 const CLASSES: usize = 3;
 
+/// One method for each place where an adapter lands.
+const LANDINGS: [&str; 3] = ["bitfit", "prompt-tuning", "p-tuning-v2"];
+
 /// What a head may learn of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Learned {
@@ -94,8 +97,7 @@ fn gradients_through_every_head_equal_finite_differences() {
     let base = exact_base();
     let d_model = base.config().hidden_size;
     let rows = rows()[0].left_padded();
-    // One method for each place where an adapter lands.
-    for name in ["bitfit", "prompt-tuning", "p-tuning-v2"] {
+    for name in LANDINGS {
         let method = methods().into_iter().find(|m| m.name() == name).unwrap();
         for learned in ALL {
             let tracked = Decoder::<B>::from_inner(base.clone());
@@ -116,7 +118,14 @@ on_every_backend!(a_row_with_a_head_does_not_depend_on_its_batch);
 fn a_row_with_a_head_does_not_depend_on_its_batch<B: TestBackend>() {
     let base = fixture::model::<B>("tied_gqa");
     let d_model = base.config().hidden_size;
-    for method in methods() {
+    let mut methods = methods();
+    if !B::THOROUGH {
+        // One for each place where an adapter lands.
+        methods.dedup_by_key(|method| method.name());
+        methods.retain(|method| LANDINGS.contains(&method.name()));
+        assert_eq!(methods.len(), LANDINGS.len());
+    }
+    for method in methods {
         for learned in ALL {
             let model = PeftModel::new(base.clone(), init(&method, &base));
             let model = model.with_head(Some(learned.head(d_model)));

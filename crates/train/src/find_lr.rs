@@ -51,9 +51,11 @@ pub struct LrPoint {
 impl LrCurve {
     fn of(points: Vec<LrPoint>) -> Self {
         // The first rates move nothing: what the losses are there is where they fall from.
-        let still = points.get(points.len() / 10).map(|point| point.smoothed);
+        let first = points.len() / 10;
+        let still = points.get(first).map(|point| point.smoothed);
         let least = points
             .iter()
+            .skip(first)
             .min_by(|a, b| a.smoothed.total_cmp(&b.smoothed))
             .filter(|least| still.is_some_and(|still| least.smoothed < (1.0 - FALL) * still));
         Self {

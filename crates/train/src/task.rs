@@ -38,10 +38,8 @@ impl TaskSetup {
         let mut labels = has_classes
             .then(|| Labels::of_type(rows, config.problem_type))
             .transpose()?;
-        if let Some(labels) = &mut labels {
-            if let Some(names) = &config.labels {
-                labels.names = names.clone();
-            }
+        if let (Some(labels), Some(names)) = (&mut labels, &config.labels) {
+            labels.names = names.clone();
         }
         let words = labels.as_ref().map(|labels| words_of(config, labels));
         let no_answer = config.version_2_with_negative;

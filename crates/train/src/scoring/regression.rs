@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_defined_is_left_out() {
+    fn what_is_not_defined_is_null() {
         for (gold, predicted) in [
             (vec![], vec![]),
             (vec![1.0], vec![2.0]),
@@ -120,7 +120,8 @@ mod tests {
         ] {
             let found = RegressionScores::of(&columns(&gold), &columns(&predicted));
             assert_eq!((found.pearson, found.spearman), (None, None), "{gold:?}");
-            assert_eq!(serde_json::to_string(&found).unwrap(), "{}");
+            let json = serde_json::to_string(&found).unwrap();
+            assert_eq!(json, r#"{"pearson":null,"spearman":null}"#);
         }
         // An infinite number has a rank, but no distance from the mean.
         let found = RegressionScores::of(
