@@ -56,7 +56,7 @@ METHODS = OWN | PEERS
 # the head has too.
 AS_IT_COMES = 5e-5
 # The program's own default for heads; the other peers have it too.
-HEAD_RATE = 1e-3
+HEAD_RATE = 3e-3
 # The rates of the other peers, not searched for yet: --search prints what to put here.
 RATES = {"lora": 3e-3, "full": 1e-4, "peft-prompt-best": 3e-2, "peft-p-tuning-best": 1e-3, "peft-prefix-best": 1e-2}
 SEARCHED = {
