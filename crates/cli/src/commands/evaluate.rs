@@ -2,21 +2,17 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use burn::tensor::backend::AutodiffBackend;
-use burn_peft_data::{Rows, TokenizeOptions, Tokenized, read_rows, tokenize_rows};
+use burn_peft_data::{Rows, Tokenized, read_rows};
 use burn_peft_ops::Ops;
 use burn_peft_train::{
     Evaluation, ExampleLoss, HeldOutRows, TaskScores, TaskSetup, TextScores, Texts,
 };
 use serde::Serialize;
 
-use super::shared::{ComputeArgs, ModelArgs, OpenModel, display};
-use crate::{
-    backend::Job,
-    builtin, output,
-    progress::{Progress, stage_bars},
-};
+use super::shared::{ComputeArgs, ModelArgs, OpenModel, RowArgs, display};
+use crate::{backend::Job, builtin, output, progress::stage_bars};
 
 /// Arguments of `evaluate`.
 #[derive(Debug, clap::Args)]
@@ -32,12 +28,8 @@ pub(crate) struct Args {
     /// Do not generate and score texts (BLEU, exact match, slots), which takes most of the time.
     #[arg(long)]
     no_generate: bool,
-    /// Number of rows per batch.
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    batch_size: usize,
-    /// Maximum tokens per row; longer rows are cut and counted [default: the model's maximum].
-    #[arg(long, value_name = "N")]
-    max_length: Option<usize>,
+    #[command(flatten)]
+    rows: RowArgs,
     /// Print one JSON object to stdout.
     #[arg(long)]
     json: bool,
@@ -61,12 +53,7 @@ struct Report<'a> {
 
 pub(crate) fn run(args: Args) -> Result<()> {
     args.compute.start_threads()?;
-    if args.batch_size == 0 {
-        bail!("--batch-size is 0, expected 1 or more");
-    }
-    if args.max_length == Some(0) {
-        bail!("--max-length is 0, expected 1 or more");
-    }
+    args.rows.check()?;
     let open = args.model.open()?;
     let task = open.task();
     let rows = match &args.data {
@@ -74,20 +61,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         None => builtin::rows(task.task, builtin::Split::Test)?,
     };
     task.check(&rows)?;
-    let longest = open.longest_row();
-    let options = TokenizeOptions {
-        max_length: Some(args.max_length.unwrap_or(longest).min(longest)),
-        template: open.template.as_ref(),
-        targets: task.targets(true),
-    };
-    let mut bar = Progress::counting("tokenising");
-    let tokenized = tokenize_rows(&rows, &open.tokenizer, options, &mut |done, all| {
-        bar.set(done as u64, all as u64);
-    })?;
-    drop(bar);
-    for note in &tokenized.notes {
-        output::warn(&note.to_string());
-    }
+    let tokenized = args.rows.tokenize(&open, &task, &rows)?;
     args.compute.backend.run(Evaluate {
         args: &args,
         task,
@@ -131,8 +105,8 @@ impl Job for Evaluate<'_> {
             template: open.template.as_ref(),
             tokenizer: &open.tokenizer,
             stop_ids: open.stop_ids(),
-            batch_size: args.batch_size,
-            max_length: args.max_length,
+            batch_size: args.rows.batch_size,
+            max_length: args.rows.max_length,
         };
         let texts = match args.no_generate {
             true => Texts::None,

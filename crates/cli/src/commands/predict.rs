@@ -4,14 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::backend::AutodiffBackend;
-use burn_peft_data::{
-    Question, Row, Rows, Task, TokenizeOptions, Tokenized, read_rows_for, tokenize_rows,
-};
+use burn_peft_data::{Question, Row, Rows, Task, Tokenized, read_rows_for};
 use burn_peft_files::StagedFile;
 use burn_peft_ops::Ops;
 use burn_peft_train::{HeldOutRows, Predicted, Prediction, Stop, TaskSetup};
 
-use super::shared::{ComputeArgs, ModelArgs, OpenModel, display};
+use super::shared::{ComputeArgs, ModelArgs, OpenModel, RowArgs, display};
 use crate::{backend::Job, output, progress::Progress, signals};
 
 /// Arguments of `predict`.
@@ -35,12 +33,8 @@ pub(crate) struct Args {
     /// Question about the text.
     #[arg(long, requires = "text")]
     question: Option<String>,
-    /// Number of rows per batch.
-    #[arg(long, value_name = "N", default_value_t = 8)]
-    batch_size: usize,
-    /// Maximum tokens per row; longer rows are cut, long contexts are read in windows [default: the model's maximum].
-    #[arg(long, value_name = "N")]
-    max_length: Option<usize>,
+    #[command(flatten)]
+    rows: RowArgs,
     /// Print JSON, as for a file, for one text.
     #[arg(long)]
     json: bool,
@@ -50,12 +44,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<()> {
     args.compute.start_threads()?;
-    if args.batch_size == 0 {
-        bail!("--batch-size is 0, expected 1 or more");
-    }
-    if args.max_length == Some(0) {
-        bail!("--max-length is 0, expected 1 or more");
-    }
+    args.rows.check()?;
     if let (Some(data), Some(output)) = (&args.data, &args.output)
         && let (Ok(data), Ok(file)) = (data.canonicalize(), output.canonicalize())
         && data == file
@@ -68,24 +57,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
         (Some(path), _) => read_rows_for(path, task.task)?,
         (None, text) => Rows::single("--text", args.row(&task, text.as_deref().unwrap_or(""))?),
     };
-    let longest = open.longest_row();
-    let options = TokenizeOptions {
-        max_length: Some(args.max_length.unwrap_or(longest).min(longest)),
-        template: open.template.as_ref(),
-        targets: task.targets(true),
-    };
-    let mut bar = Progress::counting("tokenising");
     let tokenized = match task.head_kind() {
         // Prompts are tokenised where they are computed.
         None => Tokenized::default(),
-        Some(_) => tokenize_rows(&rows, &open.tokenizer, options, &mut |done, all| {
-            bar.set(done as u64, all as u64);
-        })?,
+        Some(_) => args.rows.tokenize(&open, &task, &rows)?,
     };
-    drop(bar);
-    for note in &tokenized.notes {
-        output::warn(note);
-    }
     if tokenized.truncated > 0 {
         output::warn(&format!(
             "{} of {} rows were cut to the longest length",
@@ -167,8 +143,8 @@ impl Job for Predict<'_> {
             template: open.template.as_ref(),
             tokenizer: &open.tokenizer,
             stop_ids: open.stop_ids(),
-            batch_size: args.batch_size,
-            max_length: args.max_length,
+            batch_size: args.rows.batch_size,
+            max_length: args.rows.max_length,
         };
         let mut file = args.output.as_deref().map(StagedFile::new).transpose()?;
         let stop = Stop::new();

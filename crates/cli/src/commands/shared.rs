@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use burn::tensor::DType;
 use burn_peft::{AnyAdapter, MethodConfig, NoAdapter, PeftModel};
-use burn_peft_data::{Template, TextTokenizer};
+use burn_peft_data::{Rows, Template, TextTokenizer, TokenizeOptions, Tokenized, tokenize_rows};
 use burn_peft_decoder::Checkpoint;
 use burn_peft_format::{
     AdapterFolder, CONFIG_FILE, Landing, adapter_from_folder, head_from_folder,
@@ -20,6 +20,8 @@ use clap::{
 use super::adapter;
 use crate::{
     backend::BackendChoice,
+    output,
+    progress::Progress,
     source::{self, ModelSource},
 };
 
@@ -108,6 +110,55 @@ pub(crate) struct ModelArgs {
     /// Adapter folder, as PEFT or `train` wrote it.
     #[arg(long, value_name = "DIR")]
     pub(crate) adapter: Option<PathBuf>,
+}
+
+/// How the rows of a file are computed.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RowArgs {
+    /// Number of rows per batch.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub(crate) batch_size: usize,
+    /// Maximum tokens per row; longer rows are cut and counted, long contexts of questions are read in windows
+    /// [default: the model's maximum].
+    #[arg(long, value_name = "N")]
+    pub(crate) max_length: Option<usize>,
+}
+
+impl RowArgs {
+    /// Refuses numbers that nothing can be computed with.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.batch_size == 0 {
+            bail!("--batch-size is 0, expected 1 or more");
+        }
+        if self.max_length == Some(0) {
+            bail!("--max-length is 0, expected 1 or more");
+        }
+        Ok(())
+    }
+
+    /// Tokenises rows for what the adapter does, and says what of them does not reach the model.
+    pub(crate) fn tokenize(
+        &self,
+        open: &OpenModel,
+        task: &TaskSetup,
+        rows: &Rows,
+    ) -> Result<Tokenized> {
+        let longest = open.longest_row();
+        let options = TokenizeOptions {
+            max_length: Some(self.max_length.unwrap_or(longest).min(longest)),
+            template: open.template.as_ref(),
+            targets: task.targets(true),
+        };
+        let mut bar = Progress::counting("tokenising");
+        let tokenized = tokenize_rows(rows, &open.tokenizer, options, &mut |done, all| {
+            bar.set(done as u64, all as u64);
+        })?;
+        drop(bar);
+        for note in &tokenized.notes {
+            output::warn(note);
+        }
+        Ok(tokenized)
+    }
 }
 
 /// A model that was found and checked, its weights not yet read.
