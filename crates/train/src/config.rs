@@ -6,11 +6,13 @@
 
 mod document;
 mod load;
+mod report_to;
 mod sections;
 mod task;
 mod validate;
 
 pub use load::Override;
+pub use report_to::ReportTo;
 pub use sections::{
     BaseDtype, DataConfig, GradientCheckpointing, LrSchedulerType, ModelConfig, OptimizerKind,
     OutputConfig, SECTIONS, TrainConfig, options_of,

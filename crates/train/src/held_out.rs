@@ -1,11 +1,11 @@
 //! The scores of held-out rows: how likely they are, and how good the texts that a model writes for them.
 
-use std::ops::Range;
+use std::{ops::Range, time::Instant};
 
 use burn_peft::{Adapter, PeftModel};
 use burn_peft_data::{Example, Padding, Rows, Task, Template, TextTokenizer};
 use burn_peft_ops::Ops;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
@@ -14,13 +14,16 @@ use crate::{
     complete::prompts_of,
     evaluate,
     evaluate::eval_loader,
-    predictions::{predictions, scores_of},
+    predictions::{predictions, sample_of, scores_of},
     prompts_and_references,
     verbalizer::word_predictions,
 };
 
-/// Texts that are kept to be shown.
+/// Texts that are written to be shown. They take time.
 const SAMPLES: usize = 3;
+
+/// Predictions of a head that are kept to be shown.
+const SHOWN_PREDICTIONS: usize = 8;
 
 /// Batches whose rows are sorted by length together before they are computed. More waste less padding, fewer give the
 /// first results earlier.
@@ -74,7 +77,7 @@ pub struct HeldOutRows<'a> {
 }
 
 /// Scores of the held-out rows.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HeldOut {
     /// How likely the rows are.
     #[serde(flatten)]
@@ -85,9 +88,15 @@ pub struct HeldOut {
     /// How good the texts are, where all were written.
     #[serde(flatten)]
     pub texts: Option<TextScores>,
-    /// The first texts, where some were written.
+    /// The first rows with what the model says of them.
     #[serde(skip)]
     pub samples: Vec<Scored>,
+    /// The texts that were written, in the order of the rows: all, or the first few.
+    #[serde(skip)]
+    pub completions: Vec<Scored>,
+    /// Wall time of the evaluation alone, in seconds.
+    #[serde(skip)]
+    pub eval_seconds: f64,
 }
 
 impl HeldOutRows<'_> {
@@ -102,6 +111,7 @@ impl HeldOutRows<'_> {
         texts: Texts,
         progress: &mut dyn FnMut(Stage, u64, u64),
     ) -> Result<HeldOut, Error> {
+        let began = Instant::now();
         let evaluation = self.evaluate(model, 0..self.examples.len(), &mut |done, all| {
             progress(Stage::Evaluating, done, all);
         })?;
@@ -110,12 +120,19 @@ impl HeldOutRows<'_> {
             scores: None,
             texts: None,
             samples: Vec::new(),
+            completions: Vec::new(),
+            eval_seconds: began.elapsed().as_secs_f64(),
         };
         if self.task.task != Task::CausalLm {
             let rows = 0..self.rows.rows().len();
             let losses = &found.evaluation.per_example;
             let predicted = self.predictions(model, rows, 0..self.examples.len(), losses)?;
             found.scores = scores_of(self.task, self.rows.rows(), &predicted);
+            let shown = self.rows.rows().iter().zip(&predicted);
+            let shown = shown.take(SHOWN_PREDICTIONS);
+            found.samples = shown
+                .map(|((_, row), predicted)| sample_of(self.task, row, predicted))
+                .collect();
             return Ok(found);
         }
         let mut rows = prompts_and_references(self.rows, self.template).unwrap_or_default();
@@ -125,7 +142,7 @@ impl HeldOutRows<'_> {
             Texts::Scored => usize::MAX,
         });
         let all = rows.len() as u64;
-        found.samples = complete(
+        found.completions = complete(
             model,
             self.tokenizer,
             &rows,
@@ -134,9 +151,9 @@ impl HeldOutRows<'_> {
             &mut |done| progress(Stage::Generating, done as u64, all),
         )?;
         found.texts = (texts == Texts::Scored)
-            .then(|| TextScores::of(&found.samples))
+            .then(|| TextScores::of(&found.completions))
             .flatten();
-        found.samples.truncate(SAMPLES);
+        found.samples = found.completions.iter().take(SAMPLES).cloned().collect();
         Ok(found)
     }
 
@@ -172,7 +189,7 @@ impl HeldOutRows<'_> {
     }
 
     /// How likely some of the examples are.
-    fn evaluate<B: Ops, A: Adapter<B>>(
+    pub(crate) fn evaluate<B: Ops, A: Adapter<B>>(
         &self,
         model: &PeftModel<B, A>,
         examples: Range<usize>,

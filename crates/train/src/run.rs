@@ -5,8 +5,9 @@ mod model;
 mod options;
 mod resolve;
 mod rows;
+mod scores;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use burn::{
     module::AutodiffModule,
@@ -16,19 +17,22 @@ use burn_peft::{NoAdapter, PeftModel, parameter_line};
 use burn_peft_data::Template;
 use burn_peft_decoder::Decoder;
 use burn_peft_format::{AdapterFolder, ModelCard};
-use burn_peft_ops::Ops;
+use burn_peft_ops::{Kernels, Ops};
 
 pub use self::options::{RunInputs, RunOptions};
 use self::resolve::{Known, identity, resolve};
+use self::rows::comparable;
+use self::scores::{SCORES_FILE, Scores};
 pub(crate) use self::{
     model::new_model,
     rows::{Machine, RunRows, step_loader},
 };
 use crate::{
-    Checkpoint, Error, FitOptions, FitSummary, GradientCheckpointing, HeldOut, HeldOutRows, Method,
-    RunConfig, Stage, TaskSetup, Texts, Trainee,
+    Checkpoint, Error, EvalRecord, Evaluation, FitOptions, FitSummary, GradientCheckpointing,
+    HeldOut, HeldOutRows, Method, RunConfig, Stage, TaskSetup, Texts, Trainee,
     evaluate::eval_loader,
     fit,
+    memory::resident,
     start::{check_init_from, settled},
     stop_ids,
 };
@@ -177,15 +181,37 @@ where
         true => Texts::Scored,
         false => Texts::Samples,
     };
-    let before = match (&held_out, &resume) {
-        (Some(rows), None) => {
-            let d_model = base.config().hidden_size;
-            let head = task.init_head(d_model, config.train.seed, device);
-            let bare = PeftModel::new(base.clone(), NoAdapter::default()).with_head(head);
-            Some(rows.score(&bare, texts, &mut progress)?)
+    let (mut before, mut base_eval, mut closing_seconds) = (None, None, 0.0);
+    if resume.is_some() {
+        if let Some(rows) = &held_out {
+            before = Scores::before(&output_dir, &rows.examples, &mut notes)?;
         }
-        _ => None,
-    };
+    } else if let Some(rows) = &held_out {
+        let d_model = base.config().hidden_size;
+        let head = task.init_head(d_model, config.train.seed, device);
+        let bare = PeftModel::new(base.clone(), NoAdapter::default()).with_head(head);
+        let began = Instant::now();
+        let scores = rows.score(&bare, texts, &mut progress)?;
+        closing_seconds = began.elapsed().as_secs_f64();
+        base_eval = match (&inputs.test, &inputs.valid, &valid) {
+            (None, ..) => eval_of_base(&scores.evaluation, scores.eval_seconds),
+            (Some(_), Some(valid_rows), Some(examples)) => {
+                let valid = HeldOutRows {
+                    rows: valid_rows,
+                    examples: comparable(task.task, examples),
+                    stop_ids: Vec::new(),
+                    ..*rows
+                };
+                let began = Instant::now();
+                let found = valid.evaluate(&bare, 0..examples.len(), &mut |done, all| {
+                    progress(Stage::Evaluating, done, all);
+                })?;
+                eval_of_base(&found, began.elapsed().as_secs_f64())
+            }
+            _ => None,
+        };
+        before = Some(scores);
+    }
 
     let base = Decoder::<B>::from_inner(base);
     let model = new_model(method, base, &task, &tokenizer, config.train.seed)?;
@@ -207,16 +233,21 @@ where
         saved.check_parameters::<B, _>(&trainee)?;
     }
     let (begins, dir, run_file) = (stop.clone(), output_dir.clone(), identity.config.clone());
+    let held_out_examples = held_out.as_ref().map(|rows| rows.examples.as_slice());
+    let scores = Scores::of(held_out_examples, before.as_ref(), None).to_bytes();
     let before_first_step = move || {
         begins.training_begins();
         for folder in [dir.clone(), dir.join("checkpoints")] {
             burn_peft_files::remove_leftovers(&folder)?;
         }
+        burn_peft_files::write(&dir.join(SCORES_FILE), &scores)?;
         Ok(burn_peft_files::write(
             &dir.join(RUN_FILE),
             run_file.as_bytes(),
         )?)
     };
+    let memory_of = device.clone();
+    let memory = move || <B as Ops>::Plain::reserved_memory(&memory_of).or_else(resident);
     let (trained, summary) = fit(
         trainee,
         Arc::new(loader),
@@ -228,6 +259,9 @@ where
             observers,
             run: identity,
             interrupter: stop.interrupter(),
+            base_eval,
+            closing_seconds,
+            memory: Box::new(memory),
             before_first_step: Box::new(before_first_step),
             ..FitOptions::new(config, plan)
         },
@@ -247,12 +281,25 @@ where
         }
         _ => None,
     };
+    let scores = Scores::of(held_out_examples, before.as_ref(), after.as_ref());
+    burn_peft_files::write(&output_dir.join(SCORES_FILE), &scores.to_bytes())?;
     Ok(RunReport {
         before,
         after,
         summary,
         output_dir,
         trainable_params,
+    })
+}
+
+/// The record of the base's own loss on the validation rows; `None` where they have no label.
+fn eval_of_base(found: &Evaluation, seconds: f64) -> Option<EvalRecord> {
+    found.loss.is_finite().then_some(EvalRecord {
+        step: 0,
+        epoch: 0.0,
+        eval_loss: found.loss,
+        eval_label_tokens: found.label_tokens,
+        eval_seconds: seconds,
     })
 }
 

@@ -11,7 +11,7 @@ use burn_peft::{Choice, MethodConfig, OptionDoc, OptionType, options};
 use burn_peft_data::Template;
 use serde::{Deserialize, Serialize};
 
-use super::TaskConfig;
+use super::{ReportTo, TaskConfig};
 
 /// The sections of run.toml.
 pub const SECTIONS: [&str; 6] = ["model", "method", "task", "data", "train", "output"];
@@ -184,6 +184,9 @@ options! {
         // The gradients are the same up to rounding, so the choice is about memory only.
         pub gradient_checkpointing: GradientCheckpointing = GradientCheckpointing::Auto,
             source "this project. transformers has `true` and `false`";
+        /// Programs that the curves are also written for: `"tensorboard"` gets an event file in `DIR/runs`.
+        pub report_to: ReportTo = ReportTo::default(),
+            source "transformers";
         /// The optimizer.
         pub optim: OptimizerKind = OptimizerKind::AdamW,
             source "transformers, where it is `\"adamw_torch\"`";

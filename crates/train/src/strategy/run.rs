@@ -14,9 +14,10 @@ use burn_train::{
 };
 
 use super::tally::Tally;
+use super::time_left::{Done, Rhythm, TimeLeft};
 use super::{FitSummary, Session, Settings};
 use crate::checkpoint::{BestEval, TrainerState, parameter_shapes};
-use crate::metrics::{TokenMean, Window};
+use crate::metrics::{TokenMean, Window, gib};
 use crate::record::{EvalRecord, LogRecord, TrainRecord};
 use crate::{Error, LmOutput, clip_grad_norm};
 
@@ -33,6 +34,7 @@ pub(super) struct Run<'a, LC: LearningComponentsTypes> {
     /// The steps since the last log.
     pub(super) window: Window,
     pub(super) tally: Tally,
+    pub(super) time_left: TimeLeft,
 }
 
 impl<LC> Run<'_, LC>
@@ -92,9 +94,30 @@ where
         if std::mem::replace(begun, true) {
             return Ok(());
         }
-        let metrics = (self.session.begin)()?;
-        self.session.observers.insert(0, Box::new(metrics));
-        Ok(())
+        let own = (self.session.begin)()?;
+        self.session.observers.splice(0..0, own);
+        match &self.settings.base_eval {
+            // A resumed run has it in its metrics.
+            Some(base) if self.settings.start() == 0 => self.report_base(base.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Shows the base's own loss, with which the others are to be compared.
+    fn report_base(&mut self, base: EvalRecord) -> Result<(), Error> {
+        let mut output = LmOutput::new(base.eval_loss, base.eval_label_tokens, 0);
+        output.seconds = Some(base.eval_seconds);
+        self.show_evaluation(output);
+        self.tell(&LogRecord::Eval(base))
+    }
+
+    /// One event for all rows, so that the dashboard draws a point an evaluation.
+    fn show_evaluation(&mut self, output: LmOutput) {
+        let item = self.item(output);
+        self.processor
+            .process_valid(LearnerEvent::ProcessedItem(item));
+        let epoch = self.epoch(self.tally.summary.steps);
+        self.processor.process_valid(LearnerEvent::EndEpoch(epoch));
     }
 
     /// Step `step`, counted from 1: forward, backward, clip, update.
@@ -129,8 +152,9 @@ where
         }
         self.learner.optimizer_step(grads);
 
-        self.window
-            .push(&output.item, norm, began.elapsed().as_secs_f64());
+        let seconds = began.elapsed().as_secs_f64();
+        self.window.push(&output.item, norm, seconds);
+        self.time_left.step(seconds);
         self.tally.push(step, &output.item);
         Ok(())
     }
@@ -159,9 +183,11 @@ where
 
     /// Reports the steps since the last log, if there are any.
     fn log(&mut self) -> Result<(), Error> {
-        let Some(mean) = self.window.take() else {
+        let Some(mut mean) = self.window.take() else {
             return Ok(());
         };
+        mean.memory = (self.session.memory)();
+        mean.time_left = self.time_left();
         let step = self.tally.summary.steps;
         let record = LogRecord::Train(TrainRecord {
             step,
@@ -170,11 +196,29 @@ where
             learning_rate: self.tally.learning_rate,
             grad_norm: mean.grad_norm,
             tokens_per_second: mean.tokens_per_second().unwrap_or_default(),
+            memory_gib: mean.memory.map(gib),
         });
         let item = self.item(mean);
         self.processor
             .process_train(LearnerEvent::ProcessedItem(item));
         self.tell(&record)
+    }
+
+    fn time_left(&self) -> Option<f64> {
+        let (train, plan) = (&self.settings.train, self.settings.plan);
+        let eval_steps = train.eval_steps.unwrap_or(plan.steps_per_epoch);
+        let steps = self.tally.summary.steps;
+        let rhythm = Rhythm {
+            total: plan.total_steps,
+            eval_steps: self.settings.evaluates.then_some(eval_steps),
+            save_steps: train.save_steps,
+        };
+        let done = Done {
+            steps,
+            evaluated: self.tally.evaluated_at == Some(steps),
+            saved: self.tally.saved_at == Some(steps),
+        };
+        self.time_left.seconds(rhythm, done)
     }
 
     /// Evaluates the current model on all validation rows, once per step at most.
@@ -199,6 +243,7 @@ where
         // What the checkpoint of this step knows is now out of date.
         self.tally.saved_at = None;
         let seconds = began.elapsed().as_secs_f64();
+        self.time_left.evaluation(seconds);
         let output = mean.output(seconds).ok_or(Error::NothingToEvaluate)?;
         if !output.loss.is_finite() {
             return Err(self.not_finite("evaluation loss", output.loss, step));
@@ -222,12 +267,7 @@ where
             });
         }
         self.tally.summary.eval = Some(record.clone());
-        let item = self.item(output);
-        // One event for all rows, so that the dashboard draws a point an evaluation.
-        self.processor
-            .process_valid(LearnerEvent::ProcessedItem(item));
-        self.processor
-            .process_valid(LearnerEvent::EndEpoch(self.epoch(step)));
+        self.show_evaluation(output);
         self.tell(&LogRecord::Eval(record))
     }
 
@@ -237,6 +277,7 @@ where
         if self.tally.saved_at == Some(step) {
             return Ok(());
         }
+        let began = Instant::now();
         let state = TrainerState {
             step,
             total_steps: plan.total_steps,
@@ -257,6 +298,7 @@ where
             .save(self.learner, &state, self.store)?;
         self.tally.summary.checkpoint = Some(path);
         self.tally.saved_at = Some(step);
+        self.time_left.save(began.elapsed().as_secs_f64());
         Ok(())
     }
 
