@@ -53,6 +53,8 @@ pub struct RunReport {
     pub output_dir: PathBuf,
     /// Parameters trained.
     pub trainable_params: usize,
+    /// Steps of the run, those that were not done included.
+    pub total_steps: usize,
 }
 
 /// Trains an adapter of the method that `config` names, and writes its folder.
@@ -289,6 +291,7 @@ where
         summary,
         output_dir,
         trainable_params,
+        total_steps: plan.total_steps,
     })
 }
 

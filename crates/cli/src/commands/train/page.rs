@@ -159,8 +159,8 @@ impl Page {
         Ok(Self {
             title: format!("{} on {base}", asked.method.name()),
             status: match summary.interrupted {
-                true => format!("stopped after step {steps} of {total}"),
-                false => format!("{steps} steps, finished"),
+                true => format!("stopped: {steps} of {total} steps"),
+                false => format!("finished: {steps} of {total} steps"),
             },
             tiles: tiles(report, records),
             warnings: notes
@@ -228,7 +228,9 @@ fn tiles(report: &RunReport, records: &[Value]) -> Vec<Tile> {
             .best_eval
             .map_or_else(String::new, |best| format!("at step {}", best.step)),
     );
-    let last = series(records, "loss").last().map(|(_, loss)| number(*loss));
+    let last = series(records, "loss")
+        .last()
+        .map(|(_, loss)| number(*loss));
     tile("training loss", last, "at the end".into());
     tile(
         "trained",
@@ -296,13 +298,7 @@ fn charts(records: &[Value]) -> Result<Vec<Chart>> {
     }
     let mut charts = Vec::new();
     let mut chart = |title, lines: &[Line], level, scale, legend| -> Result<()> {
-        charts.extend(
-            chart::draw(lines, level, scale)?.map(|svg| Chart {
-                title,
-                legend,
-                svg,
-            }),
-        );
+        charts.extend(chart::draw(lines, level, scale)?.map(|svg| Chart { title, legend, svg }));
         Ok(())
     };
     let losses = [line(Kind::Train, "loss"), evals];

@@ -102,9 +102,11 @@ pub(super) fn draw(lines: &[Line], level: Option<f64>, scale: Scale) -> Result<O
             .map_err(|error| anyhow!("a curve could not be drawn: {error}"))?;
     }
     // Inside of a page the name space is known.
-    Ok(Some(
-        svg.replacen(" xmlns=\"http://www.w3.org/2000/svg\"", "", 1),
-    ))
+    Ok(Some(svg.replacen(
+        " xmlns=\"http://www.w3.org/2000/svg\"",
+        "",
+        1,
+    )))
 }
 
 type Drawn = Result<(), DrawingAreaErrorKind<<SVGBackend<'static> as DrawingBackend>::ErrorType>>;
@@ -268,7 +270,9 @@ mod tests {
     #[test]
     fn numbers_are_short() {
         let found = [0.0, 1e-17, 0.5, 0.0123, 12.0, 1234.5, 2e-5, 1.5e7, -3.25].map(number);
-        let expected = ["0", "0", "0.5", "0.0123", "12", "1234", "2e-5", "1.5e7", "-3.25"];
+        let expected = [
+            "0", "0", "0.5", "0.0123", "12", "1234", "2e-5", "1.5e7", "-3.25",
+        ];
         assert_eq!(found, expected);
     }
 }

@@ -85,14 +85,24 @@ mod tests {
         let table = RecordTable::of(&records);
         let evaluations = table.rows.iter().filter(|row| row[2] == "1.5000");
         assert_eq!(evaluations.count(), 100);
-        assert!(table.rows.len() <= MOST_RECORDS + 100, "{}", table.rows.len());
+        assert!(
+            table.rows.len() <= MOST_RECORDS + 100,
+            "{}",
+            table.rows.len()
+        );
         assert!(table.caption.contains("of the 10000 records"));
         assert_eq!(table.names, ["step", "loss", "eval_loss"]);
     }
 
     #[test]
     fn figures_have_five_digits_that_count() {
-        let values = [json!(300), json!(2.34512), json!(0.0012345678), json!(1e-9), json!(null)];
+        let values = [
+            json!(300),
+            json!(2.34512),
+            json!(0.0012345678),
+            json!(1e-9),
+            json!(null),
+        ];
         let found = values.map(|value| figure(&value));
         assert_eq!(found, ["300", "2.3451", "0.0012346", "1.0000e-9", ""]);
     }

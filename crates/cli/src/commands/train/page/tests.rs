@@ -10,7 +10,8 @@ fn page() -> Page {
     }
 }
 
-const HOSTILE: &str = r#"</pre></dd><script>alert("x")</script><img src=http://evil onerror='y'> {{ 7*7 }} & <b>"#;
+const HOSTILE: &str =
+    r#"</pre></dd><script>alert("x")</script><img src=http://evil onerror='y'> {{ 7*7 }} & <b>"#;
 
 /// A page with hostile text wherever text comes from elsewhere.
 fn hostile() -> Page {
@@ -53,7 +54,11 @@ fn hostile() -> Page {
         }],
         notes: vec![text()],
         config: text(),
-        charts: charts(&[json!({"step": 1, "loss": 1.0}), json!({"step": 2, "loss": 0.5})]).unwrap(),
+        charts: charts(&[
+            json!({"step": 1, "loss": 1.0}),
+            json!({"step": 2, "loss": 0.5}),
+        ])
+        .unwrap(),
         ..page()
     }
 }
@@ -75,7 +80,9 @@ fn nothing_is_loaded_from_elsewhere() {
     page.title = "a".into();
     let html = page.render().unwrap();
     for reference in ["src=", "href=", "url(", "@import", "<link", "xmlns"] {
-        let quoted = html.matches(&reference.replace('=', "=http:&#x2f;&#x2f;evil")).count();
+        let quoted = html
+            .matches(&reference.replace('=', "=http:&#x2f;&#x2f;evil"))
+            .count();
         assert_eq!(html.matches(reference).count(), quoted, "{reference}");
     }
     assert!(!html.contains("http://") && !html.contains("https://"));
@@ -96,11 +103,23 @@ fn the_figures_are_those_of_the_records() {
         ..page()
     };
     let html = page.render().unwrap();
-    for figure in ["3.1235", "2.3457", "0.0010000", "0.54321", "1234.5", "1.9877"] {
+    for figure in [
+        "3.1235",
+        "2.3457",
+        "0.0010000",
+        "0.54321",
+        "1234.5",
+        "1.9877",
+    ] {
         assert!(html.contains(figure), "{figure}: {html}");
     }
     let titles: Vec<&str> = page.charts.iter().map(|chart| chart.title).collect();
-    let expected = ["Loss", "Learning rate", "Gradient norm", "Tokens per second"];
+    let expected = [
+        "Loss",
+        "Learning rate",
+        "Gradient norm",
+        "Tokens per second",
+    ];
     assert_eq!(titles, expected);
     assert!(html.contains("the base, validation"));
 }
