@@ -129,8 +129,8 @@ struct Cell {
 
 #[derive(Debug, Serialize)]
 struct Sample {
-    given: String,
-    right: String,
+    input: String,
+    reference: String,
     before: Option<String>,
     after: String,
 }
@@ -215,14 +215,14 @@ fn tiles(report: &RunReport, records: &[Value]) -> Vec<Tile> {
     };
     let loss = |scores: &HeldOut| number(scores.evaluation.loss);
     tile(
-        "loss, held-out rows",
+        "held-out loss",
         report.after.as_ref().map(loss),
         report.before.as_ref().map_or_else(String::new, |before| {
             format!("{} of the base", loss(before))
         }),
     );
     tile(
-        "lowest validation loss",
+        "best validation loss",
         summary.best_eval.map(|best| number(best.eval_loss)),
         summary
             .best_eval
@@ -248,7 +248,7 @@ fn tiles(report: &RunReport, records: &[Value]) -> Vec<Tile> {
     tile(
         "memory",
         memory.map(|gib| format!("{} GiB", number(gib))),
-        "the most at a logged step".into(),
+        "at most".into(),
     );
     tiles
 }
@@ -351,8 +351,8 @@ impl Matrix {
 
 fn samples(before: Option<&HeldOut>, after: &HeldOut) -> Vec<Sample> {
     let sample = |(index, scored): (usize, &Scored)| Sample {
-        given: shortened(&scored.prompt),
-        right: shortened(&scored.reference),
+        input: shortened(&scored.prompt),
+        reference: shortened(&scored.reference),
         before: before
             .and_then(|before| before.samples.get(index))
             .map(|before| shortened(&before.text)),

@@ -42,8 +42,8 @@ fn hostile() -> Page {
             ),
         ],
         samples: vec![Sample {
-            given: text(),
-            right: text(),
+            input: text(),
+            reference: text(),
             before: Some(text()),
             after: text(),
         }],
