@@ -5,8 +5,10 @@
 //! files and `--set` overrides, `document` says where a fault stands, `validate` checks values.
 
 mod document;
+mod hints;
 mod load;
 mod sections;
+mod steps;
 mod task;
 mod validate;
 
@@ -16,6 +18,7 @@ pub use sections::{
     OutputConfig, SECTIONS, TrainConfig, options_of,
 };
 
+pub use steps::{IntervalStrategy, SaveStrategy, Steps};
 pub use task::{TaskConfig, Verbalizer};
 
 use burn_peft::MethodConfig;

@@ -11,9 +11,8 @@ use serde_json::Value;
 use crate::{
     Error, Evaluation, ExampleLoss, Predicted, Prediction, Scored, TaskScores, TaskSetup,
     TextScores, complete,
-    complete::prompts_of,
-    evaluate,
-    evaluate::eval_loader,
+    complete::{complete_until, prompts_of},
+    evaluate::{eval_loader, evaluate_until},
     predictions::{predictions, scores_of},
     prompts_and_references,
     verbalizer::word_predictions,
@@ -102,9 +101,23 @@ impl HeldOutRows<'_> {
         texts: Texts,
         progress: &mut dyn FnMut(Stage, u64, u64),
     ) -> Result<HeldOut, Error> {
-        let evaluation = self.evaluate(model, 0..self.examples.len(), &mut |done, all| {
-            progress(Stage::Evaluating, done, all);
-        })?;
+        let found = self.score_until(model, texts, progress, &|| false)?;
+        Ok(found.unwrap_or_else(|| unreachable!("nothing stops it")))
+    }
+
+    /// [`score`](Self::score); `None` where `stop` said so before all of it was done.
+    pub(crate) fn score_until<B: Ops, A: Adapter<B>>(
+        &self,
+        model: &PeftModel<B, A>,
+        texts: Texts,
+        progress: &mut dyn FnMut(Stage, u64, u64),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<HeldOut>, Error> {
+        let progress_of_rows = &mut |done, all| progress(Stage::Evaluating, done, all);
+        let all = 0..self.examples.len();
+        let Some(evaluation) = self.evaluate(model, all, progress_of_rows, stop)? else {
+            return Ok(None);
+        };
         let mut found = HeldOut {
             evaluation,
             scores: None,
@@ -116,7 +129,7 @@ impl HeldOutRows<'_> {
             let losses = &found.evaluation.per_example;
             let predicted = self.predictions(model, rows, 0..self.examples.len(), losses)?;
             found.scores = scores_of(self.task, self.rows.rows(), &predicted);
-            return Ok(found);
+            return Ok(Some(found));
         }
         let mut rows = prompts_and_references(self.rows, self.template).unwrap_or_default();
         rows.truncate(match texts {
@@ -125,19 +138,24 @@ impl HeldOutRows<'_> {
             Texts::Scored => usize::MAX,
         });
         let all = rows.len() as u64;
-        found.samples = complete(
+        let samples = complete_until(
             model,
             self.tokenizer,
             &rows,
             self.batch_size,
             &self.stop_ids,
             &mut |done| progress(Stage::Generating, done as u64, all),
+            stop,
         )?;
+        let Some(samples) = samples else {
+            return Ok(None);
+        };
+        found.samples = samples;
         found.texts = (texts == Texts::Scored)
             .then(|| TextScores::of(&found.samples))
             .flatten();
         found.samples.truncate(SAMPLES);
-        Ok(found)
+        Ok(Some(found))
     }
 
     /// Calls `each` with what the model says of each row, in their order, some batches at a time.
@@ -159,8 +177,8 @@ impl HeldOutRows<'_> {
             examples = own.end;
             let found = match self.task.head_kind() {
                 Some(_) => {
-                    self.evaluate(model, own.clone(), &mut |_, _| ())?
-                        .per_example
+                    let found = self.evaluate(model, own.clone(), &mut |_, _| (), &|| false)?;
+                    found.map_or_else(Vec::new, |found| found.per_example)
                 }
                 None => Vec::new(),
             };
@@ -171,20 +189,21 @@ impl HeldOutRows<'_> {
         Ok(())
     }
 
-    /// How likely some of the examples are.
+    /// How likely some of the examples are; `None` where it was stopped.
     fn evaluate<B: Ops, A: Adapter<B>>(
         &self,
         model: &PeftModel<B, A>,
         examples: Range<usize>,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Evaluation, Error> {
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Evaluation>, Error> {
         let all = examples.len() as u64;
         let padding = Padding::of(self.tokenizer);
         let device = model.base().device();
         let examples = self.examples[examples].to_vec();
         let loader = eval_loader(examples, self.batch_size, padding, &device)?;
         let progress = &mut |done| progress(done as u64, all);
-        Ok(evaluate(model, &loader, progress))
+        Ok(evaluate_until(model, &loader, progress, stop))
     }
 
     /// What the model says of some rows, whose examples and their losses are given.

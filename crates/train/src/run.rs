@@ -5,6 +5,7 @@ mod model;
 mod options;
 mod resolve;
 mod rows;
+mod validation;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -19,14 +20,17 @@ use burn_peft_format::{AdapterFolder, ModelCard};
 use burn_peft_ops::Ops;
 
 pub use self::options::{RunInputs, RunOptions};
-use self::resolve::{Known, identity, resolve};
 pub(crate) use self::{
     model::new_model,
     rows::{Machine, RunRows, step_loader},
 };
+use self::{
+    resolve::{Known, identity, resolve},
+    validation::{ValidationRows, check_has_rows, check_metric, scores_predictions},
+};
 use crate::{
     Checkpoint, Error, FitOptions, FitSummary, GradientCheckpointing, HeldOut, HeldOutRows, Method,
-    RunConfig, Stage, TaskSetup, Texts, Trainee,
+    RunConfig, Stage, TaskSetup, Texts, Trainee, Validation,
     evaluate::eval_loader,
     fit,
     start::{check_init_from, settled},
@@ -100,6 +104,7 @@ where
         mut progress,
         mut notes,
     } = options;
+    check_has_rows(config, inputs.valid.as_ref())?;
     let folder = folder::claim(config.output.dir.as_deref(), method.name(), resume)?;
     stop.claimed(&folder);
     let output_dir = folder.path().to_owned();
@@ -117,6 +122,14 @@ where
         &mut progress,
         &mut notes,
     )?;
+    if let Some(valid) = &inputs.valid {
+        check_metric(config, &rows.task, valid)?;
+    }
+    if config.train.early_stopping_patience.is_some() && !config.train.load_best_model_at_end {
+        notes(
+            "warning: early stopping without train.load_best_model_at_end: the adapter will be the last one, not the best",
+        );
+    }
     let known = Known {
         dtype,
         base: inputs.checkpoint.config(),
@@ -200,8 +213,25 @@ where
         .map_or(0, |checkpoint| checkpoint.state.step);
     let loader = step_loader(config, train, padding, plan, device)?.starting_at(start);
     let batch_size = config.train.per_device_eval_batch_size;
-    let valid = valid.map(|valid| eval_loader(valid, batch_size, padding, device));
-    let valid = valid.transpose()?;
+    let valid = match inputs.valid.as_ref().zip(valid) {
+        None => None,
+        Some((rows, examples)) if scores_predictions(config, &task, rows) => {
+            Some(Validation::Scores(Box::new(ValidationRows {
+                rows: rows.clone(),
+                examples,
+                task: task.clone(),
+                template: config.data.template.clone(),
+                tokenizer: tokenizer.clone(),
+                stop_ids: stop_ids(&inputs.checkpoint, &tokenizer),
+                batch_size,
+                max_length: Some(config.data.max_length),
+            })))
+        }
+        Some((_, examples)) => {
+            let loader = eval_loader(examples, batch_size, padding, device)?;
+            Some(Validation::Losses(Arc::new(loader) as _))
+        }
+    };
     let trainee = Trainee::new(model).recomputing(recompute);
     if let Some(saved) = &resume {
         saved.check_parameters::<B, _>(&trainee)?;
@@ -220,7 +250,7 @@ where
     let (trained, summary) = fit(
         trainee,
         Arc::new(loader),
-        valid.map(|loader| Arc::new(loader) as _),
+        valid,
         device,
         FitOptions {
             resume,
@@ -234,6 +264,11 @@ where
     )?;
     if summary.steps == 0 {
         return Err(Error::NotBegun);
+    }
+    if config.train.load_best_model_at_end && summary.best_eval.is_none() {
+        notes(
+            "warning: no evaluation has a value of the metric: the adapter is the last one, not the best",
+        );
     }
     let model = trained.into_model();
     save::<B::InnerBackend, M>(method, config, inputs, &task, &model, &summary)?;
@@ -282,7 +317,17 @@ fn save<B: Backend, M: Method>(
     if let Some(loss) = summary.train_loss {
         facts.push(("mean training loss".to_owned(), format!("{loss:.4}")));
     }
-    if let Some(eval) = &summary.eval {
+    if let Some(best) = &summary.best_eval
+        && best.step == summary.adapter_step
+    {
+        let value = format!(
+            "{} {:.4}, after step {}",
+            best.metric, best.value, best.step
+        );
+        facts.push(("best evaluation".to_owned(), value));
+    }
+    let eval = summary.eval.as_ref();
+    if let Some(eval) = eval.filter(|eval| eval.step == summary.adapter_step) {
         facts.push((
             "validation loss".to_owned(),
             format!("{:.4}", eval.eval_loss),

@@ -5,12 +5,15 @@
 //! all the micro-batches of one step, the model's `TrainStep` returns their gradients already
 //! averaged over tokens, and logging, evaluation, saving and resuming count steps.
 
+mod best;
 mod run;
 mod tally;
 
+pub(crate) use self::best::{BestRule, BestSoFar, metric_of};
 pub use self::tally::FitSummary;
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
@@ -23,7 +26,9 @@ use burn_train::{
 use self::run::Run;
 use self::tally::Tally;
 use crate::checkpoint::{Checkpoint, StepCheckpointer};
+use crate::fit::Scorer;
 use crate::identity::RunIdentity;
+use crate::intervals::Intervals;
 use crate::metrics::Window;
 use crate::record::{JsonLines, Observer};
 use crate::{Error, LmOutput, Plan, TrainConfig};
@@ -37,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) resumed: Option<Checkpoint>,
     /// Whether there are validation rows.
     pub(crate) evaluates: bool,
+    /// Where the run leaves its files.
+    pub(crate) output_dir: PathBuf,
 }
 
 impl Settings {
@@ -65,6 +72,8 @@ pub(crate) struct Session<LC: LearningComponentsTypes> {
     /// Called once, before the first step: opens the run's metrics.
     pub(crate) begin: Box<dyn FnMut() -> Result<JsonLines<File>, Error> + Send>,
     pub(crate) checkpointer: StepCheckpointer<LC>,
+    /// Evaluates in the place of the validation loader.
+    pub(crate) scorer: Option<Box<dyn Scorer<LC::InferenceModel>>>,
 }
 
 pub(crate) struct StepStrategy<LC: LearningComponentsTypes> {
@@ -91,6 +100,8 @@ where
         let mut processor = components.event_processor;
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let run = Run {
+            intervals: Intervals::new(&self.settings.train, &self.settings.plan),
+            rule: BestRule::new(&self.settings.train),
             settings: &self.settings,
             device: &self.device,
             session: &mut session,

@@ -140,7 +140,7 @@ pub(crate) fn step_loader<B: AutodiffBackend>(
     let order = BatchOrder {
         group_by_length: train.group_by_length,
         ..BatchOrder::new(
-            train.seed,
+            train.data_seed.unwrap_or(train.seed),
             train.per_device_train_batch_size,
             train.gradient_accumulation_steps,
         )

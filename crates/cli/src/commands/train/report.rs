@@ -21,6 +21,20 @@ pub(super) fn to_text(report: &RunReport, inputs: &RunInputs, again: Option<Stri
         "trained for {} steps in {:.0} s\n",
         summary.new_steps, summary.seconds
     );
+    if summary.stopped_early {
+        text += &format!(
+            "ended at step {}: the evaluations got no better\n",
+            summary.steps
+        );
+    }
+    if let Some(best) = &summary.best_eval
+        && summary.adapter_step == best.step
+    {
+        text += &format!(
+            "the adapter is that of step {}, the best: {} {:.4}\n",
+            best.step, best.metric, best.value
+        );
+    }
     if let Some(line) = again {
         text += &format!("{line}\n");
     }
