@@ -13,9 +13,11 @@ use crate::fixture;
 
 mod adapters;
 mod bench;
+mod best_checkpoint;
 mod conversations;
 mod damage;
 mod export;
+mod key_hints;
 mod methods;
 mod output;
 mod refusals;

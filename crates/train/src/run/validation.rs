@@ -13,6 +13,9 @@ use crate::{
     complete::prompts_of, strategy::metric_of,
 };
 
+/// The scores of texts.
+const TEXT_METRICS: [&str; 4] = ["bleu", "exact_match", "slot_accuracy", "empty_texts"];
+
 /// The validation rows of a run, with all that it takes to score them.
 pub(super) struct ValidationRows {
     pub(super) rows: Rows,
@@ -67,14 +70,22 @@ fn numbers(scores: &impl Serialize) -> BTreeMap<String, f64> {
     scores.into_iter().filter_map(number).collect()
 }
 
-/// Whether the evaluations of a run compute more than the loss.
+/// Whether the evaluations of a run compute more than the loss. Texts are written only where one of their scores decides
+/// which evaluation is the best: that takes far longer than the losses.
 pub(super) fn scores_predictions(config: &RunConfig, task: &TaskSetup, rows: &Rows) -> bool {
     match task.task {
         Task::CausalLm => {
-            config.train.predict_with_generate && prompts_of(rows.rows(), None).is_some()
+            writes_texts(config, rows)
+                && config.train.needs_evaluations().is_some()
+                && TEXT_METRICS.contains(&metric_of(&config.train))
         }
         Task::SeqCls | Task::TokenCls | Task::Qa => true,
     }
+}
+
+/// Whether there are scores of texts.
+fn writes_texts(config: &RunConfig, rows: &Rows) -> bool {
+    config.train.predict_with_generate && prompts_of(rows.rows(), None).is_some()
 }
 
 /// Refuses what needs evaluations where there is nothing to evaluate.
@@ -94,10 +105,8 @@ pub(super) fn check_metric(config: &RunConfig, task: &TaskSetup, rows: &Rows) ->
     if config.train.needs_evaluations().is_none() {
         return Ok(());
     }
-    let (metric, known) = (
-        metric_of(&config.train),
-        metrics_of(task, scores_predictions(config, task, rows)),
-    );
+    let predictions = task.task != Task::CausalLm || writes_texts(config, rows);
+    let (metric, known) = (metric_of(&config.train), metrics_of(task, predictions));
     if known.contains(&metric) {
         return Ok(());
     }
@@ -124,7 +133,7 @@ fn metrics_of(task: &TaskSetup, predictions: bool) -> Vec<&'static str> {
         task.task,
         task.labels.as_ref().map(|labels| labels.problem_type),
     ) {
-        (Task::CausalLm, _) => &["bleu", "exact_match", "slot_accuracy", "empty_texts"],
+        (Task::CausalLm, _) => &TEXT_METRICS,
         (Task::SeqCls, Some(ProblemType::Regression)) => &["pearson", "spearman"],
         (Task::SeqCls, Some(ProblemType::MultiLabel)) => &["accuracy", "f1_macro", "f1_micro"],
         (Task::SeqCls, _) => &["accuracy", "f1_macro", "f1_micro", "matthews"],
