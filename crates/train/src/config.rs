@@ -7,12 +7,14 @@
 mod document;
 mod hints;
 mod load;
+mod report_to;
 mod sections;
 mod steps;
 mod task;
 mod validate;
 
 pub use load::Override;
+pub use report_to::ReportTo;
 pub use sections::{
     BaseDtype, DataConfig, GradientCheckpointing, LrSchedulerType, ModelConfig, OptimizerKind,
     OutputConfig, SECTIONS, TrainConfig, options_of,

@@ -23,10 +23,12 @@ use burn_train::{
 use self::no_data::NoData;
 use crate::checkpoint::{Checkpoint, StepCheckpointer};
 use crate::identity::RunIdentity;
-use crate::metrics::ScalarMetric;
-use crate::record::{Observer, open_metrics};
+use crate::memory::resident;
+use crate::metrics::{ScalarMetric, TimeLeftMetric};
+use crate::record::{EvalRecord, Observer, Observers, open_metrics};
 use crate::render::{PlainRenderer, RendererChoice, dashboard, terminal_is_closed};
 use crate::strategy::{BestRule, FitSummary, Session, Settings, StepStrategy};
+use crate::tensorboard::EventFile;
 use crate::{
     Error, LmOutput, Plan, RunConfig, RunOptimizer, Schedule, TrainConfig, init_optimizer,
 };
@@ -107,6 +109,12 @@ pub struct FitOptions {
     pub observers: Vec<Box<dyn Observer>>,
     /// Stops the run after the step under way; the run saves a checkpoint first.
     pub interrupter: Interrupter,
+    /// The base's own loss on the validation rows: a new run logs it as step 0.
+    pub base_eval: Option<EvalRecord>,
+    /// Seconds that will pass between the last step and the end of the run; what is said of the time left counts them.
+    pub closing_seconds: f64,
+    /// Bytes of memory in use, where that is known.
+    pub memory: Box<dyn FnMut() -> Option<u64> + Send>,
     /// Called once, right before the first step, or before a finished run ends. An error ends the run.
     pub before_first_step: Box<dyn FnMut() -> Result<(), Error> + Send>,
 }
@@ -127,6 +135,9 @@ impl FitOptions {
             renderer: RendererChoice::Plain,
             observers: Vec::new(),
             interrupter: Interrupter::new(),
+            base_eval: None,
+            closing_seconds: 0.0,
+            memory: Box::new(resident),
             before_first_step: Box::new(|| Ok(())),
         }
     }
@@ -180,7 +191,6 @@ where
     M: TrainStep<Output = LmOutput> + AutodiffModule<B> + Display + 'static,
     M::InnerModule: InferenceStep<Output = LmOutput>,
 {
-    let start = options.start_step();
     let FitOptions {
         train: config,
         learning_rate,
@@ -218,10 +228,20 @@ where
         resume.as_ref().map(|saved| saved.state.clone()),
     );
     let mut before = options.before_first_step;
+    let report_to = config.report_to;
     let begin = move || {
         before()?;
-        open_metrics(&dir, state.as_ref())
+        let mut own: Observers = vec![Box::new(open_metrics(&dir, state.as_ref())?)];
+        if report_to.tensorboard {
+            own.push(Box::new(EventFile::create(
+                &dir,
+                state.as_ref().map(|state| state.step),
+            )?));
+        }
+        Ok(own)
     };
+    let mut memory = options.memory;
+    let memory_is_known = memory().is_some();
 
     let outcome = Arc::new(Mutex::new(None));
     let (rule, evaluates) = (BestRule::new(&config), valid.is_some());
@@ -235,6 +255,7 @@ where
         session: Mutex::new(Session {
             observers: options.observers,
             begin: Box::new(begin),
+            memory,
             checkpointer: StepCheckpointer::new(&output_dir, config.save_total_limit),
             scorer,
         }),
@@ -246,6 +267,8 @@ where
             resumed: resume,
             evaluates,
             output_dir: output_dir.clone(),
+            base_eval: options.base_eval,
+            closing_seconds: options.closing_seconds,
         },
     };
     let training = SupervisedTraining::new(&output_dir, train, valid)
@@ -259,8 +282,13 @@ where
         .metric_train_numeric(LearningRateMetric::new())
         .metric_train_numeric(ScalarMetric::grad_norm())
         .metric_train_numeric(ScalarMetric::tokens_per_second())
+        .metric_train(TimeLeftMetric)
         .metric_valid_numeric(ScalarMetric::loss())
         .with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)));
+    let training = match memory_is_known {
+        true => training.metric_train_numeric(ScalarMetric::memory()),
+        false => training,
+    };
     let training = match rule.metric() {
         "loss" => training,
         _ => training.metric_valid_numeric(ScalarMetric::deciding(&rule)),
@@ -268,12 +296,8 @@ where
     let total = plan.total_steps;
     let training = match options.renderer {
         RendererChoice::Tui => training.renderer(dashboard(options.interrupter)),
-        RendererChoice::Plain => {
-            training.renderer(PlainRenderer::new(std::io::stderr(), start, total))
-        }
-        RendererChoice::Silent => {
-            training.renderer(PlainRenderer::new(std::io::sink(), start, total))
-        }
+        RendererChoice::Plain => training.renderer(PlainRenderer::new(std::io::stderr(), total)),
+        RendererChoice::Silent => training.renderer(PlainRenderer::new(std::io::sink(), total)),
     };
     let result = training.launch(learner);
     // The dashboard leaves the terminal when it is dropped; only then may errors be printed.

@@ -1,11 +1,11 @@
 //! The scores of held-out rows: how likely they are, and how good the texts that a model writes for them.
 
-use std::ops::Range;
+use std::{ops::Range, time::Instant};
 
 use burn_peft::{Adapter, PeftModel};
 use burn_peft_data::{Example, Padding, Rows, Task, Template, TextTokenizer};
 use burn_peft_ops::Ops;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
@@ -13,13 +13,16 @@ use crate::{
     TextScores, complete,
     complete::{complete_until, prompts_of},
     evaluate::{eval_loader, evaluate_until},
-    predictions::{predictions, scores_of},
+    predictions::{predictions, sample_of, scores_of},
     prompts_and_references,
     verbalizer::word_predictions,
 };
 
-/// Texts that are kept to be shown.
+/// Texts that are written to be shown. They take time.
 const SAMPLES: usize = 3;
+
+/// Predictions of a head that are kept to be shown.
+const SHOWN_PREDICTIONS: usize = 8;
 
 /// Batches whose rows are sorted by length together before they are computed. More waste less padding, fewer give the
 /// first results earlier.
@@ -73,7 +76,7 @@ pub struct HeldOutRows<'a> {
 }
 
 /// Scores of the held-out rows.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HeldOut {
     /// How likely the rows are.
     #[serde(flatten)]
@@ -84,9 +87,15 @@ pub struct HeldOut {
     /// How good the texts are, where all were written.
     #[serde(flatten)]
     pub texts: Option<TextScores>,
-    /// The first texts, where some were written.
+    /// The first rows with what the model says of them.
     #[serde(skip)]
     pub samples: Vec<Scored>,
+    /// The texts that were written, in the order of the rows: all, or the first few.
+    #[serde(skip)]
+    pub completions: Vec<Scored>,
+    /// Wall time of the evaluation alone, in seconds.
+    #[serde(skip)]
+    pub eval_seconds: f64,
 }
 
 impl HeldOutRows<'_> {
@@ -113,6 +122,7 @@ impl HeldOutRows<'_> {
         progress: &mut dyn FnMut(Stage, u64, u64),
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<HeldOut>, Error> {
+        let began = Instant::now();
         let progress_of_rows = &mut |done, all| progress(Stage::Evaluating, done, all);
         let all = 0..self.examples.len();
         let Some(evaluation) = self.evaluate(model, all, progress_of_rows, stop)? else {
@@ -123,12 +133,19 @@ impl HeldOutRows<'_> {
             scores: None,
             texts: None,
             samples: Vec::new(),
+            completions: Vec::new(),
+            eval_seconds: began.elapsed().as_secs_f64(),
         };
         if self.task.task != Task::CausalLm {
             let rows = 0..self.rows.rows().len();
             let losses = &found.evaluation.per_example;
             let predicted = self.predictions(model, rows, 0..self.examples.len(), losses)?;
             found.scores = scores_of(self.task, self.rows.rows(), &predicted);
+            let shown = self.rows.rows().iter().zip(&predicted);
+            let shown = shown.take(SHOWN_PREDICTIONS);
+            found.samples = shown
+                .map(|((_, row), predicted)| sample_of(self.task, row, predicted))
+                .collect();
             return Ok(Some(found));
         }
         let mut rows = prompts_and_references(self.rows, self.template).unwrap_or_default();
@@ -138,7 +155,7 @@ impl HeldOutRows<'_> {
             Texts::Scored => usize::MAX,
         });
         let all = rows.len() as u64;
-        let samples = complete_until(
+        let completions = complete_until(
             model,
             self.tokenizer,
             &rows,
@@ -147,14 +164,14 @@ impl HeldOutRows<'_> {
             &mut |done| progress(Stage::Generating, done as u64, all),
             stop,
         )?;
-        let Some(samples) = samples else {
+        let Some(completions) = completions else {
             return Ok(None);
         };
-        found.samples = samples;
+        found.completions = completions;
         found.texts = (texts == Texts::Scored)
-            .then(|| TextScores::of(&found.samples))
+            .then(|| TextScores::of(&found.completions))
             .flatten();
-        found.samples.truncate(SAMPLES);
+        found.samples = found.completions.iter().take(SAMPLES).cloned().collect();
         Ok(Some(found))
     }
 
@@ -190,7 +207,7 @@ impl HeldOutRows<'_> {
     }
 
     /// How likely some of the examples are; `None` where it was stopped.
-    fn evaluate<B: Ops, A: Adapter<B>>(
+    pub(crate) fn evaluate<B: Ops, A: Adapter<B>>(
         &self,
         model: &PeftModel<B, A>,
         examples: Range<usize>,

@@ -20,7 +20,7 @@ const ELSEWHERE: [&str; 5] = [
 ];
 
 /// Keys that may be changed on purpose in the middle of a run.
-const CHANGEABLE: [&str; 20] = [
+const CHANGEABLE: [&str; 21] = [
     "data.test",
     "train.num_train_epochs",
     "train.max_steps",
@@ -41,6 +41,7 @@ const CHANGEABLE: [&str; 20] = [
     "train.predict_with_generate",
     "train.per_device_eval_batch_size",
     "train.gradient_checkpointing",
+    "train.report_to",
 ];
 
 /// A run, as each of its checkpoints remembers it.

@@ -65,6 +65,7 @@ mod step;
 mod stop;
 mod strategy;
 mod task;
+mod tensorboard;
 mod verbalizer;
 
 pub use bench::{SyntheticBatch, time_decoding, time_steps};
@@ -73,8 +74,8 @@ pub use checkpoint::{BestEval, Checkpoint, TrainerState};
 pub use complete::{PromptRow, complete, left_padded, prompts_and_references, stop_ids};
 pub use config::{
     BaseDtype, DataConfig, GradientCheckpointing, IntervalStrategy, LrSchedulerType, ModelConfig,
-    OptimizerKind, OutputConfig, Override, RunConfig, SECTIONS, SaveStrategy, Steps, TaskConfig,
-    TrainConfig, Verbalizer, options_of,
+    OptimizerKind, OutputConfig, Override, ReportTo, RunConfig, SECTIONS, SaveStrategy, Steps,
+    TaskConfig, TrainConfig, Verbalizer, options_of,
 };
 pub use error::Error;
 pub use evaluate::{Evaluation, ExampleLoss, Logits, evaluate};

@@ -33,6 +33,10 @@ pub struct LmOutput {
     pub seconds: Option<f64>,
     /// Of an evaluation, the metric that decides which is the best.
     pub metric: Option<f64>,
+    /// Bytes of memory that the process holds.
+    pub memory: Option<u64>,
+    /// Seconds until the run's end, evaluations and checkpoints included.
+    pub time_left: Option<f64>,
 }
 
 impl LmOutput {
@@ -45,6 +49,8 @@ impl LmOutput {
             grad_norm: None,
             seconds: None,
             metric: None,
+            memory: None,
+            time_left: None,
         }
     }
 
@@ -102,13 +108,11 @@ impl Window {
     /// The mean over the steps, and an empty window; `None` where there was no step.
     pub(crate) fn take(&mut self) -> Option<LmOutput> {
         let window = std::mem::take(self);
+        let loss = window.loss / window.steps as f64;
         (window.steps > 0).then(|| LmOutput {
-            loss: window.loss / window.steps as f64,
-            label_tokens: window.label_tokens,
-            tokens: window.tokens,
             grad_norm: (window.norms > 0).then(|| window.norm / window.norms as f64),
             seconds: Some(window.seconds),
-            metric: None,
+            ..LmOutput::new(loss, window.label_tokens, window.tokens)
         })
     }
 }
@@ -146,6 +150,8 @@ impl TokenMean {
 pub(crate) const LOSS: &str = "Loss";
 pub(crate) const GRAD_NORM: &str = "Grad Norm";
 pub(crate) const TOKENS_PER_SECOND: &str = "Tokens/s";
+pub(crate) const MEMORY: &str = "Memory (GiB)";
+pub(crate) const TIME_LEFT: &str = "Time left";
 
 /// One number of an [`LmOutput`] as a burn-train metric.
 ///
@@ -188,6 +194,10 @@ impl ScalarMetric {
     pub(crate) fn tokens_per_second() -> Self {
         Self::new(TOKENS_PER_SECOND, true, LmOutput::tokens_per_second)
     }
+
+    pub(crate) fn memory() -> Self {
+        Self::new(MEMORY, false, |output| output.memory.map(gib))
+    }
 }
 
 impl Metric for ScalarMetric {
@@ -226,6 +236,40 @@ impl Numeric for ScalarMetric {
     }
 }
 
+/// Bytes in units of 2^30.
+pub(crate) fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
+/// How long the run still takes. It is a text for burn-train: nobody wants a curve of it.
+#[derive(Clone)]
+pub(crate) struct TimeLeftMetric;
+
+impl Metric for TimeLeftMetric {
+    type Input = LmOutput;
+
+    fn name(&self) -> MetricName {
+        Arc::new(TIME_LEFT.into())
+    }
+
+    fn update(&mut self, item: &LmOutput, _metadata: &MetricMetadata) -> SerializedEntry {
+        let text = item.time_left.map_or_else(String::new, duration);
+        SerializedEntry::new(text.clone(), text)
+    }
+
+    fn clear(&mut self) {}
+}
+
+/// Seconds for a reader, as in `1m15s`.
+pub(crate) fn duration(seconds: f64) -> String {
+    let seconds = seconds.ceil() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
+        (hours, minutes, _) => format!("{hours}h{minutes:02}m"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,6 +286,11 @@ mod tests {
             (2.5, Some(3.0), Some(100.0))
         );
         assert_eq!(window.take(), None);
+    }
+
+    #[test]
+    fn durations_are_short() {
+        assert_eq!([9.0, 75.0, 7260.0].map(duration), ["9s", "1m15s", "2h01m"]);
     }
 
     #[test]

@@ -5,9 +5,10 @@ mod model;
 mod options;
 mod resolve;
 mod rows;
+mod scores;
 mod validation;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use burn::{
     module::AutodiffModule,
@@ -17,7 +18,7 @@ use burn_peft::{NoAdapter, PeftModel, parameter_line};
 use burn_peft_data::Template;
 use burn_peft_decoder::Decoder;
 use burn_peft_format::{AdapterFolder, ModelCard};
-use burn_peft_ops::Ops;
+use burn_peft_ops::{Kernels, Ops};
 
 pub use self::options::{RunInputs, RunOptions};
 pub(crate) use self::{
@@ -26,13 +27,16 @@ pub(crate) use self::{
 };
 use self::{
     resolve::{Known, identity, resolve},
-    validation::{ValidationRows, check_has_rows, check_metric, scores_predictions},
+    rows::comparable,
+    scores::{SCORES_FILE, Scores},
+    validation::{ValidationRows, check_has_rows, check_metric, numbers, scores_predictions},
 };
 use crate::{
-    Checkpoint, Error, FitOptions, FitSummary, GradientCheckpointing, HeldOut, HeldOutRows, Method,
-    RunConfig, Stage, TaskSetup, Texts, Trainee, Validation,
+    Checkpoint, Error, EvalRecord, FitOptions, FitSummary, GradientCheckpointing, HeldOut,
+    HeldOutRows, Method, RunConfig, Stage, TaskSetup, Texts, Trainee, Validation,
     evaluate::eval_loader,
     fit,
+    memory::resident,
     start::{check_init_from, settled},
     stop_ids,
 };
@@ -190,15 +194,33 @@ where
         true => Texts::Scored,
         false => Texts::Samples,
     };
-    let before = match (&held_out, &resume) {
-        (Some(rows), None) => {
-            let d_model = base.config().hidden_size;
-            let head = task.init_head(d_model, config.train.seed, device);
-            let bare = PeftModel::new(base.clone(), NoAdapter::default()).with_head(head);
-            Some(rows.score(&bare, texts, &mut progress)?)
+    let (mut before, mut base_eval, mut closing_seconds) = (None, None, 0.0);
+    if resume.is_some() {
+        if let Some(rows) = &held_out {
+            before = Scores::before(&output_dir, &rows.examples, &mut notes)?;
         }
-        _ => None,
-    };
+    } else if let Some(rows) = &held_out {
+        let d_model = base.config().hidden_size;
+        let head = task.init_head(d_model, config.train.seed, device);
+        let bare = PeftModel::new(base.clone(), NoAdapter::default()).with_head(head);
+        let began = Instant::now();
+        let scores = rows.score(&bare, texts, &mut progress)?;
+        closing_seconds = began.elapsed().as_secs_f64();
+        base_eval = match (&inputs.test, &inputs.valid, &valid) {
+            (None, ..) => eval_of_base(&scores),
+            (Some(_), Some(valid_rows), Some(examples)) => {
+                let valid = HeldOutRows {
+                    rows: valid_rows,
+                    examples: comparable(task.task, examples),
+                    stop_ids: Vec::new(),
+                    ..*rows
+                };
+                eval_of_base(&valid.score(&bare, Texts::None, &mut progress)?)
+            }
+            _ => None,
+        };
+        before = Some(scores);
+    }
 
     let base = Decoder::<B>::from_inner(base);
     let model = new_model(method, base, &task, &tokenizer, config.train.seed)?;
@@ -237,16 +259,21 @@ where
         saved.check_parameters::<B, _>(&trainee)?;
     }
     let (begins, dir, run_file) = (stop.clone(), output_dir.clone(), identity.config.clone());
+    let held_out_examples = held_out.as_ref().map(|rows| rows.examples.as_slice());
+    let scores = Scores::of(held_out_examples, before.as_ref(), None).to_bytes();
     let before_first_step = move || {
         begins.training_begins();
         for folder in [dir.clone(), dir.join("checkpoints")] {
             burn_peft_files::remove_leftovers(&folder)?;
         }
+        burn_peft_files::write(&dir.join(SCORES_FILE), &scores)?;
         Ok(burn_peft_files::write(
             &dir.join(RUN_FILE),
             run_file.as_bytes(),
         )?)
     };
+    let memory_of = device.clone();
+    let memory = move || <B as Ops>::Plain::reserved_memory(&memory_of).or_else(resident);
     let (trained, summary) = fit(
         trainee,
         Arc::new(loader),
@@ -258,6 +285,9 @@ where
             observers,
             run: identity,
             interrupter: stop.interrupter(),
+            base_eval,
+            closing_seconds,
+            memory: Box::new(memory),
             before_first_step: Box::new(before_first_step),
             ..FitOptions::new(config, plan)
         },
@@ -282,12 +312,27 @@ where
         }
         _ => None,
     };
+    let scores = Scores::of(held_out_examples, before.as_ref(), after.as_ref());
+    burn_peft_files::write(&output_dir.join(SCORES_FILE), &scores.to_bytes())?;
     Ok(RunReport {
         before,
         after,
         summary,
         output_dir,
         trainable_params,
+    })
+}
+
+/// The record of what the base's own predictions of the validation rows are worth; `None` where they have no label.
+fn eval_of_base(found: &HeldOut) -> Option<EvalRecord> {
+    let evaluation = &found.evaluation;
+    evaluation.loss.is_finite().then(|| EvalRecord {
+        step: 0,
+        epoch: 0.0,
+        eval_loss: evaluation.loss,
+        eval_label_tokens: evaluation.label_tokens,
+        eval_seconds: found.eval_seconds,
+        metrics: numbers(&found.scores),
     })
 }
 

@@ -12,7 +12,7 @@ use burn_peft_data::Template;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    TaskConfig,
+    ReportTo, TaskConfig,
     steps::{IntervalStrategy, SaveStrategy, Steps},
 };
 
@@ -226,6 +226,9 @@ options! {
         // The gradients are the same up to rounding, so the choice is about memory only.
         pub gradient_checkpointing: GradientCheckpointing = GradientCheckpointing::Auto,
             source "this project. transformers has `true` and `false`";
+        /// Programs that the curves are also written for: `"tensorboard"` gets an event file in `DIR/runs`.
+        pub report_to: ReportTo = ReportTo::default(),
+            source "transformers";
         /// The optimizer.
         pub optim: OptimizerKind = OptimizerKind::AdamW,
             source "transformers, where it is `\"adamw_torch_fused\"`";

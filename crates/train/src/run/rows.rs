@@ -121,10 +121,15 @@ impl RunRows {
     /// The rows that are scored before and after, if there are any.
     pub(crate) fn held_out(&self) -> Option<Vec<Example>> {
         let examples = self.test.as_ref().or(self.valid.as_ref())?;
-        Some(match self.task.task {
-            Task::CausalLm => same_tokens(examples),
-            _ => examples.clone(),
-        })
+        Some(comparable(self.task.task, examples))
+    }
+}
+
+/// The rows as they are scored before and after.
+pub(super) fn comparable(task: Task, examples: &[Example]) -> Vec<Example> {
+    match task {
+        Task::CausalLm => same_tokens(examples),
+        _ => examples.to_vec(),
     }
 }
 

@@ -62,7 +62,7 @@ impl<B: Ops, A: Adapter<B>> Scorer<Trainee<B, A>> for ValidationRows {
 }
 
 /// The numbers at the top of some scores, as records have them.
-fn numbers(scores: &impl Serialize) -> BTreeMap<String, f64> {
+pub(super) fn numbers(scores: &impl Serialize) -> BTreeMap<String, f64> {
     let Ok(Value::Object(scores)) = serde_json::to_value(scores) else {
         return BTreeMap::new();
     };

@@ -14,11 +14,12 @@ use burn_train::{
 };
 
 use super::tally::Tally;
+use super::time_left::{Done, Rhythm, TimeLeft};
 use super::{BestRule, FitSummary, Session, Settings};
 use crate::checkpoint::{Checkpoint, TrainerState, parameter_shapes};
 use crate::fit::EvalScores;
 use crate::intervals::Intervals;
-use crate::metrics::{TokenMean, Window};
+use crate::metrics::{TokenMean, Window, gib};
 use crate::record::{EvalRecord, LogRecord, TrainRecord};
 use crate::{Error, LmOutput, clip_grad_norm};
 
@@ -37,6 +38,7 @@ pub(super) struct Run<'a, LC: LearningComponentsTypes> {
     /// The steps since the last log.
     pub(super) window: Window,
     pub(super) tally: Tally,
+    pub(super) time_left: TimeLeft,
 }
 
 impl<LC> Run<'_, LC>
@@ -135,9 +137,31 @@ where
         if std::mem::replace(begun, true) {
             return Ok(());
         }
-        let metrics = (self.session.begin)()?;
-        self.session.observers.insert(0, Box::new(metrics));
-        Ok(())
+        let own = (self.session.begin)()?;
+        self.session.observers.splice(0..0, own);
+        match &self.settings.base_eval {
+            // A resumed run has it in its metrics.
+            Some(base) if self.settings.start() == 0 => self.report_base(base.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Shows the base's own loss, with which the others are to be compared.
+    fn report_base(&mut self, base: EvalRecord) -> Result<(), Error> {
+        let mut output = LmOutput::new(base.eval_loss, base.eval_label_tokens, 0);
+        output.seconds = Some(base.eval_seconds);
+        output.metric = base.metric(self.rule.metric());
+        self.show_evaluation(output);
+        self.tell(&LogRecord::Eval(base))
+    }
+
+    /// One event for all rows, so that the dashboard draws a point an evaluation.
+    fn show_evaluation(&mut self, output: LmOutput) {
+        let item = self.item(output);
+        self.processor
+            .process_valid(LearnerEvent::ProcessedItem(item));
+        let epoch = self.epoch(self.tally.summary.steps);
+        self.processor.process_valid(LearnerEvent::EndEpoch(epoch));
     }
 
     /// Step `step`, counted from 1: forward, backward, clip, update.
@@ -172,8 +196,9 @@ where
         }
         self.learner.optimizer_step(grads);
 
-        self.window
-            .push(&output.item, norm, began.elapsed().as_secs_f64());
+        let seconds = began.elapsed().as_secs_f64();
+        self.window.push(&output.item, norm, seconds);
+        self.time_left.step(seconds);
         self.tally.push(step, &output.item);
         Ok(())
     }
@@ -202,9 +227,11 @@ where
 
     /// Reports the steps since the last log, if there are any.
     fn log(&mut self) -> Result<(), Error> {
-        let Some(mean) = self.window.take() else {
+        let Some(mut mean) = self.window.take() else {
             return Ok(());
         };
+        mean.memory = (self.session.memory)();
+        mean.time_left = self.time_left();
         let step = self.tally.summary.steps;
         let record = LogRecord::Train(TrainRecord {
             step,
@@ -213,11 +240,29 @@ where
             learning_rate: self.tally.learning_rate,
             grad_norm: mean.grad_norm,
             tokens_per_second: mean.tokens_per_second().unwrap_or_default(),
+            memory_gib: mean.memory.map(gib),
         });
         let item = self.item(mean);
         self.processor
             .process_train(LearnerEvent::ProcessedItem(item));
         self.tell(&record)
+    }
+
+    fn time_left(&self) -> Option<f64> {
+        let total = self.settings.plan.total_steps;
+        let [eval_steps, save_steps] = self.intervals.eval_and_save_steps();
+        let steps = self.tally.summary.steps;
+        let rhythm = Rhythm {
+            total,
+            eval_steps: eval_steps.filter(|_| self.settings.evaluates),
+            save_steps: save_steps.unwrap_or(total),
+        };
+        let done = Done {
+            steps,
+            evaluated: self.tally.evaluated_at == Some(steps),
+            saved: self.tally.saved_at == Some(steps),
+        };
+        self.time_left.seconds(rhythm, done)
     }
 
     /// Evaluates the current model on all validation rows, once per step at most. Returns whether it is the best so far.
@@ -236,6 +281,7 @@ where
         // What the checkpoint of this step knows is now out of date.
         self.tally.saved_at = None;
         let seconds = began.elapsed().as_secs_f64();
+        self.time_left.evaluation(seconds);
         if scored.label_tokens == 0 {
             return Err(Error::NothingToEvaluate);
         }
@@ -255,12 +301,7 @@ where
         let mut output = LmOutput::new(scored.loss, scored.label_tokens, scored.tokens);
         output.seconds = Some(seconds);
         output.metric = record.metric(self.rule.metric());
-        let item = self.item(output);
-        // One event for all rows, so that the dashboard draws a point an evaluation.
-        self.processor
-            .process_valid(LearnerEvent::ProcessedItem(item));
-        self.processor
-            .process_valid(LearnerEvent::EndEpoch(self.epoch(step)));
+        self.show_evaluation(output);
         self.tell(&LogRecord::Eval(record))?;
         Ok(is_best)
     }
@@ -289,6 +330,7 @@ where
         if self.tally.saved_at == Some(step) {
             return Ok(());
         }
+        let began = Instant::now();
         let state = TrainerState {
             step,
             total_steps: plan.total_steps,
@@ -309,6 +351,7 @@ where
         let path = checkpointer.save(self.learner, &state, kept, self.store)?;
         self.tally.summary.checkpoint = Some(path);
         self.tally.saved_at = Some(step);
+        self.time_left.save(began.elapsed().as_secs_f64());
         Ok(())
     }
 
