@@ -7,6 +7,7 @@
 mod document;
 mod hints;
 mod load;
+mod lr_scheduler;
 mod report_to;
 mod sections;
 mod steps;
@@ -14,10 +15,11 @@ mod task;
 mod validate;
 
 pub use load::Override;
+pub use lr_scheduler::{LrSchedulerKwargs, LrSchedulerType};
 pub use report_to::ReportTo;
 pub use sections::{
-    BaseDtype, DataConfig, GradientCheckpointing, LrSchedulerType, ModelConfig, OptimizerKind,
-    OutputConfig, SECTIONS, TrainConfig, options_of,
+    BaseDtype, DataConfig, GradientCheckpointing, ModelConfig, OptimizerKind, OutputConfig,
+    SECTIONS, TrainConfig, options_of,
 };
 
 pub use steps::{IntervalStrategy, SaveStrategy, Steps};

@@ -210,7 +210,8 @@ where
         learning_rate,
         plan.warmup_steps,
         plan.total_steps,
-    );
+    )
+    .with(config.lr_scheduler_kwargs.clone());
     let mut learner = Learner::<Components<B, M>>::new(model, init_optimizer(&config), schedule);
     if let Some(checkpoint) = &resume {
         checkpoint.check_run(&run, &plan)?;

@@ -73,9 +73,9 @@ pub use burn_train::Interrupter;
 pub use checkpoint::{BestEval, Checkpoint, TrainerState};
 pub use complete::{PromptRow, complete, left_padded, prompts_and_references, stop_ids};
 pub use config::{
-    BaseDtype, DataConfig, GradientCheckpointing, IntervalStrategy, LrSchedulerType, ModelConfig,
-    OptimizerKind, OutputConfig, Override, ReportTo, RunConfig, SECTIONS, SaveStrategy, Steps,
-    TaskConfig, TrainConfig, Verbalizer, options_of,
+    BaseDtype, DataConfig, GradientCheckpointing, IntervalStrategy, LrSchedulerKwargs,
+    LrSchedulerType, ModelConfig, OptimizerKind, OutputConfig, Override, ReportTo, RunConfig,
+    SECTIONS, SaveStrategy, Steps, TaskConfig, TrainConfig, Verbalizer, options_of,
 };
 pub use error::Error;
 pub use evaluate::{Evaluation, ExampleLoss, Logits, evaluate};

@@ -105,13 +105,23 @@ impl Document {
             };
             let place = self.place_of(&format!("{section}.{second}"));
             let table = self.sections.entry(section.into()).or_default();
-            if table.insert(key.into(), value).is_some() {
-                return Err(Error::BadValue {
-                    place,
-                    key: format!("{section}.{second}"),
-                    message: format!("it is another name of {section}.{key}, which is given too"),
-                });
-            }
+            let renamed = match table.contains_key(key) {
+                true => Err(format!(
+                    "it is another name of {section}.{key}, which is given too"
+                )),
+                false => hints::translate(second, value),
+            };
+            match renamed {
+                Ok(value) => table.insert(key.into(), value),
+                Err(message) => {
+                    let key = format!("{section}.{second}");
+                    return Err(Error::BadValue {
+                        place,
+                        key,
+                        message,
+                    });
+                }
+            };
             self.places.insert(format!("{section}.{key}"), place);
         }
         Ok(())

@@ -5,7 +5,7 @@
 
 mod foreign;
 
-pub(super) use self::foreign::SECOND_NAMES;
+pub(super) use self::foreign::{SECOND_NAMES, translate};
 
 use burn_peft::MethodConfig;
 

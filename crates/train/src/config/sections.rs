@@ -12,7 +12,7 @@ use burn_peft_data::Template;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ReportTo, TaskConfig,
+    LrSchedulerKwargs, LrSchedulerType, ReportTo, TaskConfig,
     steps::{IntervalStrategy, SaveStrategy, Steps},
 };
 
@@ -137,6 +137,9 @@ options! {
         /// The shape of the learning rate after the warm-up.
         pub lr_scheduler_type: LrSchedulerType = LrSchedulerType::Linear,
             source "transformers";
+        /// Options of the shape, as in `{ min_lr_rate = 0.1 }`.
+        pub lr_scheduler_kwargs: LrSchedulerKwargs = LrSchedulerKwargs::default(),
+            shown as "none", kind "table", source "transformers";
         /// Share of the run's steps over which the rate rises from 0.
         pub warmup_ratio: f64 = 0.0,
             source "transformers";
@@ -232,18 +235,6 @@ options! {
         /// The optimizer.
         pub optim: OptimizerKind = OptimizerKind::AdamW,
             source "transformers, where it is `\"adamw_torch_fused\"`";
-    }
-}
-
-options! {
-    /// The shape of the learning rate after the warm-up.
-    pub enum LrSchedulerType {
-        /// Straight down to 0 at the last step.
-        Linear = "linear",
-        /// Half a cosine down to 0 at the last step.
-        Cosine = "cosine",
-        /// The highest rate to the end.
-        Constant = "constant" | "constant_with_warmup",
     }
 }
 

@@ -182,6 +182,11 @@ impl RunConfig {
                 "0 or more and below 1",
             )?;
         }
+        let kwargs = &train.lr_scheduler_kwargs;
+        if let Some(message) = kwargs.fault(train.lr_scheduler_type, train.learning_rate) {
+            let key = "train.lr_scheduler_kwargs".into();
+            return Err(Violation::Method { key, message });
+        }
         let ratio = train.warmup_ratio;
         let possible = (0.0..=1.0).contains(&ratio);
         require("train.warmup_ratio", ratio, possible, "between 0 and 1")
@@ -217,7 +222,7 @@ pub(super) enum Violation {
         value: String,
         expected: Cow<'static, str>,
     },
-    /// Found by the method.
+    /// Found by what the key is an option of.
     Method { key: String, message: String },
 }
 

@@ -1,14 +1,28 @@
 //! What other programs call things.
 
-/// Keys that are read under a second name, as `(section, second name, key)`.
-pub(in crate::config) const SECOND_NAMES: [(&str, &str, &str); 1] = [
-    // transformers 5.23 renamed it, and warns of the old name.
+use toml::Value;
+
+/// Keys that are read under a second name, as `(section, second name, key)`. transformers 5.23 renamed both.
+pub(in crate::config) const SECOND_NAMES: [(&str, &str, &str); 2] = [
     (
         "train",
         "activation_checkpointing",
         "gradient_checkpointing",
     ),
+    ("train", "train_sampling_strategy", "group_by_length"),
 ];
+
+/// The value of a key that was given under its second name.
+pub(in crate::config) fn translate(second: &str, value: Value) -> Result<Value, String> {
+    match (second, value.as_str()) {
+        ("train_sampling_strategy", Some("random")) => Ok(false.into()),
+        ("train_sampling_strategy", Some("group_by_length")) => Ok(true.into()),
+        ("train_sampling_strategy", _) => Err(format!(
+            "unknown value {value}, expected \"random\" or \"group_by_length\""
+        )),
+        _ => Ok(value),
+    }
+}
 
 /// A key, or a flag of `train`, and what it is called by transformers and PEFT (also in older versions), TRL, axolotl,
 /// LLaMA-Factory, mlx-lm, Lightning and the codes of the papers.
@@ -165,7 +179,6 @@ pub(super) const KEYS: &[(&str, &str)] = &[
         "train.predict_with_generate",
         "eval_with_generate generate_during_eval",
     ),
-    ("train.group_by_length", "train_sampling_strategy"),
     (
         "train.gradient_checkpointing",
         "checkpoint_activations grad_checkpoint gradient_checkpointing_enable recompute \
