@@ -13,10 +13,12 @@ use crate::fixture;
 
 mod adapters;
 mod bench;
+mod best_checkpoint;
 mod conversations;
 mod damage;
 mod export;
 mod heads;
+mod key_hints;
 mod methods;
 mod output;
 mod refusals;

@@ -288,11 +288,17 @@ impl Reader {
 }
 
 fn print_done(report: &RunReport) -> Result<()> {
+    let best = report.summary.best_eval.as_ref();
     output::print_json(&json!({
         "event": "done",
         "adapter": report.output_dir,
         "steps": report.summary.steps,
         "interrupted": report.summary.interrupted,
+        "stopped_early": report.summary.stopped_early,
+        "adapter_step": report.summary.adapter_step,
+        "metric_for_best_model": best.map(|best| &best.metric),
+        "best_metric": best.map(|best| best.value),
+        "best_global_step": best.map(|best| best.step),
         "trainable_params": report.trainable_params,
         "train_loss": report.summary.train_loss,
         "before": report.before,
