@@ -29,6 +29,7 @@ mod short_run;
 mod stopping;
 mod tasks;
 mod templates;
+mod watching;
 
 fn burn_peft(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_burn-peft"));

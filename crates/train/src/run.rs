@@ -57,6 +57,8 @@ pub struct RunReport {
     pub output_dir: PathBuf,
     /// Parameters trained.
     pub trainable_params: usize,
+    /// Steps of the run, those that were not done included.
+    pub total_steps: usize,
 }
 
 /// Trains an adapter of the method that `config` names, and writes its folder.
@@ -320,6 +322,7 @@ where
         summary,
         output_dir,
         trainable_params,
+        total_steps: plan.total_steps,
     })
 }
 

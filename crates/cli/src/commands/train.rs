@@ -1,10 +1,13 @@
 //! `train`: an adapter from rows.
 
+mod page;
 mod report;
 
 use std::{
+    cell::RefCell,
     io,
     path::PathBuf,
+    rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -213,6 +216,8 @@ impl Job for Train<'_> {
         if args.json {
             observers.push(Box::new(reader.observer(stop.clone())));
         }
+        let said = Rc::new(RefCell::new(Vec::new()));
+        let notes = said.clone();
         let options = RunOptions {
             dtype,
             memory: args.compute.backend.memory(),
@@ -221,7 +226,10 @@ impl Job for Train<'_> {
             observers,
             stop,
             progress: Box::new(stage_bars()),
-            notes: Box::new(output::say),
+            notes: Box::new(move |note| {
+                notes.borrow_mut().push(note.to_owned());
+                output::say(note);
+            }),
         };
         if args.find_lr {
             let curve = find_lr::<B>(&config, inputs, options, &device)?;
@@ -234,6 +242,16 @@ impl Job for Train<'_> {
             }
             report => report?,
         };
+        let page = page::write(&page::Run {
+            report: &report,
+            config: &config,
+            inputs: &inputs,
+            notes: &said.borrow(),
+        });
+        // The adapter is there: a page that is not is no reason to fail.
+        if let Err(error) = page {
+            output::warn(&format!("no report.html: {}", output::one_line(&error)));
+        }
         let again = args.resume_command(&report);
         if let Some(gone) = reader.error() {
             again.iter().for_each(|line| output::say(line));

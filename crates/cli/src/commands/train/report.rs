@@ -67,6 +67,18 @@ pub(super) fn print_curve(curve: &LrCurve, json: bool) -> Result<()> {
 
 /// The scores before and after, side by side.
 fn table(before: Option<&HeldOut>, after: &HeldOut) -> String {
+    let mut text = format!("{:15}{:>12}{:>12}\n", "", "before", "after");
+    for (name, before, after) in scores(before, after) {
+        text += &format!("{name:15}{before:>12}{after:>12}\n");
+    }
+    text + "\n"
+}
+
+/// The scores by name, before and after.
+pub(super) fn scores(
+    before: Option<&HeldOut>,
+    after: &HeldOut,
+) -> Vec<(&'static str, String, String)> {
     type Score = (&'static str, fn(&HeldOut) -> Option<String>);
     const SCORES: [Score; 5] = [
         ("loss", |h| Some(format!("{:.4}", h.evaluation.loss))),
@@ -81,25 +93,25 @@ fn table(before: Option<&HeldOut>, after: &HeldOut) -> String {
             Some(format!("{:.1} %", 100.0 * h.texts?.slot_accuracy?))
         }),
     ];
-    let mut text = format!("{:15}{:>12}{:>12}\n", "", "before", "after");
+    let mut found = Vec::new();
     for (name, score) in SCORES {
         let Some(after) = score(after) else { continue };
         let before = before.and_then(score).unwrap_or_else(|| "-".into());
-        text += &format!("{name:15}{before:>12}{after:>12}\n");
+        found.push((name, before, after));
     }
     let lines = |h: &HeldOut| h.scores.as_ref().map(TaskScores::lines).unwrap_or_default();
     let before_lines = before.map(lines).unwrap_or_default();
     for (name, value) in lines(after) {
         let before = before_lines.iter().find(|(known, _)| *known == name);
         let before = before.map_or("-", |(_, value)| value);
-        text += &format!("{name:15}{before:>12}{value:>12}\n");
+        found.push((name, before.to_owned(), value));
     }
     let empty = |h: &HeldOut| h.texts.map_or(0, |texts| texts.empty_texts);
     let (empty_before, empty) = (before.map_or(0, empty), empty(after));
     if empty_before + empty > 0 {
-        text += &format!("{:15}{empty_before:>12}{empty:>12}\n", "empty texts");
+        found.push(("empty texts", empty_before.to_string(), empty.to_string()));
     }
-    text + "\n"
+    found
 }
 
 /// The first texts before and after.
