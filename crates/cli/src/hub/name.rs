@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use burn_peft_format::is_hub_id;
+
 /// A repository of the hub, as in `owner/name` or `owner/name@revision`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HubName {
@@ -10,28 +12,6 @@ pub(crate) struct HubName {
     /// Branch, tag or commit.
     pub(crate) revision: Option<String>,
 }
-
-/// Endings of files. Names of models have dots too, as in `Qwen2.5-0.5B`.
-const FILE_ENDINGS: [&str; 18] = [
-    "bin",
-    "ckpt",
-    "csv",
-    "gguf",
-    "git",
-    "gz",
-    "json",
-    "jsonl",
-    "md",
-    "parquet",
-    "pt",
-    "pth",
-    "safetensors",
-    "tar",
-    "toml",
-    "txt",
-    "yaml",
-    "zip",
-];
 
 impl HubName {
     /// The repository that `name` can only be; else why it is a path, as the end of a sentence about it.
@@ -43,16 +23,10 @@ impl HubName {
             Some((id, revision)) => (id, Some(revision)),
             None => (name, None),
         };
-        let no_id = || Err("and it is no hub id (`owner/name`)".to_owned());
-        let Some((owner, repository)) = id.split_once('/') else {
-            return no_id();
-        };
-        let ending = repository.rsplit_once('.').map(|(_, ending)| ending);
-        let is_file = ending.is_some_and(|ending| FILE_ENDINGS.contains(&ending));
-        let is_legal = is_legal(owner) && is_legal(repository) && id.len() <= 96;
-        if !is_legal || is_file || revision.is_some_and(|name| !is_revision(name)) {
-            return no_id();
+        if !is_hub_id(id) || revision.is_some_and(|name| !is_revision(name)) {
+            return Err("and it is no hub id (`owner/name`)".to_owned());
         }
+        let owner = id.split('/').next().unwrap_or_default();
         if Path::new(owner).is_dir() {
             return Err(format!(
                 "and the hub is not asked, because a folder `{owner}` is here"
@@ -63,16 +37,6 @@ impl HubName {
             revision: revision.map(str::to_owned),
         })
     }
-}
-
-/// Whether the hub allows `part` as the name of an owner or of a repository.
-fn is_legal(part: &str) -> bool {
-    let ends_well = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    part.starts_with(ends_well)
-        && part.ends_with(ends_well)
-        && part.chars().all(|c| ends_well(c) || "-.".contains(c))
-        && !part.contains("--")
-        && !part.contains("..")
 }
 
 /// Whether `name` can be that of a branch, a tag or a commit, also as part of a path.
