@@ -65,7 +65,7 @@ pub(crate) fn folder(name: &str, revision: Option<&str>, contents: Contents) -> 
     }
     let environment = Environment::read()?;
     snapshot(&environment, &hub_name, revision, contents)
-        .with_context(|| format!("{name}: there is no such folder here, and as a hub id"))
+        .with_context(|| format!("{name}: no such folder, and not fetched from the hub"))
 }
 
 /// The folder of a repository in the cache.
@@ -80,7 +80,7 @@ fn snapshot(
     let cached = download::cached(&folder, revision).filter(|cached| contents.is_whole(cached));
     if environment.offline {
         return cached.with_context(|| {
-            format!("it is not in the hub's cache (revision {revision}), and HF_HUB_OFFLINE is set")
+            format!("it is not in the cache (revision {revision}), and HF_HUB_OFFLINE is set")
         });
     }
     // A commit does not change.

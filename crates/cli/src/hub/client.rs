@@ -269,6 +269,7 @@ impl Client {
     /// What a status other than success means.
     fn refused(&self, url: &str, status: u16, response: &Response) -> Failure {
         let reason = response.header("x-error-code").unwrap_or_default();
+        let message = response.header("x-error-message").unwrap_or_default();
         let page = format!("{}/{}", self.endpoint, self.id);
         let says = match (status, reason, &self.token) {
             (_, "GatedRepo", None) => format!(
@@ -281,9 +282,10 @@ impl Client {
             (401, _, None) => "the hub has no public repository of that name; for a private one set HF_TOKEN, or \
                  log in with `hf auth login`"
                 .into(),
-            (401, _, Some(_)) => {
+            (401, _, Some(_)) if message.contains("Invalid credentials") => {
                 "the hub does not accept the token; look at HF_TOKEN, or log in again with `hf auth login`".into()
             }
+            (401, _, Some(_)) => "the hub has no repository of that name that the token may read".into(),
             (403, ..) => "the hub does not allow it to us; a token that may read it helps (HF_TOKEN)".into(),
             (404, "EntryNotFound", _) => format!("the hub does not have {url}"),
             (404, ..) => "the hub does not have it".into(),

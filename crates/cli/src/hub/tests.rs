@@ -376,7 +376,7 @@ fn refusals_of_the_hub_are_told_in_words() {
             None,
             "no public repository of that name",
         ),
-        (401, "", Some("hf_old"), "does not accept the token"),
+        (401, "", Some("hf_mine"), "that the token may read"),
         (401, "GatedRepo", None, "it is gated: accept its conditions"),
         (403, "GatedRepo", Some("hf_mine"), "has no access to it"),
         (403, "", Some("hf_mine"), "does not allow it"),
@@ -389,6 +389,11 @@ fn refusals_of_the_hub_are_told_in_words() {
         assert!(error.contains(words), "{error}");
         assert_eq!(hub.requests().len(), 1, "it is not tried again: {error}");
     }
+    let invalid = "x-error-message: Invalid credentials in Authorization header\r\n";
+    let invalid = Answer::Whole(401, invalid.into(), Vec::new());
+    let hub = Server::new(&[(LIST, invalid)]);
+    let error = error_from(&hub.endpoint, Some("hf_old"));
+    assert!(error.contains("does not accept the token"), "{error}");
     let nonsense = Answer::Whole(200, String::new(), b"<html>".to_vec());
     assert!(error_for_list(nonsense).contains("no list of a repository's files"));
     assert!(error_for_list(list(&["x.bin"])).contains("no model"));
@@ -430,11 +435,7 @@ fn of_an_adapter_only_its_two_files_are_fetched() {
     };
     assert_eq!(get(&offline).unwrap(), folder);
     let other = snapshot(&offline, &reader.name, "v2", Contents::Adapter).unwrap_err();
-    assert!(
-        other
-            .to_string()
-            .contains("not in the hub's cache (revision v2)")
-    );
+    assert!(other.to_string().contains("not in the cache (revision v2)"));
     assert_eq!(hub.requests().len(), 4);
 }
 
