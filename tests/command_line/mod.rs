@@ -19,6 +19,7 @@ mod damage;
 mod export;
 mod heads;
 mod key_hints;
+mod hub;
 mod methods;
 mod output;
 mod refusals;

@@ -39,6 +39,7 @@
 
 mod bench;
 mod checkpoint;
+mod comparison;
 mod complete;
 mod config;
 mod error;
@@ -71,6 +72,7 @@ mod verbalizer;
 pub use bench::{SyntheticBatch, time_decoding, time_steps};
 pub use burn_train::Interrupter;
 pub use checkpoint::{BestEval, Checkpoint, TrainerState};
+pub use comparison::{ScoreLine, comparison};
 pub use complete::{PromptRow, complete, left_padded, prompts_and_references, stop_ids};
 pub use config::{
     BaseDtype, DataConfig, GradientCheckpointing, IntervalStrategy, LrSchedulerKwargs,

@@ -1,5 +1,6 @@
 //! A whole run: from a checkpoint and rows to an adapter folder, with scores before and after.
 
+mod card;
 mod folder;
 mod model;
 mod options;
@@ -17,9 +18,10 @@ use burn::{
 use burn_peft::{NoAdapter, PeftModel, parameter_line};
 use burn_peft_data::Template;
 use burn_peft_decoder::Decoder;
-use burn_peft_format::{AdapterFolder, ModelCard};
+use burn_peft_format::AdapterFolder;
 use burn_peft_ops::{Kernels, Ops};
 
+use self::card::card;
 pub use self::options::{RunInputs, RunOptions};
 pub(crate) use self::{
     model::new_model,
@@ -303,7 +305,7 @@ where
         );
     }
     let model = trained.into_model();
-    save::<B::InnerBackend, M>(method, config, inputs, &task, &model, &summary)?;
+    let saved = save::<B::InnerBackend, M>(method, config, inputs, &task, &model, &summary)?;
     let asked = stop.saved();
     if asked && !summary.interrupted {
         notes("stopped; the scores after training are left out");
@@ -316,6 +318,11 @@ where
     };
     let scores = Scores::of(held_out_examples, before.as_ref(), after.as_ref());
     burn_peft_files::write(&output_dir.join(SCORES_FILE), &scores.to_bytes())?;
+    if let Some(after) = &after {
+        let scores = Some((before.as_ref(), after));
+        let card = card(method, config, inputs, &saved, &summary, scores)?;
+        saved.save_card(&output_dir, &card)?;
+    }
     Ok(RunReport {
         before,
         after,
@@ -346,7 +353,7 @@ fn save<B: Backend, M: Method>(
     task: &TaskSetup,
     model: &PeftModel<B, M::Adapter<B>>,
     summary: &FitSummary,
-) -> Result<(), Error> {
+) -> Result<AdapterFolder, Error> {
     let (base, base_name) = (inputs.checkpoint.config(), inputs.base_name.as_deref());
     let describe = |landing: burn_peft_format::Landing<'_>| method.describe(landing, base_name);
     let (adapter, head) = (model.adapter(), model.head());
@@ -357,36 +364,6 @@ fn save<B: Backend, M: Method>(
     folder.config.template = config.data.template.as_ref().map(Template::to_string);
     folder.config.revision = config.model.revision.clone();
     folder.config.base_fingerprint = Some(inputs.checkpoint.fingerprint()?);
-    let mut facts = Vec::new();
-    if method.name() != folder.config.method.name() {
-        facts.push(("trained as".to_owned(), method.name().to_owned()));
-    }
-    facts.push(("steps".to_owned(), summary.steps.to_string()));
-    if let Some(loss) = summary.train_loss {
-        facts.push(("mean training loss".to_owned(), format!("{loss:.4}")));
-    }
-    if let Some(best) = &summary.best_eval
-        && best.step == summary.adapter_step
-    {
-        let value = format!(
-            "{} {:.4}, after step {}",
-            best.metric, best.value, best.step
-        );
-        facts.push(("best evaluation".to_owned(), value));
-    }
-    let eval = summary.eval.as_ref();
-    if let Some(eval) = eval.filter(|eval| eval.step == summary.adapter_step) {
-        facts.push((
-            "validation loss".to_owned(),
-            format!("{:.4}", eval.eval_loss),
-        ));
-    }
-    Ok(folder.save(
-        &dir,
-        &ModelCard {
-            facts,
-            refused_by_peft: folder.refused_by_peft(base),
-            ..ModelCard::default()
-        },
-    )?)
+    folder.save(&dir, &card(method, config, inputs, &folder, summary, None)?)?;
+    Ok(folder)
 }

@@ -21,6 +21,7 @@ use burn_peft_train::{
 };
 use serde_json::json;
 
+use super::adapter;
 use super::shared::{ComputeArgs, Recompute, display};
 use crate::{backend::Job, builtin, output, progress::stage_bars, signals, source::ModelSource};
 
@@ -84,7 +85,12 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<()> {
     args.compute.start_threads()?;
-    let config = args.load_config()?;
+    let mut config = args.load_config()?;
+    if let Some(start) = config.method.init_from_mut() {
+        let folder = adapter::locate(start.name()).context("method.init_from")?;
+        let folder = folder.into_owned();
+        start.found_in(folder);
+    }
     let source = ModelSource::resolve(
         config.model.path.as_deref(),
         config.model.revision.as_deref(),

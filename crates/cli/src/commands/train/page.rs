@@ -11,6 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use burn_peft_data::Rows;
 use burn_peft_train::{
+    comparison,
     ConfusionMatrix, HeldOut, RUN_FILE, RunConfig, RunInputs, RunReport, Scored, TaskScores,
 };
 use minijinja::Environment;
@@ -19,7 +20,6 @@ use serde_json::Value;
 
 use self::chart::{Kind, Line, Scale, number};
 use self::record_table::RecordTable;
-use super::report;
 
 /// Its name in the output folder.
 pub(super) const PAGE_FILE: &str = "report.html";
@@ -173,12 +173,12 @@ impl Page {
                 format!("{}: {} rows", rows.path(), rows.rows().len())
             }),
             scores: after.map_or_else(Vec::new, |after| {
-                let scores = report::scores(before, after).into_iter();
+                let scores = comparison(before, after).into_iter();
                 scores
-                    .map(|(name, before, after)| Score {
-                        name,
-                        before,
-                        after,
+                    .map(|line| Score {
+                        name: line.name,
+                        before: line.before.unwrap_or_else(|| "-".into()),
+                        after: line.after,
                     })
                     .collect()
             }),
