@@ -41,6 +41,7 @@ mod bench;
 mod checkpoint;
 mod complete;
 mod config;
+mod doctor;
 mod error;
 mod evaluate;
 mod find_lr;
@@ -73,6 +74,11 @@ pub use complete::{PromptRow, complete, left_padded, prompts_and_references, sto
 pub use config::{
     BaseDtype, DataConfig, GradientCheckpointing, LrSchedulerType, ModelConfig, OptimizerKind,
     OutputConfig, Override, RunConfig, SECTIONS, TaskConfig, TrainConfig, Verbalizer, options_of,
+};
+pub use doctor::{
+    Bar, CheckOptions, DiskNeed, Estimate, FileCheck, LabelCount, Learning, Lengths, LongestBatch,
+    Lost, MemoryCheck, PreviewRow, PreviewToken, Rehearsal, Repeats, RunCheck, Stretch, check_run,
+    check_without_model,
 };
 pub use error::Error;
 pub use evaluate::{Evaluation, ExampleLoss, Logits, evaluate};

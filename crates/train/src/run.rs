@@ -3,6 +3,7 @@
 mod folder;
 mod model;
 mod options;
+mod ready;
 mod resolve;
 mod rows;
 
@@ -19,10 +20,11 @@ use burn_peft_format::{AdapterFolder, ModelCard};
 use burn_peft_ops::Ops;
 
 pub use self::options::{RunInputs, RunOptions};
-use self::resolve::{Known, identity, resolve};
 pub(crate) use self::{
+    folder::look,
     model::new_model,
-    rows::{Machine, RunRows, step_loader},
+    ready::Ready,
+    rows::{Cut, Machine, RunRows, step_loader},
 };
 use crate::{
     Checkpoint, Error, FitOptions, FitSummary, GradientCheckpointing, HeldOut, HeldOutRows, Method,
@@ -109,41 +111,23 @@ where
     let resume = resume
         .then(|| Checkpoint::latest(&output_dir, &mut damaged))
         .transpose()?;
-    let rows = RunRows::read(
+    let asked_checkpointing = config.train.gradient_checkpointing;
+    let Ready {
+        config,
+        identity,
+        rows,
+    } = Ready::new::<B::InnerBackend>(
         method,
         config,
         inputs,
+        &output_dir,
+        resume.as_ref(),
         Machine { dtype, memory },
+        device,
         &mut progress,
         &mut notes,
     )?;
-    let known = Known {
-        dtype,
-        base: inputs.checkpoint.config(),
-        learning_rate: rows.learning_rate,
-        head: rows.task.head_kind().is_some(),
-        plan: rows.plan,
-        recompute: rows.recompute,
-        train: &rows.train,
-        valid: rows.valid.as_deref(),
-    };
-    let asked_checkpointing = config.train.gradient_checkpointing;
-    let mut config = resolve(config, method, known);
-    config.task = rows.task.config.clone();
-    config.output.dir = Some(output_dir.clone());
     let config = &config;
-    let identity = identity::<B::InnerBackend>(config, method, inputs, known, device)?;
-    if let Some(saved) = &resume {
-        notes(&format!(
-            "resuming at step {} of {}",
-            saved.state.step,
-            saved.path.display()
-        ));
-        saved
-            .check_run(&identity, &rows.plan)?
-            .iter()
-            .for_each(|note| notes(note));
-    }
 
     let base = inputs
         .checkpoint

@@ -8,6 +8,7 @@
 mod run;
 mod tally;
 
+pub(crate) use self::run::{advice, step_seed};
 pub use self::tally::FitSummary;
 
 use std::fs::File;
