@@ -85,6 +85,7 @@ pub struct RunCheck {
     /// The first steps.
     pub rehearsal: Option<Rehearsal>,
     /// What would make the run worse, a sentence each.
+    #[serde(skip)]
     pub warnings: Vec<String>,
     /// What would keep it from starting.
     #[serde(skip)]
@@ -184,7 +185,7 @@ impl RunCheck {
             .iter()
             .filter_map(|note| note.strip_prefix("warning: "));
         self.warnings.extend(warnings.map(str::to_owned));
-        let ready = match ready {
+        let mut ready = match ready {
             Ok(ready) => ready,
             Err(error) => {
                 let tokenizer = inputs.tokenizer.clone();
@@ -195,15 +196,8 @@ impl RunCheck {
                     inputs.test.as_ref(),
                 ];
                 let files: Vec<&Rows> = files.into_iter().flatten().collect();
-                let earlier = self.errors.len();
+                self.error(error);
                 self.check_rows(config, &tokenizer, &files, options.rows);
-                // One of these may be the error itself.
-                let others = self.errors.split_off(earlier);
-                let said = error.to_string();
-                self.errors.push(error);
-                let others = others.into_iter();
-                self.errors
-                    .extend(others.filter(|other| other.to_string() != said));
                 return;
             }
         };
@@ -216,7 +210,7 @@ impl RunCheck {
             let rehearsal = rehearsal::rehearse::<B, _>(
                 method,
                 &inputs.checkpoint,
-                &ready,
+                &mut ready,
                 resumed.as_ref(),
                 device,
                 &mut options.progress,
@@ -231,7 +225,15 @@ impl RunCheck {
 
     /// The value; an error is kept.
     fn kept<T>(&mut self, result: Result<T, Error>) -> Option<T> {
-        result.map_err(|error| self.errors.push(error)).ok()
+        result.map_err(|error| self.error(error)).ok()
+    }
+
+    /// Keeps an error. Two checks may stumble over the same.
+    fn error(&mut self, error: Error) {
+        let text = error.to_string();
+        if self.errors.iter().all(|known| known.to_string() != text) {
+            self.errors.push(error);
+        }
     }
 
     /// The checkpoint to go on from.

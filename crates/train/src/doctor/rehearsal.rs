@@ -75,11 +75,12 @@ pub struct Estimate {
     pub total_s: f64,
 }
 
-/// Makes the model as the run does and runs its first steps. `skipped` are the steps that a resumed run has done.
+/// Makes the model as the run does, from the checkpoint where it goes on, and runs its first steps. The training rows are
+/// taken out of `ready`: there may be millions of them.
 pub(super) fn rehearse<B, M>(
     method: &M,
     checkpoint: &Base,
-    ready: &Ready,
+    ready: &mut Ready,
     resumed: Option<&crate::Checkpoint>,
     device: &B::Device,
     progress: &mut dyn FnMut(Stage, u64, u64),
@@ -89,7 +90,8 @@ where
     M: Method,
     M::Adapter<B>: AutodiffModule<B, InnerModule = M::Adapter<B::InnerBackend>>,
 {
-    let Ready { config, rows, .. } = ready;
+    let train = std::mem::take(&mut ready.rows.train);
+    let Ready { config, rows, .. } = &*ready;
     let base = checkpoint.load::<B::InnerBackend>(rows.size.dtype, device, &mut |done, all| {
         progress(Stage::Loading, done, all);
     })?;
@@ -106,7 +108,7 @@ where
     progress(Stage::Training, 0, all);
 
     // First, so that the others are not slowed by what a program does once.
-    let batch = longest_batch(ready, device)?;
+    let batch = longest_batch(ready, &train, device)?;
     let shape = [batch.batch, batch.seq];
     B::seed(device, step_seed(seed, 1));
     let began = Instant::now();
@@ -120,7 +122,7 @@ where
     progress(Stage::Training, 1, all);
 
     let done = resumed.map_or(0, |saved| saved.state.step);
-    let loader = step_loader::<B>(config, rows.train.clone(), rows.padding, rows.plan, device)?;
+    let loader = step_loader::<B>(config, train, rows.padding, rows.plan, device)?;
     let loader = loader.starting_at(done);
     let virtual_tokens = method.num_virtual_tokens();
     let mut measured = Measured::default();
@@ -238,9 +240,13 @@ fn mean_cells<B: Backend>(loader: &StepLoader<B>, ready: &Ready, virtual_tokens:
 }
 
 /// The rows that need the most memory together.
-fn longest_batch<B: AutodiffBackend>(ready: &Ready, device: &B::Device) -> Result<Batch<B>, Error> {
+fn longest_batch<B: AutodiffBackend>(
+    ready: &Ready,
+    train: &[Example],
+    device: &B::Device,
+) -> Result<Batch<B>, Error> {
     let Ready { config, rows, .. } = ready;
-    let mut longest: Vec<&Example> = rows.train.iter().collect();
+    let mut longest: Vec<&Example> = train.iter().collect();
     longest.sort_by_key(|example| std::cmp::Reverse(example.len()));
     longest.truncate(rows.size.batch);
     let longest = longest.into_iter().cloned().collect();

@@ -9,6 +9,8 @@ use crate::{RunInputs, run::Ready};
 
 /// A class of so large a share of the rows lets a model look good that always names it.
 const COMMON: f64 = 0.8;
+/// Fewer steps than any figure in docs/results.md comes from.
+const FEW_STEPS: usize = 20;
 /// A first loss below this leaves nothing to learn.
 const KNOWN_ALREADY: f64 = 0.01;
 
@@ -28,6 +30,12 @@ pub(super) fn warnings_of_settings(ready: &Ready, inputs: &RunInputs) -> Vec<Str
         warnings.push(format!(
             "the learning rate rises over {} steps and the run has {}: it never reaches {:e}",
             plan.warmup_steps, plan.total_steps, rows.learning_rate
+        ));
+    }
+    if plan.total_steps < FEW_STEPS {
+        warnings.push(format!(
+            "the run has {} steps; adapters of so few parameters were seen to need more to leave where they start",
+            plan.total_steps
         ));
     }
     if plan.total_steps < plan.steps_per_epoch {

@@ -1,6 +1,6 @@
 //! What the files of a model say.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Result;
 use burn_peft_data::{NamedToken, RowFormat, TextTokenizer};
@@ -28,7 +28,7 @@ pub(super) struct ModelFacts {
     /// The name it was asked for by.
     pub(super) name: String,
     /// The files that are read, with their sizes in bytes.
-    pub(super) files: Vec<(String, u64)>,
+    pub(super) files: BTreeMap<String, u64>,
     /// Where it can be opened.
     #[serde(flatten)]
     pub(super) shape: Option<Shape>,
@@ -60,7 +60,7 @@ pub(super) fn open(source: &ModelSource) -> Result<Checkpoint> {
 impl ModelFacts {
     pub(super) fn of(source: &ModelSource, checkpoint: Option<&Checkpoint>) -> Self {
         let (name, files) = match source {
-            ModelSource::BuiltIn => (builtin::MODEL_NAME.to_owned(), Vec::new()),
+            ModelSource::BuiltIn => (builtin::MODEL_NAME.to_owned(), BTreeMap::new()),
             ModelSource::Folder { name, folder } => (name.clone(), files(folder)),
         };
         let shape = checkpoint.map(|checkpoint| {
@@ -81,15 +81,12 @@ impl ModelFacts {
 }
 
 /// The files of a folder that are read.
-fn files(folder: &Path) -> Vec<(String, u64)> {
+fn files(folder: &Path) -> BTreeMap<String, u64> {
     let size = |name: &str| folder.join(name).metadata().ok().map(|data| data.len());
     let known = FILES.iter().map(|name| (*name).to_owned());
     let shards = folder.read_dir().into_iter().flatten().flatten();
     let shards = shards.filter_map(|entry| entry.file_name().into_string().ok());
-    let mut shards: Vec<String> = shards
-        .filter(|name| name.starts_with("model-") && name.ends_with(".safetensors"))
-        .collect();
-    shards.sort();
+    let shards = shards.filter(|name| name.starts_with("model-") && name.ends_with(".safetensors"));
     let named = known.chain(shards);
     named
         .filter_map(|name| Some((name.clone(), size(&name)?)))

@@ -8,7 +8,7 @@ use super::{
     Report, lengths,
     lengths::count,
     model::{ModelFacts, Token, TokenizerFacts},
-    paint::{Look, Paint, columns, wrapped},
+    paint::{Look, Paint, column, columns, wrapped},
     rows, tokens,
 };
 use crate::output::escaped;
@@ -29,12 +29,11 @@ impl Page {
         }
         self.text += &self.paint.paint(Look::Heading, title);
         if !beside.is_empty() {
-            let room = self
-                .paint
-                .width
-                .saturating_sub(columns(title) + columns(beside));
-            self.text += &" ".repeat(room.max(2));
-            self.text += &self.paint.paint(Look::Dim, beside);
+            let room = self.paint.width - columns(title) - 2;
+            let beside = ending(beside, room);
+            let gap = self.paint.width - columns(title) - columns(&beside);
+            self.text += &" ".repeat(gap);
+            self.text += &self.paint.paint(Look::Dim, &beside);
         }
         self.text.push('\n');
     }
@@ -252,7 +251,7 @@ impl Report {
             false => "with it, a step takes",
         };
         page.fact(
-            "checkpointing",
+            "recompute",
             &format!("{why}; {would} about {}", BinaryBytes(other)),
         );
         if let (Some(rows), Some(most)) = (memory.largest_batch, memory.largest_batch_recomputing) {
@@ -316,6 +315,20 @@ impl Report {
     }
 }
 
+/// The end of a text that is too long, as of a path.
+fn ending(text: &str, width: usize) -> String {
+    let mut length = columns(text);
+    if length <= width {
+        return text.to_owned();
+    }
+    let rest = text.chars().skip_while(|c| {
+        let skipped = length >= width;
+        length -= if skipped { column(*c) } else { 0 };
+        skipped
+    });
+    std::iter::once('…').chain(rest).collect()
+}
+
 fn several(number: usize, what: &str) -> String {
     match number {
         1 => format!("1 {what}"),
@@ -344,13 +357,14 @@ fn preview(page: &mut Page, run: &RunCheck) {
         return;
     };
     let learned = match page.paint.has_colour() {
-        true => page.paint.paint(Look::Learned, "green: learned"),
-        false => "⟦…⟧: learned".to_owned(),
+        true => "learned in green",
+        false => "learned between ⟦ and ⟧",
     };
-    page.heading("First rows", "");
-    page.line(&learned);
-    for row in &run.preview {
-        page.text.push('\n');
+    page.heading("First rows", learned);
+    for (index, row) in run.preview.iter().enumerate() {
+        if index > 0 {
+            page.text.push('\n');
+        }
         for line in rows::lines(row, page.paint) {
             page.line(&line);
         }
