@@ -55,8 +55,8 @@ def spans(line):
             yield line[start : match.start()], colour, bold
         codes = [int(code or 0) for code in match.group(1).split(";")]
         if codes[:2] == [38, 5]:
-            # crossterm's names for the first 16 colours: 10 is green, 13 magenta, 11 yellow, 9 red.
-            codes = [{9: 31, 10: 32, 11: 33, 13: 35}.get(codes[2], 0)]
+            # The first colours of 256 are those of 30 to 37.
+            codes = [30 + codes[2]]
         for code in codes:
             if code == 0:
                 colour, bold = PLAIN, False

@@ -191,13 +191,16 @@ impl RunCheck {
                 let tokenizer = inputs.tokenizer.clone();
                 let tokenizer = tokenizer.for_table(inputs.checkpoint.config().vocab_size);
                 let files = [
-                    Some(&inputs.train),
-                    inputs.valid.as_ref(),
-                    inputs.test.as_ref(),
+                    ("train", Some(&inputs.train)),
+                    ("valid", inputs.valid.as_ref()),
+                    ("test", inputs.test.as_ref()),
                 ];
-                let files: Vec<&Rows> = files.into_iter().flatten().collect();
+                let files = files
+                    .into_iter()
+                    .filter_map(|(split, rows)| Some((split, rows?)));
+                let files: Vec<_> = files.collect();
                 self.error(error);
-                self.check_rows(config, &tokenizer, &files, options.rows);
+                self.check_rows(config, Some(&tokenizer), &files, options.rows);
                 return;
             }
         };
@@ -296,35 +299,38 @@ impl RunCheck {
     }
 }
 
-/// Checks what can be checked of a run whose model cannot be opened: where it would write, and its files, one error each.
-/// Without a tokenizer, rows are not shown.
+/// Checks what can be checked of a run of which a part cannot be opened: where it would write, and its files, one error
+/// each. Without a tokenizer or rows to learn from, no rows are shown.
 #[must_use]
-pub fn check_without_model(
+pub fn check_parts(
     config: &RunConfig,
     tokenizer: Option<&TextTokenizer>,
-    files: &[&Rows],
+    files: &[(&'static str, &Rows)],
     resume: bool,
     shown: usize,
 ) -> RunCheck {
     let mut found = RunCheck::default();
     let dir = look(config.output.dir.as_deref(), config.method.name(), resume);
     found.output_dir = found.kept(dir);
-    if let Some(tokenizer) = tokenizer {
-        found.check_rows(config, tokenizer, files, shown);
-    }
+    found.check_rows(config, tokenizer, files, shown);
     found
 }
 
 impl RunCheck {
-    /// Checks each file by itself. The first one is that to learn from.
+    /// Checks each file by itself.
     fn check_rows(
         &mut self,
         config: &RunConfig,
-        tokenizer: &TextTokenizer,
-        files: &[&Rows],
+        tokenizer: Option<&TextTokenizer>,
+        files: &[(&'static str, &Rows)],
         shown: usize,
     ) {
-        let Some(train) = files.first() else {
+        let whole = files
+            .iter()
+            .map(|(split, rows)| FileCheck::of_rows(split, rows));
+        self.files = whole.collect();
+        let train = files.iter().find(|(split, _)| *split == "train");
+        let (Some((_, train)), Some(tokenizer)) = (train, tokenizer) else {
             return;
         };
         let Some(task) = self.kept(TaskSetup::settle(&config.task, train)) else {
@@ -335,10 +341,11 @@ impl RunCheck {
             template: config.data.template.as_ref(),
             targets: task.targets(scored),
         };
-        for (index, file) in files.iter().enumerate() {
-            let tokenized = tokenize_rows(file, tokenizer, options(index > 0), &mut |_, _| ());
+        for (split, file) in files {
+            let scored = *split != "train";
+            let tokenized = tokenize_rows(file, tokenizer, options(scored), &mut |_, _| ());
             let tokenized = self.kept(tokenized.map_err(Error::from));
-            if index > 0 || shown == 0 {
+            if scored || shown == 0 {
                 continue;
             }
             let examples = match tokenized {

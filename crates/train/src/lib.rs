@@ -77,8 +77,8 @@ pub use config::{
 };
 pub use doctor::{
     Bar, CheckOptions, DiskNeed, Estimate, FileCheck, LabelCount, Learning, Lengths, LongestBatch,
-    Lost, MemoryCheck, PreviewRow, PreviewToken, Rehearsal, Repeats, RunCheck, Stretch, check_run,
-    check_without_model,
+    Lost, MemoryCheck, PreviewRow, PreviewToken, Rehearsal, Repeats, RunCheck, Stretch,
+    check_parts, check_run,
 };
 pub use error::Error;
 pub use evaluate::{Evaluation, ExampleLoss, Logits, evaluate};

@@ -13,9 +13,7 @@ use anyhow::{Result, anyhow, bail};
 use burn::tensor::{DType, backend::AutodiffBackend};
 use burn_peft_data::Rows;
 use burn_peft_ops::Ops;
-use burn_peft_train::{
-    CheckOptions, RunCheck, RunConfig, RunInputs, check_run, check_without_model,
-};
+use burn_peft_train::{CheckOptions, RunCheck, RunConfig, RunInputs, check_parts, check_run};
 use serde::Serialize;
 
 use self::{
@@ -196,12 +194,11 @@ impl Report {
                     Some(checkpoint) => tokenizer.for_table(checkpoint.config().vocab_size),
                     None => tokenizer,
                 });
-                // Without training rows nothing says what the others are for.
-                let files = rows[0]
-                    .as_ref()
-                    .map_or(Vec::new(), |_| rows.iter().flatten().collect());
+                let splits = ["train", "valid", "test"].into_iter().zip(&rows);
+                let files = splits.filter_map(|(split, rows)| Some((split, rows.as_ref()?)));
+                let files: Vec<_> = files.collect();
                 let (tokenizer, resumes) = (tokenizer.as_ref(), args.resumes());
-                run = check_without_model(&config, tokenizer, &files, resumes, shown.rows);
+                run = check_parts(&config, tokenizer, &files, resumes, shown.rows);
             }
         }
         let mut errors: Vec<String> = errors.iter().map(output::one_line).collect();

@@ -26,7 +26,8 @@ pub struct FileCheck {
     pub task: Task,
     /// Its rows.
     pub rows: usize,
-    /// What they became: fewer where some are left out, more where long contexts are read in windows.
+    /// What they became: fewer where some are left out, more where long contexts are read in windows. 0 where they could
+    /// not be tokenised.
     pub examples: usize,
     /// Rows that `max_length` cut.
     pub truncated: usize,
@@ -60,6 +61,28 @@ pub struct Lost {
     pub all_supervised: usize,
 }
 
+impl FileCheck {
+    /// A file that is read and not tokenised.
+    pub(super) fn of_rows(split: &'static str, rows: &Rows) -> Self {
+        Self {
+            split,
+            path: rows.path().to_owned(),
+            format: rows.format().to_string(),
+            task: rows.task(),
+            rows: rows.rows().len(),
+            examples: 0,
+            truncated: 0,
+            dropped: 0,
+            lost: None,
+            tokens: None,
+            supervised: None,
+            labels: Vec::new(),
+            only_end: 0,
+            repeats: Repeats::default(),
+        }
+    }
+}
+
 /// The files that a run has.
 pub(super) fn files(inputs: &RunInputs, ready: &Ready) -> Vec<FileCheck> {
     let rows = &ready.rows;
@@ -78,11 +101,6 @@ pub(super) fn files(inputs: &RunInputs, ready: &Ready) -> Vec<FileCheck> {
             let tokens = Lengths::of(examples.iter().map(Example::len));
             let supervised = supervised(examples);
             FileCheck {
-                split,
-                path: file.path().to_owned(),
-                format: file.format().to_string(),
-                task: file.task(),
-                rows: file.rows().len(),
                 examples: examples.len(),
                 truncated: cut.truncated,
                 dropped: cut.dropped,
@@ -99,6 +117,7 @@ pub(super) fn files(inputs: &RunInputs, ready: &Ready) -> Vec<FileCheck> {
                 labels: label_counts(&rows.task, examples),
                 only_end: only_end(examples, rows.tokenizer.eos_id()),
                 repeats: Repeats::of(examples, (split != "train").then_some(&known)),
+                ..FileCheck::of_rows(split, file)
             }
         })
         .collect()

@@ -66,14 +66,15 @@ impl Paint {
         if !self.colour || text.is_empty() {
             return text.to_owned();
         }
+        // The darker colours can be read on light backgrounds, too.
         match look {
             Look::Plain => text.to_owned(),
-            Look::Learned | Look::Good => text.green().to_string(),
-            Look::Virtual => text.magenta().to_string(),
+            Look::Learned | Look::Good => text.dark_green().to_string(),
+            Look::Virtual => text.dark_magenta().to_string(),
             Look::Dim => text.dim().to_string(),
             Look::Heading => text.bold().to_string(),
-            Look::Warning => text.yellow().to_string(),
-            Look::Bad => text.red().bold().to_string(),
+            Look::Warning => text.dark_yellow().to_string(),
+            Look::Bad => text.dark_red().bold().to_string(),
         }
     }
 }

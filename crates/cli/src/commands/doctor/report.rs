@@ -382,6 +382,10 @@ fn data(page: &mut Page, file: &FileCheck) {
         rows += &format!(", in {} windows", count(file.examples));
     }
     page.fact("rows", &rows);
+    let Some(tokens) = &file.tokens else {
+        page.fact("tokens", "not counted, because of an error below");
+        return;
+    };
     let mut cut = match (file.truncated, file.dropped) {
         (0, 0) => "none".to_owned(),
         (cut, 0) => count(cut),
@@ -404,12 +408,10 @@ fn data(page: &mut Page, file: &FileCheck) {
         );
     }
     page.fact("repeated", &twice);
-    if let Some(tokens) = &file.tokens {
-        page.fact("tokens", &lengths::summary(tokens));
-        if file.split == "train" {
-            for line in lengths::histogram(tokens, page.paint) {
-                page.line(&format!("{}{line}", " ".repeat(NAME)));
-            }
+    page.fact("tokens", &lengths::summary(tokens));
+    if file.split == "train" {
+        for line in lengths::histogram(tokens, page.paint) {
+            page.line(&format!("{}{line}", " ".repeat(NAME)));
         }
     }
     if let Some(supervised) = &file.supervised {
