@@ -4,7 +4,7 @@ use burn_peft_train::{PreviewRow, Stretch};
 
 use super::{
     lengths::count,
-    paint::{Look, Paint, column, columns},
+    paint::{Look, Paint, column, columns, wrapped},
 };
 use crate::output::escaped;
 
@@ -31,9 +31,12 @@ pub(super) fn lines(row: &PreviewRow, paint: Paint) -> Vec<String> {
     let mut lines = vec![paint.paint(Look::Dim, &title)];
     lines.extend(text(row, paint));
     if let Some(label) = &row.label {
-        let label = escaped(&label.replace('\n', " "));
+        let label = escaped(&shortened(label).replace('\n', " "));
         let name = paint.paint(Look::Dim, "label  ");
-        lines.push(name + &paint.paint(Look::Learned, &label));
+        for (index, line) in wrapped(&label, paint.width - 9).iter().enumerate() {
+            let name = if index == 0 { &name } else { "       " };
+            lines.push(format!("{name}{}", paint.paint(Look::Learned, line)));
+        }
     }
     if !row.tags.is_empty() {
         lines.extend(tags(row, paint));
