@@ -42,6 +42,7 @@ mod checkpoint;
 mod comparison;
 mod complete;
 mod config;
+mod doctor;
 mod error;
 mod evaluate;
 mod find_lr;
@@ -78,6 +79,11 @@ pub use config::{
     BaseDtype, DataConfig, GradientCheckpointing, IntervalStrategy, LrSchedulerKwargs,
     LrSchedulerType, ModelConfig, OptimizerKind, OutputConfig, Override, ReportTo, RunConfig,
     SECTIONS, SaveStrategy, Steps, TaskConfig, TrainConfig, Verbalizer, options_of,
+};
+pub use doctor::{
+    Bar, CheckOptions, DiskNeed, Estimate, FileCheck, LabelCount, Learning, Lengths, LongestBatch,
+    Lost, MemoryCheck, PreviewRow, PreviewToken, Rehearsal, Repeats, RunCheck, Stretch,
+    check_parts, check_run,
 };
 pub use error::Error;
 pub use evaluate::{Evaluation, ExampleLoss, Logits, evaluate};

@@ -4,6 +4,7 @@ mod card;
 mod folder;
 mod model;
 mod options;
+mod ready;
 mod resolve;
 mod rows;
 mod scores;
@@ -24,14 +25,15 @@ use burn_peft_ops::{Kernels, Ops};
 use self::card::card;
 pub use self::options::{RunInputs, RunOptions};
 pub(crate) use self::{
+    folder::look,
     model::new_model,
-    rows::{Machine, RunRows, step_loader},
+    ready::Ready,
+    rows::{Cut, Machine, RunRows, step_loader},
 };
 use self::{
-    resolve::{Known, identity, resolve},
     rows::comparable,
     scores::{SCORES_FILE, Scores},
-    validation::{ValidationRows, check_has_rows, check_metric, numbers, scores_predictions},
+    validation::{ValidationRows, check_has_rows, numbers, scores_predictions},
 };
 use crate::{
     Checkpoint, Error, EvalRecord, FitOptions, FitSummary, GradientCheckpointing, HeldOut,
@@ -122,49 +124,23 @@ where
     let resume = resume
         .then(|| Checkpoint::latest(&output_dir, &mut damaged))
         .transpose()?;
-    let rows = RunRows::read(
+    let asked_checkpointing = config.train.gradient_checkpointing;
+    let Ready {
+        config,
+        identity,
+        rows,
+    } = Ready::new::<B::InnerBackend>(
         method,
         config,
         inputs,
+        &output_dir,
+        resume.as_ref(),
         Machine { dtype, memory },
+        device,
         &mut progress,
         &mut notes,
     )?;
-    if let Some(valid) = &inputs.valid {
-        check_metric(config, &rows.task, valid)?;
-    }
-    if config.train.early_stopping_patience.is_some() && !config.train.load_best_model_at_end {
-        notes(
-            "warning: early stopping without train.load_best_model_at_end: the adapter will be the last one, not the best",
-        );
-    }
-    let known = Known {
-        dtype,
-        base: inputs.checkpoint.config(),
-        learning_rate: rows.learning_rate,
-        head: rows.task.head_kind().is_some(),
-        plan: rows.plan,
-        recompute: rows.recompute,
-        train: &rows.train,
-        valid: rows.valid.as_deref(),
-    };
-    let asked_checkpointing = config.train.gradient_checkpointing;
-    let mut config = resolve(config, method, known);
-    config.task = rows.task.config.clone();
-    config.output.dir = Some(output_dir.clone());
     let config = &config;
-    let identity = identity::<B::InnerBackend>(config, method, inputs, known, device)?;
-    if let Some(saved) = &resume {
-        notes(&format!(
-            "resuming at step {} of {}",
-            saved.state.step,
-            saved.path.display()
-        ));
-        saved
-            .check_run(&identity, &rows.plan)?
-            .iter()
-            .for_each(|note| notes(note));
-    }
 
     let base = inputs
         .checkpoint

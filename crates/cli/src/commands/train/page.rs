@@ -11,8 +11,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use burn_peft_data::Rows;
 use burn_peft_train::{
-    comparison,
     ConfusionMatrix, HeldOut, RUN_FILE, RunConfig, RunInputs, RunReport, Scored, TaskScores,
+    comparison,
 };
 use minijinja::Environment;
 use serde::Serialize;
@@ -221,12 +221,14 @@ fn tiles(report: &RunReport, records: &[Value]) -> Vec<Tile> {
             format!("{} of the base", loss(before))
         }),
     );
+    let best = summary.best_eval.as_ref();
+    let metric = best.map_or("", |best| best.metric.trim_start_matches("eval_"));
     tile(
-        "best validation loss",
-        summary.best_eval.map(|best| number(best.eval_loss)),
-        summary
-            .best_eval
-            .map_or_else(String::new, |best| format!("at step {}", best.step)),
+        "best evaluation",
+        best.map(|best| number(best.value)),
+        best.map_or_else(String::new, |best| {
+            format!("{metric}, at step {}", best.step)
+        }),
     );
     let last = series(records, "loss")
         .last()
