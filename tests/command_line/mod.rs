@@ -13,9 +13,14 @@ use crate::fixture;
 
 mod adapters;
 mod bench;
+mod best_checkpoint;
 mod conversations;
 mod damage;
+mod doctor;
 mod export;
+mod heads;
+mod hub;
+mod key_hints;
 mod methods;
 mod output;
 mod refusals;

@@ -87,10 +87,24 @@ pub fn evaluate<B: Ops, A: Adapter<B>>(
     loader: &dyn DataLoader<B, Batch<B>>,
     progress: &mut dyn FnMut(usize),
 ) -> Evaluation {
+    evaluate_until(model, loader, progress, &|| false)
+        .unwrap_or_else(|| unreachable!("nothing stops it"))
+}
+
+/// [`evaluate`]; `None` where `stop` said so before all rows were done.
+pub(crate) fn evaluate_until<B: Ops, A: Adapter<B>>(
+    model: &PeftModel<B, A>,
+    loader: &dyn DataLoader<B, Batch<B>>,
+    progress: &mut dyn FnMut(usize),
+    stop: &dyn Fn() -> bool,
+) -> Option<Evaluation> {
     let mut per_example = vec![ExampleLoss::default(); loader.num_items()];
     let mut done = 0;
     let injected = model.injected();
     for batch in loader.iter() {
+        if stop() {
+            return None;
+        }
         let found = match model.head() {
             None => {
                 let mut rows = vec![ExampleLoss::default(); batch.batch];
@@ -105,7 +119,10 @@ pub fn evaluate<B: Ops, A: Adapter<B>>(
         done += batch.batch;
         progress(done);
     }
-    Evaluation::from_examples(per_example, model.head().is_none())
+    Some(Evaluation::from_examples(
+        per_example,
+        model.head().is_none(),
+    ))
 }
 
 /// A loader of rows to be scored, `batch_size` of like length at a time.

@@ -3,6 +3,7 @@
 
 mod no_data;
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,7 +27,7 @@ use crate::memory::resident;
 use crate::metrics::{ScalarMetric, TimeLeftMetric};
 use crate::record::{EvalRecord, Observer, Observers, open_metrics};
 use crate::render::{PlainRenderer, RendererChoice, dashboard, terminal_is_closed};
-use crate::strategy::{FitSummary, Session, Settings, StepStrategy};
+use crate::strategy::{BestRule, FitSummary, Session, Settings, StepStrategy};
 use crate::tensorboard::EventFile;
 use crate::{
     Error, LmOutput, Plan, RunConfig, RunOptimizer, Schedule, TrainConfig, init_optimizer,
@@ -42,6 +43,51 @@ pub type ValidData<B, M> = Arc<
             <<M as AutodiffModule<B>>::InnerModule as InferenceStep>::Input,
         >,
 >;
+
+/// Scores a model on the validation rows.
+pub trait Scorer<M>: Send {
+    /// The scores of all rows; `None` where `stop` said so before they were all scored.
+    ///
+    /// # Errors
+    /// Whatever keeps the rows from being scored. It ends the run.
+    fn score(&mut self, model: &M, stop: &dyn Fn() -> bool) -> Result<Option<EvalScores>, Error>;
+}
+
+/// What an evaluation says of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvalScores {
+    /// Mean over all labels, in nats.
+    pub loss: f64,
+    /// Supervised tokens; with a head, labels.
+    pub label_tokens: usize,
+    /// Tokens of the rows.
+    pub tokens: usize,
+    /// Other scores, by their names in `metrics.jsonl`, as `eval_accuracy`.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// How a run is evaluated.
+pub enum Validation<B: AutodiffBackend, M: AutodiffModule<B>>
+where
+    M::InnerModule: InferenceStep<Output = LmOutput>,
+{
+    /// By the loss of these batches.
+    Losses(ValidData<B, M>),
+    /// By these scores.
+    Scores(Box<dyn Scorer<M::InnerModule>>),
+}
+
+impl<B: AutodiffBackend, M: AutodiffModule<B>> std::fmt::Debug for Validation<B, M>
+where
+    M::InnerModule: InferenceStep<Output = LmOutput>,
+{
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Losses(_) => "Losses(..)",
+            Self::Scores(_) => "Scores(..)",
+        })
+    }
+}
 
 /// What [`fit`] needs besides model and data.
 pub struct FitOptions {
@@ -136,7 +182,7 @@ type Components<B, M> = LearningComponentsMarker<B, Schedule, M, RunOptimizer<M,
 pub fn fit<B, M>(
     model: M,
     train: TrainData<B, M>,
-    valid: Option<ValidData<B, M>>,
+    valid: Option<Validation<B, M>>,
     device: &Device<B>,
     options: FitOptions,
 ) -> Result<(M::InnerModule, FitSummary), Error>
@@ -164,11 +210,19 @@ where
         learning_rate,
         plan.warmup_steps,
         plan.total_steps,
-    );
+    )
+    .with(config.lr_scheduler_kwargs.clone());
     let mut learner = Learner::<Components<B, M>>::new(model, init_optimizer(&config), schedule);
     if let Some(checkpoint) = &resume {
         checkpoint.check_run(&run, &plan)?;
         checkpoint.restore(&mut learner, device)?;
+        // Now, and not after the rest of the run.
+        if let Some(best) = checkpoint
+            .best_before()
+            .filter(|_| config.load_best_model_at_end)
+        {
+            Checkpoint::best(&output_dir, best)?;
+        }
     }
     let (dir, state) = (
         output_dir.clone(),
@@ -191,6 +245,12 @@ where
     let memory_is_known = memory().is_some();
 
     let outcome = Arc::new(Mutex::new(None));
+    let (rule, evaluates) = (BestRule::new(&config), valid.is_some());
+    let (valid, scorer): (ValidData<B, M>, _) = match valid {
+        None => (Arc::new(NoData), None),
+        Some(Validation::Losses(rows)) => (rows, None),
+        Some(Validation::Scores(scorer)) => (Arc::new(NoData), Some(scorer)),
+    };
     let strategy = StepStrategy::<Components<B, M>> {
         device: device.clone(),
         session: Mutex::new(Session {
@@ -198,6 +258,7 @@ where
             begin: Box::new(begin),
             memory,
             checkpointer: StepCheckpointer::new(&output_dir, config.save_total_limit),
+            scorer,
         }),
         outcome: outcome.clone(),
         settings: Settings {
@@ -205,12 +266,12 @@ where
             plan,
             run,
             resumed: resume,
-            evaluates: valid.is_some(),
+            evaluates,
+            output_dir: output_dir.clone(),
             base_eval: options.base_eval,
             closing_seconds: options.closing_seconds,
         },
     };
-    let valid = valid.unwrap_or_else(|| Arc::new(NoData));
     let training = SupervisedTraining::new(&output_dir, train, valid)
         // Burn's would install a tracing subscriber for the whole process.
         .with_application_logger(None)
@@ -228,6 +289,10 @@ where
     let training = match memory_is_known {
         true => training.metric_train_numeric(ScalarMetric::memory()),
         false => training,
+    };
+    let training = match rule.metric() {
+        "loss" => training,
+        _ => training.metric_valid_numeric(ScalarMetric::deciding(&rule)),
     };
     let total = plan.total_steps;
     let training = match options.renderer {

@@ -11,9 +11,8 @@ use serde_json::Value;
 use crate::{
     Error, Evaluation, ExampleLoss, Predicted, Prediction, Scored, TaskScores, TaskSetup,
     TextScores, complete,
-    complete::prompts_of,
-    evaluate,
-    evaluate::eval_loader,
+    complete::{complete_until, prompts_of},
+    evaluate::{eval_loader, evaluate_until},
     predictions::{predictions, sample_of, scores_of},
     prompts_and_references,
     verbalizer::word_predictions,
@@ -111,10 +110,24 @@ impl HeldOutRows<'_> {
         texts: Texts,
         progress: &mut dyn FnMut(Stage, u64, u64),
     ) -> Result<HeldOut, Error> {
+        let found = self.score_until(model, texts, progress, &|| false)?;
+        Ok(found.unwrap_or_else(|| unreachable!("nothing stops it")))
+    }
+
+    /// [`score`](Self::score); `None` where `stop` said so before all of it was done.
+    pub(crate) fn score_until<B: Ops, A: Adapter<B>>(
+        &self,
+        model: &PeftModel<B, A>,
+        texts: Texts,
+        progress: &mut dyn FnMut(Stage, u64, u64),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<HeldOut>, Error> {
         let began = Instant::now();
-        let evaluation = self.evaluate(model, 0..self.examples.len(), &mut |done, all| {
-            progress(Stage::Evaluating, done, all);
-        })?;
+        let progress_of_rows = &mut |done, all| progress(Stage::Evaluating, done, all);
+        let all = 0..self.examples.len();
+        let Some(evaluation) = self.evaluate(model, all, progress_of_rows, stop)? else {
+            return Ok(None);
+        };
         let mut found = HeldOut {
             evaluation,
             scores: None,
@@ -133,7 +146,7 @@ impl HeldOutRows<'_> {
             found.samples = shown
                 .map(|((_, row), predicted)| sample_of(self.task, row, predicted))
                 .collect();
-            return Ok(found);
+            return Ok(Some(found));
         }
         let mut rows = prompts_and_references(self.rows, self.template).unwrap_or_default();
         rows.truncate(match texts {
@@ -142,19 +155,24 @@ impl HeldOutRows<'_> {
             Texts::Scored => usize::MAX,
         });
         let all = rows.len() as u64;
-        found.completions = complete(
+        let completions = complete_until(
             model,
             self.tokenizer,
             &rows,
             self.batch_size,
             &self.stop_ids,
             &mut |done| progress(Stage::Generating, done as u64, all),
+            stop,
         )?;
+        let Some(completions) = completions else {
+            return Ok(None);
+        };
+        found.completions = completions;
         found.texts = (texts == Texts::Scored)
             .then(|| TextScores::of(&found.completions))
             .flatten();
         found.samples = found.completions.iter().take(SAMPLES).cloned().collect();
-        Ok(found)
+        Ok(Some(found))
     }
 
     /// Calls `each` with what the model says of each row, in their order, some batches at a time.
@@ -176,8 +194,8 @@ impl HeldOutRows<'_> {
             examples = own.end;
             let found = match self.task.head_kind() {
                 Some(_) => {
-                    self.evaluate(model, own.clone(), &mut |_, _| ())?
-                        .per_example
+                    let found = self.evaluate(model, own.clone(), &mut |_, _| (), &|| false)?;
+                    found.map_or_else(Vec::new, |found| found.per_example)
                 }
                 None => Vec::new(),
             };
@@ -188,20 +206,21 @@ impl HeldOutRows<'_> {
         Ok(())
     }
 
-    /// How likely some of the examples are.
+    /// How likely some of the examples are; `None` where it was stopped.
     pub(crate) fn evaluate<B: Ops, A: Adapter<B>>(
         &self,
         model: &PeftModel<B, A>,
         examples: Range<usize>,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Evaluation, Error> {
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Evaluation>, Error> {
         let all = examples.len() as u64;
         let padding = Padding::of(self.tokenizer);
         let device = model.base().device();
         let examples = self.examples[examples].to_vec();
         let loader = eval_loader(examples, self.batch_size, padding, &device)?;
         let progress = &mut |done| progress(done as u64, all);
-        Ok(evaluate(model, &loader, progress))
+        Ok(evaluate_until(model, &loader, progress, stop))
     }
 
     /// What the model says of some rows, whose examples and their losses are given.

@@ -1,11 +1,14 @@
 //! What a step reports, and how reports are averaged and shown to burn-train.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn_train::ItemLazy;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::exact;
+use crate::fit::EvalScores;
+use crate::strategy::BestRule;
 use burn_train::metric::state::{FormatOptions, NumericMetricState};
 use burn_train::metric::{
     Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes,
@@ -28,6 +31,8 @@ pub struct LmOutput {
     pub grad_norm: Option<f64>,
     /// Wall time, data included.
     pub seconds: Option<f64>,
+    /// Of an evaluation, the metric that decides which is the best.
+    pub metric: Option<f64>,
     /// Bytes of memory that the process holds.
     pub memory: Option<u64>,
     /// Seconds until the run's end, evaluations and checkpoints included.
@@ -43,6 +48,7 @@ impl LmOutput {
             tokens,
             grad_norm: None,
             seconds: None,
+            metric: None,
             memory: None,
             time_left: None,
         }
@@ -130,13 +136,14 @@ impl TokenMean {
         self.tokens += output.tokens;
     }
 
-    /// `None` where there was no supervised token.
-    pub(crate) fn output(&self, seconds: f64) -> Option<LmOutput> {
-        let loss = self.nll / self.label_tokens as f64;
-        (self.label_tokens > 0).then(|| LmOutput {
-            seconds: Some(seconds),
-            ..LmOutput::new(loss, self.label_tokens, self.tokens)
-        })
+    /// The loss of them all; NaN where there was no supervised token.
+    pub(crate) fn scores(&self) -> EvalScores {
+        EvalScores {
+            loss: self.nll / self.label_tokens as f64,
+            label_tokens: self.label_tokens,
+            tokens: self.tokens,
+            metrics: BTreeMap::new(),
+        }
     }
 }
 
@@ -171,6 +178,13 @@ impl ScalarMetric {
 
     pub(crate) fn loss() -> Self {
         Self::new(LOSS, false, |output| Some(output.loss))
+    }
+
+    /// The metric that decides which evaluation is the best.
+    pub(crate) fn deciding(rule: &BestRule) -> Self {
+        Self::new(rule.metric(), rule.greater_is_better(), |output| {
+            output.metric
+        })
     }
 
     pub(crate) fn grad_norm() -> Self {
@@ -282,11 +296,11 @@ mod tests {
     #[test]
     fn an_evaluation_is_the_mean_over_its_tokens() {
         let mut mean = TokenMean::default();
-        assert_eq!(mean.output(1.0), None);
+        assert_eq!(mean.scores().label_tokens, 0);
         mean.push(&LmOutput::new(1.0, 10, 20));
         mean.push(&LmOutput::new(4.0, 30, 60));
         mean.push(&LmOutput::new(f64::NAN, 0, 7));
-        let found = mean.output(1.0).unwrap();
+        let found = mean.scores();
         assert_eq!(
             (found.loss, found.label_tokens, found.tokens),
             (3.25, 40, 87)

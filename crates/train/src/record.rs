@@ -1,5 +1,6 @@
 //! The run's curve as data: one JSON object for each logged step and each evaluation.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
@@ -43,6 +44,33 @@ pub struct EvalRecord {
     pub eval_label_tokens: usize,
     /// Wall time of the evaluation.
     pub eval_seconds: f64,
+    /// The scores of the task, where the evaluation computes them: `eval_accuracy` and the like.
+    #[serde(flatten)]
+    pub metrics: BTreeMap<String, f64>,
+}
+
+impl EvalRecord {
+    /// A number of the evaluation by its name, without `eval_`. `None` where it is not defined for these rows.
+    pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        match name {
+            "loss" => Some(self.eval_loss),
+            "perplexity" => Some(self.eval_loss.exp()),
+            name => self.metrics.get(&format!("eval_{name}")).copied(),
+        }
+    }
+
+    /// For tests of what an evaluation decides.
+    #[cfg(test)]
+    pub(crate) fn of_loss(step: usize, eval_loss: f64) -> Self {
+        Self {
+            step,
+            epoch: 0.0,
+            eval_loss,
+            eval_label_tokens: 1,
+            eval_seconds: 0.0,
+            metrics: BTreeMap::new(),
+        }
+    }
 }
 
 /// A line of `metrics.jsonl`.
@@ -163,7 +191,7 @@ mod tests {
             steps_per_epoch: 40,
             epoch: 0.0,
             seed: 0,
-            best_eval: None,
+            best: Default::default(),
             learning_rate: 0.0,
             eval,
             window: Window::default(),
@@ -180,6 +208,7 @@ mod tests {
             eval_loss: 2.0,
             eval_label_tokens: 7,
             eval_seconds: 0.25,
+            metrics: BTreeMap::new(),
         }
     }
 

@@ -151,10 +151,13 @@ impl<W: Write + Send + Sync> MetricsRendererTraining for PlainRenderer<W> {
 
     fn render_valid(&mut self, progress: TrainingProgress, _indicators: Vec<ProgressType>) {
         let step = progress.iteration.unwrap_or_default();
-        let values = std::mem::take(&mut self.valid);
+        let mut values = std::mem::take(&mut self.valid);
         let mut text = format!("step {step}/{}", self.total);
-        if let Some(value) = values.get(LOSS) {
-            text += &format!("  eval loss {}", decimals(*value));
+        if let Some(value) = values.remove(LOSS) {
+            text += &format!("  eval loss {}", decimals(value));
+        }
+        for (name, value) in values {
+            text += &format!("  eval {name} {}", decimals(value));
         }
         if step == 0 {
             text += "  (the base)";

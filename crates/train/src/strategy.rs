@@ -5,12 +5,16 @@
 //! all the micro-batches of one step, the model's `TrainStep` returns their gradients already
 //! averaged over tokens, and logging, evaluation, saving and resuming count steps.
 
+mod best;
 mod run;
 mod tally;
 mod time_left;
 
+pub(crate) use self::best::{BestRule, BestSoFar, metric_of};
+pub(crate) use self::run::{advice, step_seed};
 pub use self::tally::FitSummary;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
@@ -24,7 +28,9 @@ use self::run::Run;
 use self::tally::Tally;
 use self::time_left::TimeLeft;
 use crate::checkpoint::{Checkpoint, StepCheckpointer};
+use crate::fit::Scorer;
 use crate::identity::RunIdentity;
+use crate::intervals::Intervals;
 use crate::metrics::Window;
 use crate::record::{EvalRecord, Observers};
 use crate::{Error, LmOutput, Plan, TrainConfig};
@@ -38,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) resumed: Option<Checkpoint>,
     /// Whether there are validation rows.
     pub(crate) evaluates: bool,
+    /// Where the run leaves its files.
+    pub(crate) output_dir: PathBuf,
     /// The base's own loss on them.
     pub(crate) base_eval: Option<EvalRecord>,
     /// Seconds that the run takes after its last step.
@@ -80,6 +88,8 @@ pub(crate) struct Session<LC: LearningComponentsTypes> {
     /// Bytes of memory in use.
     pub(crate) memory: Box<dyn FnMut() -> Option<u64> + Send>,
     pub(crate) checkpointer: StepCheckpointer<LC>,
+    /// Evaluates in the place of the validation loader.
+    pub(crate) scorer: Option<Box<dyn Scorer<LC::InferenceModel>>>,
 }
 
 pub(crate) struct StepStrategy<LC: LearningComponentsTypes> {
@@ -106,6 +116,8 @@ where
         let mut processor = components.event_processor;
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let run = Run {
+            intervals: Intervals::new(&self.settings.train, &self.settings.plan),
+            rule: BestRule::new(&self.settings.train),
             settings: &self.settings,
             device: &self.device,
             session: &mut session,

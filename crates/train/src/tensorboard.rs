@@ -156,6 +156,7 @@ mod tests {
             eval_loss: 2.0,
             eval_label_tokens: 7,
             eval_seconds: 0.25,
+            ..EvalRecord::of_loss(step, 2.0)
         })
     }
 

@@ -15,14 +15,18 @@ use burn_train::{
 
 use super::tally::Tally;
 use super::time_left::{Done, Rhythm, TimeLeft};
-use super::{FitSummary, Session, Settings};
-use crate::checkpoint::{BestEval, TrainerState, parameter_shapes};
+use super::{BestRule, FitSummary, Session, Settings};
+use crate::checkpoint::{Checkpoint, TrainerState, parameter_shapes};
+use crate::fit::EvalScores;
+use crate::intervals::Intervals;
 use crate::metrics::{TokenMean, Window, gib};
 use crate::record::{EvalRecord, LogRecord, TrainRecord};
 use crate::{Error, LmOutput, clip_grad_norm};
 
 /// One run of the loop.
 pub(super) struct Run<'a, LC: LearningComponentsTypes> {
+    pub(super) intervals: Intervals,
+    pub(super) rule: BestRule,
     pub(super) settings: &'a Settings,
     pub(super) device: &'a Device<TrainingBackend<LC>>,
     pub(super) session: &'a mut Session<LC>,
@@ -45,19 +49,25 @@ where
 {
     /// Runs to the last step, to the interrupter's stop or to the first error.
     pub(super) fn run(mut self, train: &TrainLoader<LC>) -> Result<FitSummary, Error> {
-        let (config, plan) = (&self.settings.train, self.settings.plan);
-        let eval_steps = config.eval_steps.unwrap_or(plan.steps_per_epoch);
+        let plan = self.settings.plan;
         let started = Instant::now();
         let done = self.settings.start();
         let mut begun = false;
-        if done > 0 && (done.is_multiple_of(eval_steps) || done == plan.total_steps) {
+        if done > 0
+            && (self.intervals.evaluates(done) || done == plan.total_steps || self.is_enough())
+        {
             self.begin(&mut begun)?;
-            // The stop came before this evaluation was at its end.
-            self.evaluate()?;
-            self.save()?;
+            if self.intervals.evaluates(done) {
+                // The stop came before this evaluation was at its end.
+                self.evaluate()?;
+                self.save()?;
+            }
         }
         let mut items = train.iter();
         for step in done + 1..=plan.total_steps {
+            if self.is_enough() {
+                break;
+            }
             if self.interrupter.should_stop() {
                 self.tally.summary.interrupted = true;
                 break;
@@ -69,24 +79,57 @@ where
                 total_steps: plan.total_steps,
             })?;
             self.step(step, item, began)?;
-            let is_last = step == plan.total_steps;
-            if is_last || step.is_multiple_of(config.logging_steps) {
-                self.log()?;
-            }
-            if is_last || step.is_multiple_of(eval_steps) {
-                self.evaluate()?;
-            }
-            // Behind the others, so that a checkpoint knows of all that its step has to show.
-            if is_last || step.is_multiple_of(config.save_steps) {
-                self.save()?;
-            }
-            self.end_epoch(step);
+            self.after(step)?;
         }
         if self.tally.summary.interrupted && self.tally.summary.steps > 0 {
             // The steps since the last log are in it, and logged with those that follow.
             self.save()?;
         }
+        let summary = &mut self.tally.summary;
+        summary.stopped_early = summary.steps < plan.total_steps && !summary.interrupted;
+        self.load_best()?;
         Ok(self.tally.finish(started.elapsed().as_secs_f64()))
+    }
+
+    /// What is due after a step: a record, an evaluation, a checkpoint.
+    fn after(&mut self, step: usize) -> Result<(), Error> {
+        if self.intervals.logs(step) {
+            self.log()?;
+        }
+        let is_best = self.intervals.evaluates(step) && self.evaluate()?;
+        let ends_early = self.is_enough();
+        if ends_early && self.intervals.logs_last() {
+            self.log()?;
+        }
+        // Behind the others, so that a checkpoint knows of all that its step has to show.
+        if self.intervals.saves(step)
+            || (is_best && self.intervals.keeps_best)
+            || (ends_early && self.intervals.saves_last())
+        {
+            self.save()?;
+        }
+        self.end_epoch(step, ends_early);
+        Ok(())
+    }
+
+    /// Whether the evaluations so far end the run.
+    fn is_enough(&self) -> bool {
+        self.settings.evaluates && self.rule.is_enough(&self.tally.best)
+    }
+
+    /// Takes the parameters of the best evaluation, where the run is to end with them.
+    fn load_best(&mut self) -> Result<(), Error> {
+        self.tally.summary.adapter_step = self.tally.summary.steps;
+        let best = self.tally.best.best.as_ref();
+        let best = best.filter(|best| {
+            self.settings.train.load_best_model_at_end && best.step != self.tally.summary.steps
+        });
+        if let Some(best) = best {
+            let checkpoint = Checkpoint::best(&self.settings.output_dir, best)?;
+            checkpoint.restore_model(self.learner, self.device)?;
+            self.tally.summary.adapter_step = best.step;
+        }
+        Ok(())
     }
 
     /// The first time: from here on, the run writes to its folder.
@@ -107,6 +150,7 @@ where
     fn report_base(&mut self, base: EvalRecord) -> Result<(), Error> {
         let mut output = LmOutput::new(base.eval_loss, base.eval_label_tokens, 0);
         output.seconds = Some(base.eval_seconds);
+        output.metric = base.metric(self.rule.metric());
         self.show_evaluation(output);
         self.tell(&LogRecord::Eval(base))
     }
@@ -169,14 +213,7 @@ where
             value,
             step,
             learning_rate: self.learner.lr_current(),
-            advice: match step {
-                // Nothing was learned yet, so nothing diverged.
-                1 => {
-                    "the base, or the adapter that it starts from, gives no finite numbers in this type; \
-                     try --dtype f32, or other weights"
-                }
-                _ => "lower train.learning_rate or raise train.warmup_steps",
-            },
+            advice: advice(step),
             checkpoint,
         }
     }
@@ -205,13 +242,13 @@ where
     }
 
     fn time_left(&self) -> Option<f64> {
-        let (train, plan) = (&self.settings.train, self.settings.plan);
-        let eval_steps = train.eval_steps.unwrap_or(plan.steps_per_epoch);
+        let total = self.settings.plan.total_steps;
+        let [eval_steps, save_steps] = self.intervals.eval_and_save_steps();
         let steps = self.tally.summary.steps;
         let rhythm = Rhythm {
-            total: plan.total_steps,
-            eval_steps: self.settings.evaluates.then_some(eval_steps),
-            save_steps: train.save_steps,
+            total,
+            eval_steps: eval_steps.filter(|_| self.settings.evaluates),
+            save_steps: save_steps.unwrap_or(total),
         };
         let done = Done {
             steps,
@@ -221,54 +258,63 @@ where
         self.time_left.seconds(rhythm, done)
     }
 
-    /// Evaluates the current model on all validation rows, once per step at most.
-    fn evaluate(&mut self) -> Result<(), Error> {
+    /// Evaluates the current model on all validation rows, once per step at most. Returns whether it is the best so far.
+    fn evaluate(&mut self) -> Result<bool, Error> {
         let step = self.tally.summary.steps;
         if !self.settings.evaluates || self.tally.evaluated_at == Some(step) {
-            return Ok(());
+            return Ok(false);
         }
         let began = Instant::now();
-        // Without autodiff: an evaluation on the tracked model would leave its graph behind.
-        let model = self.learner.model().valid();
-        let mut mean = TokenMean::default();
-        for item in self.valid.iter() {
-            if self.interrupter.should_stop() {
-                // Part of the rows would give another number than all of them.
-                self.tally.summary.interrupted = true;
-                return Ok(());
-            }
-            mean.push(&model.step(item));
-        }
+        let Some(scored) = self.scored()? else {
+            // Part of the rows would give another number than all of them.
+            self.tally.summary.interrupted = true;
+            return Ok(false);
+        };
         self.tally.evaluated_at = Some(step);
         // What the checkpoint of this step knows is now out of date.
         self.tally.saved_at = None;
         let seconds = began.elapsed().as_secs_f64();
         self.time_left.evaluation(seconds);
-        let output = mean.output(seconds).ok_or(Error::NothingToEvaluate)?;
-        if !output.loss.is_finite() {
-            return Err(self.not_finite("evaluation loss", output.loss, step));
+        if scored.label_tokens == 0 {
+            return Err(Error::NothingToEvaluate);
+        }
+        if !scored.loss.is_finite() {
+            return Err(self.not_finite("evaluation loss", scored.loss, step));
         }
         let record = EvalRecord {
             step,
             epoch: self.settings.plan.epochs_after(step),
-            eval_loss: output.loss,
-            eval_label_tokens: output.label_tokens,
+            eval_loss: scored.loss,
+            eval_label_tokens: scored.label_tokens,
             eval_seconds: seconds,
+            metrics: scored.metrics,
         };
-        if self
-            .tally
-            .summary
-            .best_eval
-            .is_none_or(|best| record.eval_loss < best.eval_loss)
-        {
-            self.tally.summary.best_eval = Some(BestEval {
-                step,
-                eval_loss: record.eval_loss,
-            });
-        }
+        let is_best = self.rule.judge(&mut self.tally.best, &record);
         self.tally.summary.eval = Some(record.clone());
+        let mut output = LmOutput::new(scored.loss, scored.label_tokens, scored.tokens);
+        output.seconds = Some(seconds);
+        output.metric = record.metric(self.rule.metric());
         self.show_evaluation(output);
-        self.tell(&LogRecord::Eval(record))
+        self.tell(&LogRecord::Eval(record))?;
+        Ok(is_best)
+    }
+
+    /// What an evaluation says of the current model; `None` where it was stopped.
+    fn scored(&mut self) -> Result<Option<EvalScores>, Error> {
+        // Without autodiff: an evaluation on the tracked model would leave its graph behind.
+        let model = self.learner.model().valid();
+        let interrupter = self.interrupter;
+        if let Some(scorer) = &mut self.session.scorer {
+            return scorer.score(&model, &|| interrupter.should_stop());
+        }
+        let mut mean = TokenMean::default();
+        for item in self.valid.iter() {
+            if interrupter.should_stop() {
+                return Ok(None);
+            }
+            mean.push(&model.step(item));
+        }
+        Ok(Some(mean.scores()))
     }
 
     /// Saves a checkpoint, once per step at most.
@@ -284,7 +330,7 @@ where
             steps_per_epoch: plan.steps_per_epoch,
             epoch: plan.epochs_after(step),
             seed: self.settings.train.seed,
-            best_eval: self.tally.summary.best_eval,
+            best: self.tally.best.clone(),
             learning_rate: self.tally.learning_rate,
             eval: self.tally.summary.eval.clone(),
             window: self.window.clone(),
@@ -292,10 +338,10 @@ where
             parameters: parameter_shapes::<TrainingBackend<LC>, _>(&self.learner.model()),
             run: self.settings.run.clone(),
         };
-        let path = self
-            .session
-            .checkpointer
-            .save(self.learner, &state, self.store)?;
+        let best = state.best.best.as_ref().map(|best| best.step);
+        let kept = best.filter(|_| self.intervals.keeps_best);
+        let checkpointer = &mut self.session.checkpointer;
+        let path = checkpointer.save(self.learner, &state, kept, self.store)?;
         self.tally.summary.checkpoint = Some(path);
         self.tally.saved_at = Some(step);
         self.time_left.save(began.elapsed().as_secs_f64());
@@ -314,9 +360,9 @@ where
         self.settings.plan.position(step.saturating_sub(1)).0 + 1
     }
 
-    fn end_epoch(&mut self, step: usize) {
+    fn end_epoch(&mut self, step: usize, ends_early: bool) {
         let plan = self.settings.plan;
-        if step.is_multiple_of(plan.steps_per_epoch) || step == plan.total_steps {
+        if step.is_multiple_of(plan.steps_per_epoch) || step == plan.total_steps || ends_early {
             self.processor
                 .process_train(LearnerEvent::EndEpoch(self.epoch(step)));
         }
@@ -337,7 +383,19 @@ where
     }
 }
 
+/// What to do about numbers that are not finite at a step, counted from 1.
+pub(crate) fn advice(step: usize) -> &'static str {
+    match step {
+        // Nothing was learned yet, so nothing diverged.
+        1 => {
+            "the base, or the adapter that it starts from, gives no finite numbers in this type; \
+             try --dtype f32, or other weights"
+        }
+        _ => "lower train.learning_rate or raise train.warmup_steps",
+    }
+}
+
 /// A seed of its own for each step: the golden-ratio increments of SplitMix64 (Steele et al. 2014).
-fn step_seed(seed: u64, step: usize) -> u64 {
+pub(crate) fn step_seed(seed: u64, step: usize) -> u64 {
     seed.wrapping_add((step as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use burn_peft_data::Rows;
 use burn_peft_train::{
     ConfusionMatrix, HeldOut, RUN_FILE, RunConfig, RunInputs, RunReport, Scored, TaskScores,
+    comparison,
 };
 use minijinja::Environment;
 use serde::Serialize;
@@ -19,7 +20,6 @@ use serde_json::Value;
 
 use self::chart::{Kind, Line, Scale, number};
 use self::record_table::RecordTable;
-use super::report;
 
 /// Its name in the output folder.
 pub(super) const PAGE_FILE: &str = "report.html";
@@ -173,12 +173,12 @@ impl Page {
                 format!("{}: {} rows", rows.path(), rows.rows().len())
             }),
             scores: after.map_or_else(Vec::new, |after| {
-                let scores = report::scores(before, after).into_iter();
+                let scores = comparison(before, after).into_iter();
                 scores
-                    .map(|(name, before, after)| Score {
-                        name,
-                        before,
-                        after,
+                    .map(|line| Score {
+                        name: line.name,
+                        before: line.before.unwrap_or_else(|| "-".into()),
+                        after: line.after,
                     })
                     .collect()
             }),
@@ -221,12 +221,14 @@ fn tiles(report: &RunReport, records: &[Value]) -> Vec<Tile> {
             format!("{} of the base", loss(before))
         }),
     );
+    let best = summary.best_eval.as_ref();
+    let metric = best.map_or("", |best| best.metric.trim_start_matches("eval_"));
     tile(
-        "best validation loss",
-        summary.best_eval.map(|best| number(best.eval_loss)),
-        summary
-            .best_eval
-            .map_or_else(String::new, |best| format!("at step {}", best.step)),
+        "best evaluation",
+        best.map(|best| number(best.value)),
+        best.map_or_else(String::new, |best| {
+            format!("{metric}, at step {}", best.step)
+        }),
     );
     let last = series(records, "loss")
         .last()

@@ -1,7 +1,7 @@
 //! What a run has come to, for a reader.
 
 use anyhow::Result;
-use burn_peft_train::{HeldOut, LrCurve, RunInputs, RunReport, TaskScores};
+use burn_peft_train::{HeldOut, LrCurve, RunInputs, RunReport, ScoreLine, comparison};
 
 use super::display;
 use crate::output;
@@ -24,6 +24,20 @@ pub(super) fn to_text(report: &RunReport, inputs: &RunInputs, again: Option<Stri
         "trained for {} steps in {:.0} s\n",
         summary.new_steps, summary.seconds
     );
+    if summary.stopped_early {
+        text += &format!(
+            "ended at step {}: the evaluations got no better\n",
+            summary.steps
+        );
+    }
+    if let Some(best) = &summary.best_eval
+        && summary.adapter_step == best.step
+    {
+        text += &format!(
+            "the adapter is that of step {}, the best: {} {:.4}\n",
+            best.step, best.metric, best.value
+        );
+    }
     if let Some(line) = again {
         text += &format!("{line}\n");
     }
@@ -54,50 +68,16 @@ pub(super) fn print_curve(curve: &LrCurve, json: bool) -> Result<()> {
 /// The scores before and after, side by side.
 fn table(before: Option<&HeldOut>, after: &HeldOut) -> String {
     let mut text = format!("{:15}{:>12}{:>12}\n", "", "before", "after");
-    for (name, before, after) in scores(before, after) {
+    for ScoreLine {
+        name,
+        before,
+        after,
+    } in comparison(before, after)
+    {
+        let before = before.unwrap_or_else(|| "-".into());
         text += &format!("{name:15}{before:>12}{after:>12}\n");
     }
     text + "\n"
-}
-
-/// The scores by name, before and after.
-pub(super) fn scores(
-    before: Option<&HeldOut>,
-    after: &HeldOut,
-) -> Vec<(&'static str, String, String)> {
-    type Score = (&'static str, fn(&HeldOut) -> Option<String>);
-    const SCORES: [Score; 5] = [
-        ("loss", |h| Some(format!("{:.4}", h.evaluation.loss))),
-        ("perplexity", |h| {
-            Some(format!("{:.3}", h.evaluation.perplexity?))
-        }),
-        ("BLEU", |h| Some(format!("{:.3}", h.texts?.bleu))),
-        ("exact match", |h| {
-            Some(format!("{:.1} %", 100.0 * h.texts?.exact_match))
-        }),
-        ("slots in text", |h| {
-            Some(format!("{:.1} %", 100.0 * h.texts?.slot_accuracy?))
-        }),
-    ];
-    let mut found = Vec::new();
-    for (name, score) in SCORES {
-        let Some(after) = score(after) else { continue };
-        let before = before.and_then(score).unwrap_or_else(|| "-".into());
-        found.push((name, before, after));
-    }
-    let lines = |h: &HeldOut| h.scores.as_ref().map(TaskScores::lines).unwrap_or_default();
-    let before_lines = before.map(lines).unwrap_or_default();
-    for (name, value) in lines(after) {
-        let before = before_lines.iter().find(|(known, _)| *known == name);
-        let before = before.map_or("-", |(_, value)| value);
-        found.push((name, before.to_owned(), value));
-    }
-    let empty = |h: &HeldOut| h.texts.map_or(0, |texts| texts.empty_texts);
-    let (empty_before, empty) = (before.map_or(0, empty), empty(after));
-    if empty_before + empty > 0 {
-        found.push(("empty texts", empty_before.to_string(), empty.to_string()));
-    }
-    found
 }
 
 /// The first texts before and after.
