@@ -13,6 +13,7 @@ use crate::fixture;
 
 mod adapters;
 mod bench;
+mod chat;
 mod conversations;
 mod damage;
 mod export;

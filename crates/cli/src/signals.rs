@@ -102,7 +102,7 @@ impl Answering {
     }
 
     /// Asks it to stop. Returns whether there was an answer that was not asked before.
-    fn stop(&self) -> bool {
+    pub(crate) fn stop(&self) -> bool {
         let asked = self
             .0
             .compare_exchange(Self::ANSWER, Self::STOPPING, SeqCst, SeqCst);
