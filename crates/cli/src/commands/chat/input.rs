@@ -70,10 +70,10 @@ impl Input {
                 if let Some(completions) = editor.helper_mut() {
                     completions.adapters = names(adapters);
                 }
-                let prompt = format!("{label}> ");
+                let prompt = format!("{}> ", shortened(label));
                 let styled = format!("\u{1b}[1m{prompt}\u{1b}[0m");
                 match editor.readline(&(prompt, styled)) {
-                    Ok(text) => Ok(Read::Line(text.replace("\\\n", "\n"))),
+                    Ok(text) => Ok(Read::Line(without_quotes(&text).to_owned())),
                     Err(ReadlineError::Interrupted) => Ok(Read::Interrupt),
                     Err(ReadlineError::Eof) => Ok(Read::End),
                     Err(error) => bail!("{CANNOT_READ}: {error}"),
@@ -91,7 +91,41 @@ fn names(adapters: &Adapters) -> Vec<String> {
     names.chain([NONE.to_owned()]).collect()
 }
 
-/// Completes commands and names of adapters, and lets a line go on behind a backslash.
+/// The longest name in front of a prompt, in characters.
+const LONGEST_LABEL: usize = 24;
+
+/// The end of a name that is long.
+fn shortened(label: &str) -> String {
+    let count = label.chars().count();
+    match count > LONGEST_LABEL {
+        true => format!(
+            "…{}",
+            label
+                .chars()
+                .skip(count + 1 - LONGEST_LABEL)
+                .collect::<String>()
+        ),
+        false => label.to_owned(),
+    }
+}
+
+/// What stands around a turn of several lines.
+const QUOTES: &str = "\"\"\"";
+
+/// Whether a turn of several lines has begun and not ended.
+fn is_open(text: &str) -> bool {
+    let rest = text.strip_prefix(QUOTES);
+    rest.is_some_and(|rest| !rest.trim_end().ends_with(QUOTES))
+}
+
+/// The lines between the quotes, if a text has them around it.
+fn without_quotes(text: &str) -> &str {
+    let rest = text.strip_prefix(QUOTES);
+    let inner = rest.and_then(|rest| rest.trim_end().strip_suffix(QUOTES));
+    inner.map_or(text, |inner| inner.trim_matches('\n'))
+}
+
+/// Completes commands and names of adapters, and lets a turn in quotes have several lines.
 #[derive(Debug, Default)]
 pub(super) struct Completions {
     adapters: Vec<String>,
@@ -133,7 +167,7 @@ impl Completer for Completions {
 
 impl Validator for Completions {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        Ok(match context.input().ends_with('\\') {
+        Ok(match is_open(context.input()) {
             true => ValidationResult::Incomplete,
             false => ValidationResult::Valid(None),
         })
@@ -164,5 +198,31 @@ mod tests {
         let both = vec!["cards".to_owned(), "cats".to_owned()];
         assert_eq!(of("/adapter ca"), (9, both));
         assert_eq!(of("a /sa"), (5, vec![]));
+    }
+
+    #[test]
+    fn a_turn_in_quotes_has_lines_until_they_close() {
+        for (text, inner) in [
+            ("\"\"\"a\nb\"\"\" ", Some("a\nb")),
+            ("\"\"\"\na \\\n\nb\n\"\"\"", Some("a \\\n\nb")),
+            ("\"\"\"a\n\"\"", None),
+            ("\"\"\"", None),
+        ] {
+            assert_eq!(is_open(text), inner.is_none(), "{text}");
+            assert_eq!(without_quotes(text), inner.unwrap_or(text));
+        }
+        assert!(!is_open("a \"\"\""));
+        assert_eq!(without_quotes("a \"\"\""), "a \"\"\"");
+    }
+
+    #[test]
+    fn a_long_name_shows_its_end() {
+        assert_eq!(shortened("cards"), "cards");
+        let long = shortened("/a/very/long/path/to/some/adapter");
+        assert_eq!(long.chars().count(), LONGEST_LABEL);
+        assert!(
+            long.starts_with('…') && long.ends_with("some/adapter"),
+            "{long}"
+        );
     }
 }

@@ -73,6 +73,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let base = args.base.open()?;
     let current = first.map(|first| first.on(&base)).transpose()?;
     let positions = base.checkpoint.config().max_position_embeddings;
+    if args.max_new_tokens == Some(0) {
+        bail!("--max-new-tokens is 0, expected 1 or more");
+    }
     if let Some(asked) = args.max_new_tokens.filter(|asked| *asked >= positions) {
         bail!(
             "--max-new-tokens is {asked}, and the model has room for {positions} tokens, those of the prompt included"
