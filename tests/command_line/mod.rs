@@ -16,6 +16,7 @@ mod bench;
 mod conversations;
 mod damage;
 mod export;
+mod formats;
 mod methods;
 mod output;
 mod refusals;

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use burn::tensor::{DType, backend::AutodiffBackend};
-use burn_peft_data::read_rows;
+use burn_peft_data::RowReader;
 use burn_peft_ops::Ops;
 use burn_peft_train::{
     Error, JsonLines, LogRecord, Observer, Override, RUN_FILE, RendererChoice, RunConfig,
@@ -170,8 +170,12 @@ impl Args {
 fn open(config: &RunConfig, source: &ModelSource) -> Result<RunInputs> {
     let built_in = config.data.train.is_none();
     let task = config.task.r#type.unwrap_or_default();
+    let reader = RowReader {
+        columns: config.data.columns.as_ref(),
+        task: None,
+    };
     let rows = |path: &Option<PathBuf>, split| match path {
-        Some(path) => Ok(Some(read_rows(path)?)),
+        Some(path) => Ok(Some(reader.read(path)?)),
         None if built_in => builtin::rows(task, split).map(Some),
         None => Ok(None),
     };

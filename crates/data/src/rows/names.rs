@@ -1,6 +1,7 @@
 //! Names that the columns of a file have, other than the ones that are recognised.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -60,6 +61,23 @@ impl TryFrom<BTreeMap<String, String>> for ColumnNames {
         };
         let names: Result<Vec<_>, _> = names.into_iter().map(known).collect();
         names.map(Self)
+    }
+}
+
+impl FromStr for ColumnNames {
+    type Err = String;
+
+    /// Reads `prompt=frage,completion=antwort`.
+    ///
+    /// # Errors
+    /// A part has no `=`, or what stands in front of it is no field of a row.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let pair = |part: &str| match part.split_once('=') {
+            Some((field, column)) => Ok((field.trim().to_owned(), column.trim().to_owned())),
+            None => Err(format!("{part:?} is not FIELD=COLUMN, as in prompt=frage")),
+        };
+        let pairs: Result<BTreeMap<_, _>, _> = text.split(',').map(pair).collect();
+        Self::try_from(pairs?)
     }
 }
 

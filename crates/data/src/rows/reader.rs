@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::columns::{Columns, Purpose};
 use super::keys::UnknownKeys;
-use super::line::Line;
+use super::line::{Line, shown_keys};
 use super::names::{ColumnNames, Renaming, Seen};
 use super::questions::Found;
 use super::strict::Strict;
@@ -132,13 +132,13 @@ impl<'a> Reader<'a> {
             self.read = read;
             return Ok(());
         }
+        let keys = shown_keys(&object);
         let seen = self.renaming.apply_names(&mut object);
         let detected = line.detect(&object, &mut self.renaming, self.purpose);
         let columns = detected.map_err(|error| match self.renaming.unseen(seen)[..] {
             [] => error,
             [column, ..] => line.bad(format!(
-                "data.columns names the column {column:?}, and there is none; there are {}",
-                super::line::shown_keys(&object)
+                "data.columns names the column {column:?}, and there is none; there are {keys}"
             )),
         })?;
         self.first = Some(First { number, columns });
