@@ -19,6 +19,7 @@ mod conversations;
 mod damage;
 mod doctor;
 mod export;
+mod formats;
 mod heads;
 mod hub;
 mod key_hints;

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use burn::tensor::{DType, backend::AutodiffBackend};
-use burn_peft_data::{Rows, read_rows};
+use burn_peft_data::{RowReader, Rows};
 use burn_peft_ops::Ops;
 use burn_peft_train::{
     Error, JsonLines, LogRecord, Observer, Override, RUN_FILE, RendererChoice, RunConfig,
@@ -213,7 +213,13 @@ pub(super) fn rows(config: &RunConfig, split: Split) -> Result<Option<Rows>> {
         Split::Test => &config.data.test,
     };
     match path {
-        Some(path) => Ok(Some(read_rows(path)?)),
+        Some(path) => {
+            let reader = RowReader {
+                columns: config.data.columns.as_ref(),
+                task: None,
+            };
+            Ok(Some(reader.read(path)?))
+        }
         None if config.data.train.is_none() => {
             let task = config.task.r#type.unwrap_or_default();
             builtin::rows(task, split).map(Some)

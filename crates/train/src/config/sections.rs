@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use burn::tensor::DType;
 use burn_peft::{Choice, MethodConfig, OptionDoc, OptionType, options};
-use burn_peft_data::Template;
+use burn_peft_data::{ColumnNames, Template};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -83,13 +83,18 @@ impl From<BaseDtype> for DType {
 options! {
     /// `[data]`: the files, and how rows become batches.
     pub struct DataConfig {
-        /// Rows to train on, JSON Lines.
+        /// Rows to train on: a file of JSON, JSON lines, CSV or Parquet.
         pub train: Option<PathBuf> = None,
             shown as "the built-in task";
         /// Rows to evaluate on while training.
         pub valid: Option<PathBuf> = None;
         /// Rows to score before and after training. Without them, `valid` is scored.
         pub test: Option<PathBuf> = None;
+        /// Columns of the files that have names of their own: for a field of a row, the column that is it, as in
+        /// `{ prompt = "frage", completion = "antwort" }`.
+        pub columns: Option<ColumnNames> = None,
+            shown as "columns are recognised by their names",
+            kind "table";
         /// Tokens that a row may have. Longer rows are cut.
         pub max_length: usize = 1024,
             source "TRL's `SFTConfig`";
