@@ -2,6 +2,7 @@
 
 mod columns;
 mod conll;
+mod files;
 mod keys;
 mod labelled;
 mod line;
@@ -18,27 +19,37 @@ use crate::error::{Error, Result};
 use crate::row::{Row, RowFormat};
 use crate::task::Task;
 use columns::{Columns, Purpose};
+pub use files::RowsOfFile;
+use files::SourceFile;
 pub(crate) use keys::{UnknownKeys, rows_of};
 use line::Line;
 use questions::Found;
 use serde_json::{Map, Value};
 
-/// The rows of one file, each with its line number, and the name of the file for error messages.
-/// There is at least one row.
+/// The rows of a file, each with its line number, and the name of the file for error messages; or those of several
+/// files for one task ([`join`](Self::join)). There is at least one row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rows {
     path: String,
     rows: Vec<(usize, Row)>,
+    /// The files that the rows are from, in their order. None of them is empty.
+    files: Vec<SourceFile>,
     notes: Vec<String>,
 }
 
 impl Rows {
     /// One row that stands in no file; messages use `path` as the name of one.
     pub fn single(path: &str, row: Row) -> Self {
+        Self::of_file(path.to_owned(), vec![(1, row)], Vec::new())
+    }
+
+    fn of_file(path: String, rows: Vec<(usize, Row)>, notes: Vec<String>) -> Self {
+        let files = vec![SourceFile::new(&path, rows.len())];
         Self {
-            path: path.to_owned(),
-            rows: vec![(1, row)],
-            notes: Vec::new(),
+            path,
+            rows,
+            files,
+            notes,
         }
     }
 
@@ -49,12 +60,13 @@ impl Rows {
     pub fn part(&self, range: std::ops::Range<usize>) -> Self {
         Self {
             path: self.path.clone(),
+            files: self.files_of(&range),
             rows: self.rows[range].to_vec(),
             notes: Vec::new(),
         }
     }
 
-    /// The path of the file, or the name that [`parse_rows`] was given.
+    /// The path of the file, or the name that [`parse_rows`] was given; of several files, a name for all.
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -65,7 +77,7 @@ impl Rows {
         &self.rows
     }
 
-    /// The format of all rows.
+    /// The format of all rows; of several files, that of the first.
     pub fn format(&self) -> RowFormat {
         self.rows[0].1.format()
     }
@@ -268,10 +280,6 @@ impl<'a> Reader<'a> {
                 "{path}: {moved} answers do not begin where answer_start says and were found at other places"
             )),
         });
-        Ok(Rows {
-            notes,
-            path,
-            rows: self.rows,
-        })
+        Ok(Rows::of_file(path, self.rows, notes))
     }
 }

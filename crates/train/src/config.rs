@@ -4,12 +4,14 @@
 //! burn-peft. This file joins the sections and writes the resolved configuration back; `load` reads
 //! files and `--set` overrides, `document` says where a fault stands, `validate` checks values.
 
+mod data;
 mod document;
 mod load;
 mod sections;
 mod task;
 mod validate;
 
+pub use data::{DataFile, DataFiles, ExcessLengthStrategy, Supervise, ValidationSplit};
 pub use load::Override;
 pub use sections::{
     BaseDtype, DataConfig, GradientCheckpointing, LrSchedulerType, ModelConfig, OptimizerKind,

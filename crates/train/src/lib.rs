@@ -71,8 +71,9 @@ pub use burn_train::Interrupter;
 pub use checkpoint::{BestEval, Checkpoint, TrainerState};
 pub use complete::{PromptRow, complete, left_padded, prompts_and_references, stop_ids};
 pub use config::{
-    BaseDtype, DataConfig, GradientCheckpointing, LrSchedulerType, ModelConfig, OptimizerKind,
-    OutputConfig, Override, RunConfig, SECTIONS, TaskConfig, TrainConfig, Verbalizer, options_of,
+    BaseDtype, DataConfig, DataFile, DataFiles, ExcessLengthStrategy, GradientCheckpointing,
+    LrSchedulerType, ModelConfig, OptimizerKind, OutputConfig, Override, RunConfig, SECTIONS,
+    Supervise, TaskConfig, TrainConfig, ValidationSplit, Verbalizer, options_of,
 };
 pub use error::Error;
 pub use evaluate::{Evaluation, ExampleLoss, Logits, evaluate};

@@ -100,6 +100,14 @@ where
         mut progress,
         mut notes,
     } = options;
+    if config.data.validation_split.is_some() && inputs.valid.is_none() {
+        return Err(Error::BadValue {
+            place: String::new(),
+            key: "data.validation_split".into(),
+            message: "the inputs have no validation rows; `RunConfig::hold_out` takes them out"
+                .into(),
+        });
+    }
     let folder = folder::claim(config.output.dir.as_deref(), method.name(), resume)?;
     stop.claimed(&folder);
     let output_dir = folder.path().to_owned();
@@ -125,6 +133,7 @@ where
         plan: rows.plan,
         recompute: rows.recompute,
         train: &rows.train,
+        mix: &rows.mix,
         valid: rows.valid.as_deref(),
     };
     let asked_checkpointing = config.train.gradient_checkpointing;
@@ -155,6 +164,7 @@ where
         task,
         tokenizer,
         train,
+        mix,
         valid,
         padding,
         plan,
@@ -198,7 +208,7 @@ where
     let start = resume
         .as_ref()
         .map_or(0, |checkpoint| checkpoint.state.step);
-    let loader = step_loader(config, train, padding, plan, device)?.starting_at(start);
+    let loader = step_loader(config, train, mix, padding, plan, device)?.starting_at(start);
     let batch_size = config.train.per_device_eval_batch_size;
     let valid = valid.map(|valid| eval_loader(valid, batch_size, padding, device));
     let valid = valid.transpose()?;

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use burn::tensor::{DType, backend::AutodiffBackend};
 use burn_peft_data::read_rows;
 use burn_peft_ops::Ops;
@@ -41,9 +41,9 @@ pub(crate) struct Args {
     /// Task: causal-lm, seq-cls, token-cls or qa [default: what the rows are made for].
     #[arg(long, value_name = "TASK")]
     task: Option<String>,
-    /// Training rows [default: the built-in rows of the task].
+    /// Training rows. May be repeated: the rows of all files [default: the built-in rows of the task].
     #[arg(long, value_name = "FILE")]
-    data: Option<String>,
+    data: Vec<String>,
     /// Validation rows.
     #[arg(long, value_name = "FILE")]
     valid: Option<String>,
@@ -128,7 +128,6 @@ impl Args {
             ("model", "revision", &self.revision, "--revision"),
             ("method", "type", &self.method, "--method"),
             ("task", "type", &self.task, "--task"),
-            ("data", "train", &self.data, "--data"),
             ("data", "valid", &self.valid, "--valid"),
             ("output", "dir", &self.output, "--output"),
         ];
@@ -138,6 +137,11 @@ impl Args {
                 Some(Override::new(section, key, value.as_deref()?, place))
             })
             .collect();
+        match self.data.as_slice() {
+            [] => {}
+            [file] => overrides.push(Override::new("data", "train", file.as_str(), "--data")),
+            files => overrides.push(Override::new("data", "train", files.to_vec(), "--data")),
+        }
         for (key, value, place) in [
             ("max_steps", self.max_steps, "--max-steps"),
             ("seed", self.seed, "--seed"),
@@ -155,7 +159,7 @@ impl Args {
         for text in &self.set {
             overrides.push(Override::parse(text)?);
         }
-        let all_built_in = self.config.is_none() && self.model.is_none() && self.data.is_none();
+        let all_built_in = self.config.is_none() && self.model.is_none() && self.data.is_empty();
         if !all_built_in {
             return Ok(RunConfig::load(self.config.as_deref(), &overrides)?);
         }
@@ -175,9 +179,17 @@ fn open(config: &RunConfig, source: &ModelSource) -> Result<RunInputs> {
         None if built_in => builtin::rows(task, split).map(Some),
         None => Ok(None),
     };
+    let train = match &config.data.train {
+        Some(files) => files.read()?,
+        None => builtin::rows(task, builtin::Split::Train)?,
+    };
+    let (train, held_out) = config.hold_out(train)?;
     Ok(RunInputs {
-        train: rows(&config.data.train, builtin::Split::Train)?.context("data.train is missing")?,
-        valid: rows(&config.data.valid, builtin::Split::Valid)?,
+        train,
+        valid: match held_out {
+            Some(rows) => Some(rows),
+            None => rows(&config.data.valid, builtin::Split::Valid)?,
+        },
         test: rows(&config.data.test, builtin::Split::Test)?,
         checkpoint: source.checkpoint()?,
         tokenizer: source.tokenizer()?,

@@ -11,7 +11,7 @@ use burn_peft::{Choice, MethodConfig, OptionDoc, OptionType, options};
 use burn_peft_data::Template;
 use serde::{Deserialize, Serialize};
 
-use super::TaskConfig;
+use super::{DataFiles, ExcessLengthStrategy, Supervise, TaskConfig, ValidationSplit};
 
 /// The sections of run.toml.
 pub const SECTIONS: [&str; 6] = ["model", "method", "task", "data", "train", "output"];
@@ -80,16 +80,24 @@ impl From<BaseDtype> for DType {
 options! {
     /// `[data]`: the files, and how rows become batches.
     pub struct DataConfig {
-        /// Rows to train on, JSON Lines.
-        pub train: Option<PathBuf> = None,
+        /// Rows to train on: a file or several, mixed by their weights.
+        pub train: Option<DataFiles> = None,
             shown as "the built-in task";
         /// Rows to evaluate on while training.
         pub valid: Option<PathBuf> = None;
+        /// Rows that are taken out of the training rows, by the seed, in place of `valid`.
+        pub validation_split: Option<ValidationSplit> = None;
         /// Rows to score before and after training. Without them, `valid` is scored.
         pub test: Option<PathBuf> = None;
-        /// Tokens that a row may have. Longer rows are cut.
+        /// Tokens that a row may have.
         pub max_length: usize = 1024,
             source "TRL's `SFTConfig`";
+        /// What becomes of a longer row.
+        pub excess_length_strategy: ExcessLengthStrategy = ExcessLengthStrategy::Truncate,
+            source "TRL. The key is axolotl's, which has `\"drop\"`";
+        /// What is learned of a row.
+        pub supervise: Supervise = Supervise::Assistant,
+            source "TRL for prompts and completions, where conversations are learned whole";
         /// Rounds the width of a batch up to a multiple of so many tokens, so that a GPU meets few shapes.
         // A few widths keep a GPU from tuning its kernels for every length; a CPU only pays for the padding.
         pub pad_to_multiple_of: Option<usize> = None;

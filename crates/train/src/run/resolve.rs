@@ -5,9 +5,9 @@ use burn::tensor::{DType, backend::Backend};
 use super::RunInputs;
 use crate::{
     BaseDtype, Error, GradientCheckpointing, Method, Plan, RunConfig, RunIdentity,
-    identity::checksum_of_rows,
+    identity::{checksum_of_mixed, checksum_of_rows},
 };
-use burn_peft_data::{Example, Message, TextTokenizer};
+use burn_peft_data::{Example, Message, Mix, TextTokenizer};
 use burn_peft_decoder::DecoderConfig;
 use burn_peft_files::Checksum;
 
@@ -28,6 +28,7 @@ pub(super) struct Known<'a> {
     /// Whether layers are computed again in the backward pass.
     pub(super) recompute: bool,
     pub(super) train: &'a [Example],
+    pub(super) mix: &'a Mix,
     pub(super) valid: Option<&'a [Example]>,
 }
 
@@ -75,7 +76,7 @@ pub(super) fn identity<B: Backend>(
         backend: B::name(device),
         base_fingerprint: inputs.checkpoint.fingerprint()?.to_string(),
         chat_template: checksum_of_chat(&inputs.tokenizer),
-        train_rows: checksum_of_rows(known.train),
+        train_rows: checksum_of_mixed(known.train, known.mix),
         valid_rows: known.valid.map_or_else(String::new, checksum_of_rows),
         config: config.to_toml_of(&method.settings(inputs.checkpoint.config()))?,
     })
