@@ -15,6 +15,7 @@ mod adapters;
 mod bench;
 mod conversations;
 mod damage;
+mod data_choices;
 mod export;
 mod methods;
 mod output;
