@@ -140,9 +140,8 @@ pub struct FileOutcome {
 ///
 /// A row longer than `max_length` keeps its first `max_length` tokens and loses the end of its completion
 /// with the eos, as in transformers and TRL (`truncation_mode = "keep_start"`). A row that loses its whole
-/// completion is dropped, so that no part of a prompt stands alone; TRL keeps it, and it then contributes nothing to the
-/// loss or makes it 0/0. Of the other tasks, texts to classify are cut until the row fits, words at the end, and contexts
-/// into windows. [`ExcessLength`] has other choices.
+/// completion is dropped, as in TRL, so that no part of a prompt stands alone. Of the other tasks, texts to classify are
+/// cut until the row fits, words at the end, and contexts into windows. [`ExcessLength`] has other choices.
 ///
 /// # Errors
 /// The rows are not those of the targets' [task](Targets::task). With file and line: a label is none of the classes, the

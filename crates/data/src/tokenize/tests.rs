@@ -6,6 +6,7 @@ mod parity;
 mod reach;
 mod supervise;
 mod templates;
+mod trl;
 mod words;
 
 use super::*;

@@ -97,7 +97,7 @@ options! {
             source "TRL. The key is axolotl's, which has `\"drop\"`";
         /// What is learned of a row.
         pub supervise: Supervise = Supervise::Assistant,
-            source "TRL for prompts and completions, where conversations are learned whole";
+            source "TRL, where conversations are learned whole";
         /// Rounds the width of a batch up to a multiple of so many tokens, so that a GPU meets few shapes.
         // A few widths keep a GPU from tuning its kernels for every length; a CPU only pays for the padding.
         pub pad_to_multiple_of: Option<usize> = None;
@@ -178,7 +178,7 @@ options! {
         pub save_total_limit: Option<usize> = None,
             shown as "all",
             source "transformers";
-        /// Random seed: of the adapter's start and of the order of the rows.
+        /// Random seed: of the adapter's start, of the order of the rows, and of rows that are held out.
         pub seed: u64 = 42,
             source "transformers";
         /// Whether texts are also generated and scored for the held-out rows, before and after.
