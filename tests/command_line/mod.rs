@@ -17,6 +17,7 @@ mod best_checkpoint;
 mod chat;
 mod conversations;
 mod damage;
+mod data_choices;
 mod doctor;
 mod export;
 mod formats;

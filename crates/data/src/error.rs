@@ -367,6 +367,17 @@ pub enum Error {
         max_length: usize,
     },
 
+    /// Every row is longer than `max_length`, and such rows are left out.
+    #[error(
+        "{path}: every row has more than max_length = {max_length} tokens, and such rows are left out; raise max_length"
+    )]
+    AllTooLong {
+        /// The file.
+        path: String,
+        /// The limit, in tokens.
+        max_length: usize,
+    },
+
     /// A size is zero and must be at least one.
     #[error("`{name}` is 0; it must be at least 1")]
     Zero {

@@ -12,6 +12,7 @@ mod names;
 mod parquet;
 mod questions;
 mod reader;
+mod sources;
 mod strict;
 mod table;
 #[cfg(test)]
@@ -31,23 +32,33 @@ use files::Kind;
 pub(crate) use keys::{UnknownKeys, rows_of};
 pub use names::ColumnNames;
 use reader::Reader;
+pub use sources::RowsOfFile;
+use sources::SourceFile;
 
-/// The rows of one file, each with its line number, and the name of the file for error messages.
-/// There is at least one row.
+/// The rows of a file, each with its line number, and the name of the file for error messages; or those of several
+/// files for one task ([`join`](Self::join)). There is at least one row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rows {
     path: String,
     rows: Vec<(usize, Row)>,
+    /// The files that the rows are from, in their order. None of them is empty.
+    files: Vec<SourceFile>,
     notes: Vec<String>,
 }
 
 impl Rows {
     /// One row that stands in no file; messages use `path` as the name of one.
     pub fn single(path: &str, row: Row) -> Self {
+        Self::of_file(path.to_owned(), vec![(1, row)], Vec::new())
+    }
+
+    fn of_file(path: String, rows: Vec<(usize, Row)>, notes: Vec<String>) -> Self {
+        let files = vec![SourceFile::new(&path, rows.len())];
         Self {
-            path: path.to_owned(),
-            rows: vec![(1, row)],
-            notes: Vec::new(),
+            path,
+            rows,
+            files,
+            notes,
         }
     }
 
@@ -58,12 +69,13 @@ impl Rows {
     pub fn part(&self, range: std::ops::Range<usize>) -> Self {
         Self {
             path: self.path.clone(),
+            files: self.files_of(&range),
             rows: self.rows[range].to_vec(),
             notes: Vec::new(),
         }
     }
 
-    /// The path of the file, or the name that [`parse_rows`] was given.
+    /// The path of the file, or the name that [`parse_rows`] was given; of several files, a name for all.
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -74,7 +86,7 @@ impl Rows {
         &self.rows
     }
 
-    /// The format of all rows.
+    /// The format of all rows; of several files, that of the first.
     pub fn format(&self) -> RowFormat {
         self.rows[0].1.format()
     }

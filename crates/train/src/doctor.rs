@@ -15,7 +15,7 @@ mod settings;
 use std::path::PathBuf;
 
 use burn::tensor::{DType, backend::AutodiffBackend};
-use burn_peft_data::{Rows, Task, TextTokenizer, TokenizeOptions, tokenize_rows};
+use burn_peft_data::{Rows, Task, TextTokenizer, tokenize_rows};
 use burn_peft_ops::Ops;
 use serde::Serialize;
 
@@ -35,7 +35,7 @@ pub use self::{
 };
 use crate::{
     Checkpoint, Error, RunConfig, RunInputs, Stage, TaskSetup,
-    run::{Machine, Ready, look},
+    run::{Machine, Ready, look, tokenize_options},
     start::{check_init_from, settled},
 };
 
@@ -336,11 +336,8 @@ impl RunCheck {
         let Some(task) = self.kept(TaskSetup::settle(&config.task, train)) else {
             return;
         };
-        let options = |scored| TokenizeOptions {
-            max_length: Some(config.data.max_length),
-            template: config.data.template.as_ref(),
-            targets: task.targets(scored),
-        };
+        let longest = Some(config.data.max_length);
+        let options = |scored| tokenize_options(config, &task, longest, scored);
         for (split, file) in files {
             let scored = *split != "train";
             let tokenized = tokenize_rows(file, tokenizer, options(scored), &mut |_, _| ());

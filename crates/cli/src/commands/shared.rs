@@ -167,6 +167,7 @@ impl RowArgs {
             max_length: Some(self.max_length.unwrap_or(longest).min(longest)),
             template: open.template(),
             targets: task.targets(true),
+            ..TokenizeOptions::default()
         };
         let mut bar = Progress::counting("tokenising");
         let tokenized = tokenize_rows(rows, &open.tokenizer, options, &mut |done, all| {

@@ -159,6 +159,17 @@ impl Line<'_> {
     }
 }
 
+/// Takes back what [`mark_flags`] has marked in some of the rows.
+pub(super) fn unmark_flags(rows: &mut [(usize, Row)]) {
+    for (_, row) in rows {
+        if let Row::Classification { label, .. } | Row::ClassificationIds { label, .. } = row
+            && let Some(Label::Flags(values)) = label
+        {
+            *label = Some(Label::Several(std::mem::take(values)));
+        }
+    }
+}
+
 /// Marks the labels of a file as flags, if all are lists of one length, two or more, of zeros and ones.
 pub(super) fn mark_flags(rows: &mut [(usize, Row)]) {
     let mut labels = rows.iter().map(|(_, row)| row.label());

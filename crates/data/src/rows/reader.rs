@@ -252,11 +252,7 @@ impl<'a> Reader<'a> {
                 "{path}: {moved} answers do not begin where answer_start says and were found at other places"
             )),
         });
-        Ok(Rows {
-            notes,
-            path,
-            rows: self.read.rows,
-        })
+        Ok(Rows::of_file(path, self.read.rows, notes))
     }
 }
 
