@@ -152,8 +152,8 @@ options! {
         pub lr_scheduler_type: LrSchedulerType = LrSchedulerType::Linear,
             source "transformers";
         /// Options of the shape, as in `{ min_lr_rate = 0.1 }`.
-        pub lr_scheduler_kwargs: LrSchedulerKwargs = LrSchedulerKwargs::default(),
-            shown as "none", kind "table", source "transformers";
+        pub lr_scheduler_kwargs: Option<LrSchedulerKwargs> = None,
+            kind "table", source "transformers";
         /// Share of the run's steps over which the rate rises from 0.
         pub warmup_ratio: f64 = 0.0,
             source "transformers";

@@ -183,7 +183,7 @@ impl RunConfig {
                 "0 or more and below 1",
             )?;
         }
-        let kwargs = &train.lr_scheduler_kwargs;
+        let kwargs = train.lr_scheduler_kwargs.clone().unwrap_or_default();
         if let Some(message) = kwargs.fault(train.lr_scheduler_type, train.learning_rate) {
             let key = "train.lr_scheduler_kwargs".into();
             return Err(Violation::Method { key, message });
