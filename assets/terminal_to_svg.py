@@ -8,7 +8,7 @@ import re
 import sys
 import unicodedata
 
-CELL_WIDTH, CELL_HEIGHT, FONT_SIZE, MARGIN = 8.4, 18, 14, 12
+CELL_WIDTH, CELL_HEIGHT, FONT_SIZE, MARGIN = 8.4, 17, 14, 12
 BACKGROUND, INK = "#16181d", "#d5d9e0"
 # The 16 colours of a terminal, by their numbers.
 COLORS = [
