@@ -13,7 +13,7 @@ fn a_bad_model_is_refused_in_one_line() {
             text(model),
         ]))
     };
-    assert!(generate(Path::new("./no-such-model")).contains("./no-such-model: no such model"));
+    assert!(generate(Path::new("./no-such-model")).contains("./no-such-model: no such folder"));
 
     let model = copy_model("tied_gqa");
     let weights = model.path().join("model.safetensors");

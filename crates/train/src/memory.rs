@@ -1,5 +1,7 @@
 //! What a training step takes of memory, estimated before it is made.
 
+use std::path::Path;
+
 use burn::tensor::DType;
 use burn_peft_decoder::DecoderConfig;
 
@@ -67,6 +69,19 @@ impl GradientCheckpointing {
             (Self::Auto, Some(memory)) => size.bytes(base, false) as u64 > usable(memory),
         }
     }
+}
+
+/// Bytes of memory that the process holds; `None` where the system does not say.
+pub(crate) fn resident() -> Option<u64> {
+    let status = match cfg!(target_os = "linux") {
+        true => burn_peft_files::read_to_string(Path::new("/proc/self/status")).ok()?,
+        false => return None,
+    };
+    let kilobytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = kilobytes.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(1024 * kilobytes)
 }
 
 #[cfg(test)]

@@ -1,10 +1,13 @@
 //! `train`: an adapter from rows.
 
+mod page;
 mod report;
 
 use std::{
+    cell::RefCell,
     io,
     path::{Path, PathBuf},
+    rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -19,7 +22,7 @@ use burn_peft_train::{
 use serde_json::json;
 
 use super::{
-    doctor,
+    adapter, doctor,
     shared::{ComputeArgs, Recompute, display},
 };
 pub(super) use crate::builtin::Split;
@@ -91,7 +94,12 @@ pub(crate) fn run(args: Args) -> Result<()> {
         return doctor::check(&args, doctor::Shown::default());
     }
     args.compute.start_threads()?;
-    let config = args.load_config()?;
+    let mut config = args.load_config()?;
+    if let Some(start) = config.method.init_from_mut() {
+        let folder = adapter::locate(start.name()).context("method.init_from")?;
+        let folder = folder.into_owned();
+        start.found_in(folder);
+    }
     let source = ModelSource::resolve(
         config.model.path.as_deref(),
         config.model.revision.as_deref(),
@@ -250,6 +258,8 @@ impl Job for Train<'_> {
         if args.json {
             observers.push(Box::new(reader.observer(stop.clone())));
         }
+        let said = Rc::new(RefCell::new(Vec::new()));
+        let notes = said.clone();
         let options = RunOptions {
             dtype,
             memory: args.compute.backend.memory(),
@@ -258,7 +268,10 @@ impl Job for Train<'_> {
             observers,
             stop,
             progress: Box::new(stage_bars()),
-            notes: Box::new(output::say),
+            notes: Box::new(move |note| {
+                notes.borrow_mut().push(note.to_owned());
+                output::say(note);
+            }),
         };
         if args.find_lr {
             let curve = find_lr::<B>(&config, inputs, options, &device)?;
@@ -271,6 +284,16 @@ impl Job for Train<'_> {
             }
             report => report?,
         };
+        let page = page::write(&page::Run {
+            report: &report,
+            config: &config,
+            inputs: &inputs,
+            notes: &said.borrow(),
+        });
+        // The adapter is there: a page that is not is no reason to fail.
+        if let Err(error) = page {
+            output::warn(&format!("no report.html: {}", output::one_line(&error)));
+        }
         let again = args.resume_command(&report);
         if let Some(gone) = reader.error() {
             again.iter().for_each(|line| output::say(line));
@@ -325,11 +348,17 @@ impl Reader {
 }
 
 fn print_done(report: &RunReport) -> Result<()> {
+    let best = report.summary.best_eval.as_ref();
     output::print_json(&json!({
         "event": "done",
         "adapter": report.output_dir,
         "steps": report.summary.steps,
         "interrupted": report.summary.interrupted,
+        "stopped_early": report.summary.stopped_early,
+        "adapter_step": report.summary.adapter_step,
+        "metric_for_best_model": best.map(|best| &best.metric),
+        "best_metric": best.map(|best| best.value),
+        "best_global_step": best.map(|best| best.step),
         "trainable_params": report.trainable_params,
         "train_loss": report.summary.train_loss,
         "before": report.before,

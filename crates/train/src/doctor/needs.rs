@@ -4,7 +4,10 @@ use burn::tensor::DType;
 use burn_peft_decoder::DecoderConfig;
 use serde::Serialize;
 
-use crate::{GradientCheckpointing, OptimizerKind, Plan, StepSize, TrainConfig, memory::usable};
+use crate::{
+    GradientCheckpointing, OptimizerKind, Plan, StepSize, TrainConfig, intervals::Intervals,
+    memory::usable,
+};
 
 /// What a step takes of memory, as estimated for the decision about gradient checkpointing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -80,7 +83,8 @@ impl DiskNeed {
             OptimizerKind::Adafactor => 1,
         };
         let checkpoint = (parameters * states * size_of::<f32>()) as u64;
-        let made = plan.total_steps.div_ceil(config.save_steps);
+        let [_, save_steps] = Intervals::new(config, &plan).eval_and_save_steps();
+        let made = save_steps.map_or(0, |steps| plan.total_steps.div_ceil(steps));
         let checkpoints = made.min(config.save_total_limit.unwrap_or(usize::MAX));
         let replaced = u64::from(checkpoints < made);
         Self {

@@ -21,6 +21,7 @@ use crate::{
     clip_grad_norm, evaluate,
     evaluate::eval_loader,
     init_optimizer,
+    intervals::Intervals,
     run::{Ready, new_model, step_loader},
     strategy::{advice, step_seed},
 };
@@ -292,8 +293,8 @@ where
 
     let evaluations = match valid {
         Some(_) => {
-            let every = config.train.eval_steps.unwrap_or(plan.steps_per_epoch);
-            plan.total_steps.div_ceil(every) - done / every
+            let [eval_steps, _] = Intervals::new(&config.train, &plan).eval_and_save_steps();
+            eval_steps.map_or(0, |every| plan.total_steps.div_ceil(every) - done / every)
         }
         None => 0,
     };

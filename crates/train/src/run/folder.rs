@@ -6,7 +6,7 @@ use std::{fs, io};
 use burn_peft_files::{ClaimedFolder, Error as FileError};
 use burn_peft_format::{CARD_FILE, CONFIG_FILE, WEIGHTS_FILE};
 
-use super::RUN_FILE;
+use super::{RUN_FILE, scores::SCORES_FILE};
 use crate::{Checkpoint, Error};
 
 /// Claims the folder that was chosen. Where none was, a new run gets the first free of `runs/METHOD`,
@@ -88,7 +88,9 @@ fn numbers_of(method: &str) -> Vec<usize> {
 fn check_places(folder: &Path) -> Result<(), Error> {
     for name in [
         RUN_FILE,
+        SCORES_FILE,
         "metrics.jsonl",
+        "report.html",
         CARD_FILE,
         CONFIG_FILE,
         WEIGHTS_FILE,

@@ -7,6 +7,7 @@ use burn::tensor::backend::Backend;
 use super::{
     Machine, RunInputs, RunRows,
     resolve::{Known, identity, resolve},
+    validation::{check_has_rows, check_metric},
 };
 use crate::{Checkpoint, Error, Method, RunConfig, RunIdentity, Stage};
 
@@ -39,7 +40,16 @@ impl Ready {
         progress: &mut dyn FnMut(Stage, u64, u64),
         notes: &mut dyn FnMut(&str),
     ) -> Result<Self, Error> {
+        check_has_rows(config, inputs.valid.as_ref())?;
         let rows = RunRows::read(method, config, inputs, machine, progress, notes)?;
+        if let Some(valid) = &inputs.valid {
+            check_metric(config, &rows.task, valid)?;
+        }
+        if config.train.early_stopping_patience.is_some() && !config.train.load_best_model_at_end {
+            notes(
+                "warning: early stopping without train.load_best_model_at_end: the adapter will be the last one, not the best",
+            );
+        }
         let known = Known {
             dtype: machine.dtype,
             base: inputs.checkpoint.config(),

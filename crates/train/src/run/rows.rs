@@ -141,10 +141,15 @@ impl RunRows {
     /// The rows that are scored before and after, if there are any.
     pub(crate) fn held_out(&self) -> Option<Vec<Example>> {
         let examples = self.test.as_ref().or(self.valid.as_ref())?;
-        Some(match self.task.task {
-            Task::CausalLm => same_tokens(examples),
-            _ => examples.clone(),
-        })
+        Some(comparable(self.task.task, examples))
+    }
+}
+
+/// The rows as they are scored before and after.
+pub(super) fn comparable(task: Task, examples: &[Example]) -> Vec<Example> {
+    match task {
+        Task::CausalLm => same_tokens(examples),
+        _ => examples.to_vec(),
     }
 }
 
@@ -160,7 +165,7 @@ pub(crate) fn step_loader<B: AutodiffBackend>(
     let order = BatchOrder {
         group_by_length: train.group_by_length,
         ..BatchOrder::new(
-            train.seed,
+            train.data_seed.unwrap_or(train.seed),
             train.per_device_train_batch_size,
             train.gradient_accumulation_steps,
         )
