@@ -14,6 +14,7 @@ use crate::fixture;
 mod adapters;
 mod bench;
 mod best_checkpoint;
+mod chat;
 mod conversations;
 mod damage;
 mod doctor;

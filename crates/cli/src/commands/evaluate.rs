@@ -124,7 +124,7 @@ impl Job for Evaluate<'_> {
             rows: &rows,
             examples,
             task: &task,
-            template: open.template.as_ref(),
+            template: open.template(),
             tokenizer: &open.tokenizer,
             stop_ids: open.stop_ids(),
             batch_size: args.rows.batch_size,

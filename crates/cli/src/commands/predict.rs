@@ -140,7 +140,7 @@ impl Job for Predict<'_> {
             rows: &rows,
             examples: tokenized.examples,
             task: &task,
-            template: open.template.as_ref(),
+            template: open.template(),
             tokenizer: &open.tokenizer,
             stop_ids: open.stop_ids(),
             batch_size: args.rows.batch_size,
