@@ -16,7 +16,10 @@ mod bench;
 mod best_checkpoint;
 mod conversations;
 mod damage;
+mod doctor;
 mod export;
+mod heads;
+mod hub;
 mod key_hints;
 mod methods;
 mod output;
@@ -28,6 +31,7 @@ mod short_run;
 mod stopping;
 mod tasks;
 mod templates;
+mod watching;
 
 fn burn_peft(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_burn-peft"));

@@ -63,6 +63,15 @@ impl Checkpoint {
     /// [`Error::NoCheckpoint`] where there is none, and what is wrong with the newest where none is whole.
     pub fn latest(output_dir: &Path, damaged: &mut dyn FnMut(&Error)) -> Result<Self, Error> {
         burn_peft_files::restore_replaced(&folder(output_dir))?;
+        Self::newest(output_dir, damaged)
+    }
+
+    /// As [`latest`](Self::latest), but changes nothing: what a process set aside that ended while it replaced a
+    /// checkpoint is not put back.
+    pub(crate) fn newest(
+        output_dir: &Path,
+        damaged: &mut dyn FnMut(&Error),
+    ) -> Result<Self, Error> {
         let mut newest = None;
         for (_, path) in steps_in(&folder(output_dir))?.into_iter().rev() {
             match Self::open(&path) {

@@ -39,8 +39,10 @@
 
 mod bench;
 mod checkpoint;
+mod comparison;
 mod complete;
 mod config;
+mod doctor;
 mod error;
 mod evaluate;
 mod find_lr;
@@ -71,11 +73,17 @@ mod verbalizer;
 pub use bench::{SyntheticBatch, time_decoding, time_steps};
 pub use burn_train::Interrupter;
 pub use checkpoint::{BestEval, Checkpoint, TrainerState};
+pub use comparison::{ScoreLine, comparison};
 pub use complete::{PromptRow, complete, left_padded, prompts_and_references, stop_ids};
 pub use config::{
     BaseDtype, DataConfig, GradientCheckpointing, IntervalStrategy, LrSchedulerKwargs,
     LrSchedulerType, ModelConfig, OptimizerKind, OutputConfig, Override, ReportTo, RunConfig,
     SECTIONS, SaveStrategy, Steps, TaskConfig, TrainConfig, Verbalizer, options_of,
+};
+pub use doctor::{
+    Bar, CheckOptions, DiskNeed, Estimate, FileCheck, LabelCount, Learning, Lengths, LongestBatch,
+    Lost, MemoryCheck, PreviewRow, PreviewToken, Rehearsal, Repeats, RunCheck, Stretch,
+    check_parts, check_run,
 };
 pub use error::Error;
 pub use evaluate::{Evaluation, ExampleLoss, Logits, evaluate};

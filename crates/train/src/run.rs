@@ -1,8 +1,10 @@
 //! A whole run: from a checkpoint and rows to an adapter folder, with scores before and after.
 
+mod card;
 mod folder;
 mod model;
 mod options;
+mod ready;
 mod resolve;
 mod rows;
 mod scores;
@@ -17,19 +19,21 @@ use burn::{
 use burn_peft::{NoAdapter, PeftModel, parameter_line};
 use burn_peft_data::Template;
 use burn_peft_decoder::Decoder;
-use burn_peft_format::{AdapterFolder, ModelCard};
+use burn_peft_format::AdapterFolder;
 use burn_peft_ops::{Kernels, Ops};
 
+use self::card::card;
 pub use self::options::{RunInputs, RunOptions};
 pub(crate) use self::{
+    folder::look,
     model::new_model,
-    rows::{Machine, RunRows, step_loader},
+    ready::Ready,
+    rows::{Cut, Machine, RunRows, step_loader},
 };
 use self::{
-    resolve::{Known, identity, resolve},
     rows::comparable,
     scores::{SCORES_FILE, Scores},
-    validation::{ValidationRows, check_has_rows, check_metric, numbers, scores_predictions},
+    validation::{ValidationRows, check_has_rows, numbers, scores_predictions},
 };
 use crate::{
     Checkpoint, Error, EvalRecord, FitOptions, FitSummary, GradientCheckpointing, HeldOut,
@@ -57,6 +61,8 @@ pub struct RunReport {
     pub output_dir: PathBuf,
     /// Parameters trained.
     pub trainable_params: usize,
+    /// Steps of the run, those that were not done included.
+    pub total_steps: usize,
 }
 
 /// Trains an adapter of the method that `config` names, and writes its folder.
@@ -118,49 +124,23 @@ where
     let resume = resume
         .then(|| Checkpoint::latest(&output_dir, &mut damaged))
         .transpose()?;
-    let rows = RunRows::read(
+    let asked_checkpointing = config.train.gradient_checkpointing;
+    let Ready {
+        config,
+        identity,
+        rows,
+    } = Ready::new::<B::InnerBackend>(
         method,
         config,
         inputs,
+        &output_dir,
+        resume.as_ref(),
         Machine { dtype, memory },
+        device,
         &mut progress,
         &mut notes,
     )?;
-    if let Some(valid) = &inputs.valid {
-        check_metric(config, &rows.task, valid)?;
-    }
-    if config.train.early_stopping_patience.is_some() && !config.train.load_best_model_at_end {
-        notes(
-            "warning: early stopping without train.load_best_model_at_end: the adapter will be the last one, not the best",
-        );
-    }
-    let known = Known {
-        dtype,
-        base: inputs.checkpoint.config(),
-        learning_rate: rows.learning_rate,
-        head: rows.task.head_kind().is_some(),
-        plan: rows.plan,
-        recompute: rows.recompute,
-        train: &rows.train,
-        valid: rows.valid.as_deref(),
-    };
-    let asked_checkpointing = config.train.gradient_checkpointing;
-    let mut config = resolve(config, method, known);
-    config.task = rows.task.config.clone();
-    config.output.dir = Some(output_dir.clone());
     let config = &config;
-    let identity = identity::<B::InnerBackend>(config, method, inputs, known, device)?;
-    if let Some(saved) = &resume {
-        notes(&format!(
-            "resuming at step {} of {}",
-            saved.state.step,
-            saved.path.display()
-        ));
-        saved
-            .check_run(&identity, &rows.plan)?
-            .iter()
-            .for_each(|note| notes(note));
-    }
 
     let base = inputs
         .checkpoint
@@ -301,7 +281,7 @@ where
         );
     }
     let model = trained.into_model();
-    save::<B::InnerBackend, M>(method, config, inputs, &task, &model, &summary)?;
+    let saved = save::<B::InnerBackend, M>(method, config, inputs, &task, &model, &summary)?;
     let asked = stop.saved();
     if asked && !summary.interrupted {
         notes("stopped; the scores after training are left out");
@@ -314,12 +294,18 @@ where
     };
     let scores = Scores::of(held_out_examples, before.as_ref(), after.as_ref());
     burn_peft_files::write(&output_dir.join(SCORES_FILE), &scores.to_bytes())?;
+    if let Some(after) = &after {
+        let scores = Some((before.as_ref(), after));
+        let card = card(method, config, inputs, &saved, &summary, scores)?;
+        saved.save_card(&output_dir, &card)?;
+    }
     Ok(RunReport {
         before,
         after,
         summary,
         output_dir,
         trainable_params,
+        total_steps: plan.total_steps,
     })
 }
 
@@ -343,7 +329,7 @@ fn save<B: Backend, M: Method>(
     task: &TaskSetup,
     model: &PeftModel<B, M::Adapter<B>>,
     summary: &FitSummary,
-) -> Result<(), Error> {
+) -> Result<AdapterFolder, Error> {
     let (base, base_name) = (inputs.checkpoint.config(), inputs.base_name.as_deref());
     let describe = |landing: burn_peft_format::Landing<'_>| method.describe(landing, base_name);
     let (adapter, head) = (model.adapter(), model.head());
@@ -354,36 +340,6 @@ fn save<B: Backend, M: Method>(
     folder.config.template = config.data.template.as_ref().map(Template::to_string);
     folder.config.revision = config.model.revision.clone();
     folder.config.base_fingerprint = Some(inputs.checkpoint.fingerprint()?);
-    let mut facts = Vec::new();
-    if method.name() != folder.config.method.name() {
-        facts.push(("trained as".to_owned(), method.name().to_owned()));
-    }
-    facts.push(("steps".to_owned(), summary.steps.to_string()));
-    if let Some(loss) = summary.train_loss {
-        facts.push(("mean training loss".to_owned(), format!("{loss:.4}")));
-    }
-    if let Some(best) = &summary.best_eval
-        && best.step == summary.adapter_step
-    {
-        let value = format!(
-            "{} {:.4}, after step {}",
-            best.metric, best.value, best.step
-        );
-        facts.push(("best evaluation".to_owned(), value));
-    }
-    let eval = summary.eval.as_ref();
-    if let Some(eval) = eval.filter(|eval| eval.step == summary.adapter_step) {
-        facts.push((
-            "validation loss".to_owned(),
-            format!("{:.4}", eval.eval_loss),
-        ));
-    }
-    Ok(folder.save(
-        &dir,
-        &ModelCard {
-            facts,
-            refused_by_peft: folder.refused_by_peft(base),
-            ..ModelCard::default()
-        },
-    )?)
+    folder.save(&dir, &card(method, config, inputs, &folder, summary, None)?)?;
+    Ok(folder)
 }

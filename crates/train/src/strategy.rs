@@ -11,6 +11,7 @@ mod tally;
 mod time_left;
 
 pub(crate) use self::best::{BestRule, BestSoFar, metric_of};
+pub(crate) use self::run::{advice, step_seed};
 pub use self::tally::FitSummary;
 
 use std::path::PathBuf;

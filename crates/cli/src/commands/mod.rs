@@ -3,6 +3,7 @@
 mod adapter;
 pub(crate) mod bench;
 pub(crate) mod biases;
+pub(crate) mod doctor;
 pub(crate) mod evaluate;
 pub(crate) mod export;
 pub(crate) mod generate;

@@ -104,11 +104,11 @@ pub(crate) struct ModelArgs {
     /// Base model: a folder in Hugging Face layout or a hub id [default: the built-in model].
     #[arg(long)]
     pub(crate) model: Option<String>,
-    /// Branch, tag or commit of a hub id.
+    /// Branch, tag or commit of the model's hub id.
     #[arg(long)]
     revision: Option<String>,
-    /// Adapter folder, as PEFT or `train` wrote it.
-    #[arg(long, value_name = "DIR")]
+    /// Adapter: a folder that PEFT or `train` wrote, or a hub id (owner/name, owner/name@revision).
+    #[arg(long, value_name = "DIR|ID")]
     pub(crate) adapter: Option<PathBuf>,
 }
 

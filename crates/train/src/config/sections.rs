@@ -229,7 +229,7 @@ options! {
         // The gradients are the same up to rounding, so the choice is about memory only.
         pub gradient_checkpointing: GradientCheckpointing = GradientCheckpointing::Auto,
             source "this project. transformers has `true` and `false`";
-        /// Programs that the curves are also written for: `"tensorboard"` gets an event file in `DIR/runs`.
+        /// Programs that the curves are also written for, as one name or a list.
         pub report_to: ReportTo = ReportTo::default(),
             source "transformers";
         /// The optimizer.

@@ -220,14 +220,7 @@ where
             value,
             step,
             learning_rate: self.learner.lr_current(),
-            advice: match step {
-                // Nothing was learned yet, so nothing diverged.
-                1 => {
-                    "the base, or the adapter that it starts from, gives no finite numbers in this type; \
-                     try --dtype f32, or other weights"
-                }
-                _ => "lower train.learning_rate or raise train.warmup_steps",
-            },
+            advice: advice(step),
             checkpoint,
         }
     }
@@ -397,7 +390,19 @@ where
     }
 }
 
+/// What to do about numbers that are not finite at a step, counted from 1.
+pub(crate) fn advice(step: usize) -> &'static str {
+    match step {
+        // Nothing was learned yet, so nothing diverged.
+        1 => {
+            "the base, or the adapter that it starts from, gives no finite numbers in this type; \
+             try --dtype f32, or other weights"
+        }
+        _ => "lower train.learning_rate or raise train.warmup_steps",
+    }
+}
+
 /// A seed of its own for each step: the golden-ratio increments of SplitMix64 (Steele et al. 2014).
-fn step_seed(seed: u64, step: usize) -> u64 {
+pub(crate) fn step_seed(seed: u64, step: usize) -> u64 {
     seed.wrapping_add((step as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
