@@ -263,6 +263,11 @@ impl TextTokenizer {
         self.special_ids.contains(&id)
     }
 
+    /// Whether the model has a chat template.
+    pub fn has_chat_template(&self) -> bool {
+        self.chat.is_some()
+    }
+
     /// Renders a conversation with the model's own Jinja template, in the environment that transformers
     /// provides. With `add_generation_prompt` the text ends where the assistant's answer begins.
     ///

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use burn::tensor::backend::AutodiffBackend;
-use burn_peft_data::{Example, Rows, Tokenized, read_rows};
+use burn_peft_data::{Example, Rows, Tokenized};
 use burn_peft_ops::Ops;
 use burn_peft_train::{
     Evaluation, ExampleLoss, HeldOut, HeldOutRows, Scored, TaskScores, TaskSetup, TextScores, Texts,
@@ -79,7 +79,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let open = args.model.open()?;
     let task = open.task();
     let rows = match &args.data {
-        Some(path) => read_rows(path)?,
+        Some(path) => args.rows.reader(None).read(path)?,
         None => builtin::rows(task.task, builtin::Split::Test)?,
     };
     task.check(&rows)?;
@@ -124,7 +124,7 @@ impl Job for Evaluate<'_> {
             rows: &rows,
             examples,
             task: &task,
-            template: open.template.as_ref(),
+            template: open.template(),
             tokenizer: &open.tokenizer,
             stop_ids: open.stop_ids(),
             batch_size: args.rows.batch_size,
