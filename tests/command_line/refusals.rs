@@ -191,14 +191,6 @@ fn an_adapter_for_another_base_is_refused() {
 }
 
 #[test]
-fn commands_of_later_versions_say_so() {
-    for command in ["chat", "doctor"] {
-        let line = refused(&mut burn_peft(&[command, "--model", "x"]));
-        assert!(line.contains("not there yet"), "{line}");
-    }
-}
-
-#[test]
 fn a_measurement_that_cannot_be_made_is_refused() {
     let refusal = |args: &[&str]| refused(burn_peft(&["bench"]).args(args));
     let line = refusal(&["--shape", "qwen2.5-2b"]);

@@ -47,6 +47,14 @@ impl ModelSource {
         })
     }
 
+    /// The name that adapter folders have for it; `None` of the built-in model.
+    pub(crate) fn name(&self) -> Option<String> {
+        match self {
+            Self::BuiltIn => None,
+            Self::Folder { name, .. } => Some(name.clone()),
+        }
+    }
+
     pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {
         match self {
             Self::BuiltIn => builtin::checkpoint(),

@@ -63,6 +63,7 @@ mod prepared;
 mod prompt;
 mod prompt_encoder;
 mod prompt_tuning;
+mod session;
 mod sizes;
 mod virtual_tokens;
 
@@ -93,5 +94,6 @@ pub use prepared::Prepared;
 pub use prompt::PromptTuning;
 pub use prompt_encoder::PTuning;
 pub use prompt_tuning::{PromptTuningConfig, PromptTuningInit, RandomInit};
+pub use session::Session;
 pub use sizes::{parameter_line, room_for_rows};
 pub use virtual_tokens::InitTokens;

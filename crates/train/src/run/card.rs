@@ -41,7 +41,17 @@ pub(super) fn card<M: Method>(
     if let Some(loss) = summary.train_loss {
         facts.push(("mean training loss".to_owned(), format!("{loss:.4}")));
     }
-    if let Some(eval) = &summary.eval {
+    if let Some(best) = &summary.best_eval
+        && best.step == summary.adapter_step
+    {
+        let value = format!(
+            "{} {:.4}, after step {}",
+            best.metric, best.value, best.step
+        );
+        facts.push(("best evaluation".to_owned(), value));
+    }
+    let eval = summary.eval.as_ref();
+    if let Some(eval) = eval.filter(|eval| eval.step == summary.adapter_step) {
         facts.push((
             "validation loss".to_owned(),
             format!("{:.4}", eval.eval_loss),

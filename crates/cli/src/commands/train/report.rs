@@ -6,6 +6,9 @@ use burn_peft_train::{HeldOut, LrCurve, RunInputs, RunReport, ScoreLine, compari
 use super::display;
 use crate::output;
 
+/// Texts that are printed.
+const SAMPLES: usize = 3;
+
 pub(super) fn to_text(report: &RunReport, inputs: &RunInputs, again: Option<String>) -> String {
     let dir = display(&report.output_dir);
     let mut text = String::from("\n");
@@ -21,6 +24,20 @@ pub(super) fn to_text(report: &RunReport, inputs: &RunInputs, again: Option<Stri
         "trained for {} steps in {:.0} s\n",
         summary.new_steps, summary.seconds
     );
+    if summary.stopped_early {
+        text += &format!(
+            "ended at step {}: the evaluations got no better\n",
+            summary.steps
+        );
+    }
+    if let Some(best) = &summary.best_eval
+        && summary.adapter_step == best.step
+    {
+        text += &format!(
+            "the adapter is that of step {}, the best: {} {:.4}\n",
+            best.step, best.metric, best.value
+        );
+    }
     if let Some(line) = again {
         text += &format!("{line}\n");
     }
@@ -66,9 +83,9 @@ fn table(before: Option<&HeldOut>, after: &HeldOut) -> String {
 /// The first texts before and after.
 fn samples(before: Option<&HeldOut>, after: &HeldOut) -> String {
     let mut text = String::new();
-    for (index, sample) in after.samples.iter().enumerate() {
+    for (index, sample) in after.completions.iter().take(SAMPLES).enumerate() {
         text += &format!("prompt   {}\n", sample.prompt.trim_end());
-        if let Some(before) = before.and_then(|before| before.samples.get(index)) {
+        if let Some(before) = before.and_then(|before| before.completions.get(index)) {
             text += &format!("before   {}\n", shown(&before.text));
         }
         text += &format!("after    {}\n\n", shown(&sample.text));
