@@ -13,10 +13,15 @@ use crate::fixture;
 
 mod adapters;
 mod bench;
+mod best_checkpoint;
 mod chat;
 mod conversations;
 mod damage;
+mod doctor;
 mod export;
+mod heads;
+mod hub;
+mod key_hints;
 mod methods;
 mod output;
 mod refusals;
@@ -27,6 +32,7 @@ mod short_run;
 mod stopping;
 mod tasks;
 mod templates;
+mod watching;
 
 fn burn_peft(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_burn-peft"));

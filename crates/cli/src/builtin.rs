@@ -68,6 +68,11 @@ pub(crate) enum Split {
     Test,
 }
 
+impl Split {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Train, Self::Valid, Self::Test];
+}
+
 /// One split of the rows of `assets/task` for a task.
 pub(crate) fn rows(task: Task, split: Split) -> Result<Rows> {
     macro_rules! splits {

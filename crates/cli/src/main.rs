@@ -48,8 +48,8 @@ enum Command {
     Export(commands::export::Args),
     /// Talk to a model, with or without adapters.
     Chat(commands::chat::Args),
-    /// Check a run before it starts (not implemented yet).
-    Doctor(commands::planned::Args),
+    /// Check a run before it starts: files, tokens, lengths, memory and time. Takes the arguments of train.
+    Doctor(commands::doctor::Args),
     /// Time training steps or decoding with random weights of a model's shape.
     Bench(commands::bench::Args),
 }
@@ -73,7 +73,7 @@ fn run() -> ExitCode {
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Export(args) => commands::export::run(args),
         Command::Chat(args) => commands::chat::run(args),
-        Command::Doctor(_) => commands::planned::refuse("doctor"),
+        Command::Doctor(args) => commands::doctor::run(args),
         Command::Bench(args) => commands::bench::run(args),
     };
     exit_code(outcome)

@@ -70,7 +70,7 @@ fn bearable(text: &str) -> String {
 }
 
 /// The text with escapes in place of the characters that steer a terminal or turn the direction of writing.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let steers = |c: char| {
         c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -94,4 +94,4 @@ pub use stream::StreamDecoder;
 pub use task::Task;
 pub use template::Template;
 pub use tokenize::{Candidates, Targets, TokenizeOptions, Tokenized, Verbalizer, tokenize_rows};
-pub use tokenizer::TextTokenizer;
+pub use tokenizer::{NamedToken, TextTokenizer, TokenizerFacts};

@@ -70,6 +70,18 @@ impl<B: Backend> StepLoader<B> {
         self.start = step.clamp(self.steps.start, self.steps.end);
         self
     }
+
+    /// For each step of an epoch, counted from 0, its micro-batches: their rows, and the tokens of each row with its
+    /// padding.
+    pub fn epoch_shapes(&self, epoch: usize) -> Vec<Vec<[usize; 2]>> {
+        let shape = |indices: &Vec<usize>| {
+            let longest = indices.iter().map(|&index| self.lengths[index]).max();
+            [indices.len(), self.padding.width(longest.unwrap_or(0))]
+        };
+        let steps = self.order.steps(&self.lengths, epoch);
+        let steps = steps.iter();
+        steps.map(|step| step.iter().map(shape).collect()).collect()
+    }
 }
 
 impl<B: Backend> DataLoader<B, Vec<Batch<B>>> for StepLoader<B> {
@@ -259,6 +271,17 @@ mod tests {
                 assert_eq!(ids[row * batch.seq], 100 * *index as i64);
             }
         }
+    }
+
+    #[test]
+    fn the_shapes_of_an_epoch_are_those_of_its_batches() {
+        let loader = loader(6);
+        let shapes: Vec<Vec<[usize; 2]>> = loader
+            .iter()
+            .map(|step| step.iter().map(|batch| [batch.batch, batch.seq]).collect())
+            .collect();
+        assert_eq!(loader.epoch_shapes(0), shapes[..3]);
+        assert_eq!(loader.epoch_shapes(1), shapes[3..]);
     }
 
     #[test]

@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod adapter_path;
 mod any;
 mod base_values;
 mod bitfit;
@@ -67,6 +68,7 @@ mod sizes;
 mod virtual_tokens;
 
 pub use adapter::{Adapter, Injection, VirtualTokens};
+pub use adapter_path::AdapterPath;
 pub use any::{AnyAdapter, NoAdapter};
 pub use bitfit::{BitFit, BitFitConfig};
 pub use burn_peft_decoder::LayerModule;

@@ -5,17 +5,24 @@
 //! files and `--set` overrides, `document` says where a fault stands, `validate` checks values.
 
 mod document;
+mod hints;
 mod load;
+mod lr_scheduler;
+mod report_to;
 mod sections;
+mod steps;
 mod task;
 mod validate;
 
 pub use load::Override;
+pub use lr_scheduler::{LrSchedulerKwargs, LrSchedulerType};
+pub use report_to::ReportTo;
 pub use sections::{
-    BaseDtype, DataConfig, GradientCheckpointing, LrSchedulerType, ModelConfig, OptimizerKind,
-    OutputConfig, SECTIONS, TrainConfig, options_of,
+    BaseDtype, DataConfig, GradientCheckpointing, ModelConfig, OptimizerKind, OutputConfig,
+    SECTIONS, TrainConfig, options_of,
 };
 
+pub use steps::{IntervalStrategy, SaveStrategy, Steps};
 pub use task::{TaskConfig, Verbalizer};
 
 use burn_peft::MethodConfig;

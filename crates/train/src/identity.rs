@@ -20,19 +20,28 @@ const ELSEWHERE: [&str; 5] = [
 ];
 
 /// Keys that may be changed on purpose in the middle of a run.
-const CHANGEABLE: [&str; 12] = [
+const CHANGEABLE: [&str; 21] = [
     "data.test",
     "train.num_train_epochs",
     "train.max_steps",
     "train.learning_rate",
     "train.head_learning_rate",
+    "train.logging_strategy",
     "train.logging_steps",
+    "train.logging_first_step",
+    "train.eval_strategy",
     "train.eval_steps",
+    "train.eval_delay",
+    "train.save_strategy",
     "train.save_steps",
+    "train.load_best_model_at_end",
+    "train.early_stopping_patience",
+    "train.early_stopping_threshold",
     "train.save_total_limit",
     "train.predict_with_generate",
     "train.per_device_eval_batch_size",
     "train.gradient_checkpointing",
+    "train.report_to",
 ];
 
 /// A run, as each of its checkpoints remembers it.

@@ -1,6 +1,9 @@
 //! An adapter folder and the base that it is put on.
 
-use std::path::{Path, PathBuf};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use burn_peft::{AnyAdapter, PeftModel};
@@ -13,11 +16,27 @@ use burn_peft_ops::Ops;
 use burn_peft_train::TaskSetup;
 
 use super::shared::{OpenBase, display};
-use crate::{builtin, output, source::ModelSource};
+use crate::{
+    builtin,
+    hub::{self, Contents},
+    output,
+    source::ModelSource,
+};
 
-/// Reads an adapter folder, and says what of its configuration is ignored.
+/// The folder of an adapter: `name` itself, or as a hub id (`owner/name`, `owner/name@revision`) the one in the hub's
+/// cache.
+pub(crate) fn locate(name: &Path) -> Result<Cow<'_, Path>> {
+    match name.to_str() {
+        _ if name.is_dir() => Ok(name.into()),
+        _ if name.exists() => bail!("{}: an adapter is a folder, this is a file", display(name)),
+        Some(text) => Ok(hub::folder(text, None, Contents::Adapter)?.into()),
+        None => bail!("{}: no such folder", display(name)),
+    }
+}
+
+/// Reads an adapter by its folder or hub id, and says what of its configuration is ignored.
 pub(crate) fn load(dir: &Path) -> Result<AdapterFolder> {
-    let folder = AdapterFolder::load(dir)?;
+    let folder = AdapterFolder::load(&locate(dir)?)?;
     for note in folder.config.notes() {
         output::warn(&format!("{}: {note}", display(&dir.join(CONFIG_FILE))));
     }

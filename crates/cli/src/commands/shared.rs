@@ -103,7 +103,7 @@ pub(crate) struct BaseArgs {
     /// Base model: a folder in Hugging Face layout or a hub id [default: the built-in model].
     #[arg(long)]
     model: Option<String>,
-    /// Branch, tag or commit of a hub id.
+    /// Branch, tag or commit of the model's hub id.
     #[arg(long)]
     revision: Option<String>,
 }
@@ -113,8 +113,8 @@ pub(crate) struct BaseArgs {
 pub(crate) struct ModelArgs {
     #[command(flatten)]
     base: BaseArgs,
-    /// Adapter folder, as PEFT or `train` wrote it.
-    #[arg(long, value_name = "DIR")]
+    /// Adapter: a folder that PEFT or `train` wrote, or a hub id (owner/name, owner/name@revision).
+    #[arg(long, value_name = "DIR|ID")]
     adapter: Option<PathBuf>,
 }
 

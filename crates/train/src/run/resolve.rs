@@ -4,8 +4,9 @@ use burn::tensor::{DType, backend::Backend};
 
 use super::RunInputs;
 use crate::{
-    BaseDtype, Error, GradientCheckpointing, Method, Plan, RunConfig, RunIdentity,
-    identity::checksum_of_rows,
+    BaseDtype, Error, GradientCheckpointing, IntervalStrategy, Method, Plan, RunConfig,
+    RunIdentity, SaveStrategy, Steps, identity::checksum_of_rows, intervals::Intervals,
+    strategy::BestRule,
 };
 use burn_peft_data::{Example, Message, TextTokenizer};
 use burn_peft_decoder::DecoderConfig;
@@ -43,8 +44,18 @@ pub(super) fn resolve(config: &RunConfig, method: &impl Method, known: Known<'_>
         let default = if own { rate } else { HEAD_LEARNING_RATE };
         train.head_learning_rate.get_or_insert(default);
     }
-    if known.valid.is_some() {
-        train.eval_steps.get_or_insert(known.plan.steps_per_epoch);
+    let [eval_steps, save_steps] = Intervals::new(train, &known.plan).eval_and_save_steps();
+    let counts = matches!(train.eval_strategy, None | Some(IntervalStrategy::Steps));
+    if known.valid.is_some() && counts {
+        train.eval_steps = train.eval_steps.or(eval_steps.map(Steps::Count));
+    }
+    if train.save_strategy == SaveStrategy::Steps {
+        train.save_steps = train.save_steps.or(save_steps.map(Steps::Count));
+    }
+    if train.needs_evaluations().is_some() {
+        let rule = BestRule::new(train);
+        train.greater_is_better = Some(rule.greater_is_better());
+        train.metric_for_best_model = Some(rule.metric().to_owned());
     }
     config
 }

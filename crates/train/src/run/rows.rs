@@ -30,13 +30,26 @@ pub(crate) struct RunRows {
     pub(crate) tokenizer: TextTokenizer,
     pub(crate) train: Vec<Example>,
     pub(crate) valid: Option<Vec<Example>>,
-    test: Option<Vec<Example>>,
+    pub(crate) test: Option<Vec<Example>>,
+    /// For each of these files that there is, in this order, its rows that `max_length` cut and left out.
+    pub(crate) cuts: Vec<Cut>,
     pub(crate) padding: Padding,
     /// The highest learning rate: the one of the configuration, or the method's for this base.
     pub(crate) learning_rate: f64,
     pub(crate) plan: Plan,
     /// Whether layers are computed again in the backward pass.
     pub(crate) recompute: bool,
+    /// What decides a step's memory.
+    pub(crate) size: StepSize,
+}
+
+/// The rows of a file that are longer than `max_length`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// Those that were cut.
+    pub(crate) truncated: usize,
+    /// Those that were left out.
+    pub(crate) dropped: usize,
 }
 
 impl RunRows {
@@ -72,6 +85,7 @@ impl RunRows {
         if config.train.head_learning_rate.is_some() && task.head_kind().is_none() {
             notes("warning: train.head_learning_rate has no effect: there is no head");
         }
+        let mut cuts = Vec::new();
         let mut tokenise = |rows: &Rows, scored: bool| -> Result<Vec<Example>, Error> {
             let tokenize = TokenizeOptions {
                 max_length: Some(config.data.max_length.min(limit)),
@@ -81,6 +95,10 @@ impl RunRows {
             let tokenized = tokenize_rows(rows, &tokenizer, tokenize, &mut |done, all| {
                 progress(Stage::Tokenising, done as u64, all as u64);
             })?;
+            cuts.push(Cut {
+                truncated: tokenized.truncated,
+                dropped: tokenized.dropped,
+            });
             notes(&describe(rows, &tokenized));
             for note in &tokenized.notes {
                 notes(&format!("warning: {note}"));
@@ -114,17 +132,24 @@ impl RunRows {
             train,
             valid,
             test,
+            cuts,
             padding,
+            size,
         })
     }
 
     /// The rows that are scored before and after, if there are any.
     pub(crate) fn held_out(&self) -> Option<Vec<Example>> {
         let examples = self.test.as_ref().or(self.valid.as_ref())?;
-        Some(match self.task.task {
-            Task::CausalLm => same_tokens(examples),
-            _ => examples.clone(),
-        })
+        Some(comparable(self.task.task, examples))
+    }
+}
+
+/// The rows as they are scored before and after.
+pub(super) fn comparable(task: Task, examples: &[Example]) -> Vec<Example> {
+    match task {
+        Task::CausalLm => same_tokens(examples),
+        _ => examples.to_vec(),
     }
 }
 
@@ -140,7 +165,7 @@ pub(crate) fn step_loader<B: AutodiffBackend>(
     let order = BatchOrder {
         group_by_length: train.group_by_length,
         ..BatchOrder::new(
-            train.seed,
+            train.data_seed.unwrap_or(train.seed),
             train.per_device_train_batch_size,
             train.gradient_accumulation_steps,
         )

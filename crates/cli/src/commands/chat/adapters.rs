@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 use crate::{
     commands::{
         adapter::{AdapterFiles, OpenAdapter},
         shared::{OpenBase, display},
     },
-    hub,
+    hub::HubName,
 };
 
 /// Stands for no adapter.
@@ -76,8 +76,9 @@ impl Adapters {
             if adapters.named(&name).is_some() {
                 bail!("--adapter {text}: there are two adapters called `{name}`");
             }
-            if !Path::new(dir).exists() && !hub::is_hub_id(dir) {
-                bail!("--adapter {text}: no such folder, and not a hub id (`owner/name`) either");
+            if !Path::new(dir).exists() {
+                HubName::parse(dir)
+                    .map_err(|why| anyhow!("--adapter {text}: no such folder, {why}"))?;
             }
             let dir = PathBuf::from(dir);
             adapters.0.push(Named { name, dir });
