@@ -8,7 +8,7 @@ import re
 import sys
 import unicodedata
 
-CELL_WIDTH, CELL_HEIGHT, FONT_SIZE, MARGIN = 8.4, 18, 14, 12
+CELL_WIDTH, CELL_HEIGHT, FONT_SIZE, MARGIN = 8.4, 17, 14, 12
 BACKGROUND, INK = "#16181d", "#d5d9e0"
 # The 16 colours of a terminal, by their numbers.
 COLORS = [
@@ -37,8 +37,8 @@ def changed(style: dict, codes: list[int]) -> dict:
         key = "ink" if code in (38, *range(30, 38), *range(90, 98)) else "background"
         if code == 0:
             style = {}
-        elif code in (1, 3, 7):
-            style[{1: "bold", 3: "italic", 7: "reverse"}[code]] = True
+        elif code in (1, 2, 3, 7):
+            style[{1: "bold", 2: "dim", 3: "italic", 7: "reverse"}[code]] = True
         elif code in (38, 48) and codes:
             kind = codes.pop(0)
             if kind == 5:
@@ -100,6 +100,7 @@ def main() -> None:
                 continue
             more = ' font-weight="bold"' if style.get("bold") else ""
             more += ' font-style="italic"' if style.get("italic") else ""
+            more += ' fill-opacity="0.65"' if style.get("dim") else ""
             print(
                 f'<text x="{left:.1f}" y="{top + CELL_HEIGHT - 5}" fill="{ink}" textLength="{length:.1f}" '
                 f'xml:space="preserve"{more}>{html.escape(text)}</text>'

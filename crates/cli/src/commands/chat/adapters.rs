@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 
 use crate::{
     commands::{
@@ -76,9 +76,10 @@ impl Adapters {
             if adapters.named(&name).is_some() {
                 bail!("--adapter {text}: there are two adapters called `{name}`");
             }
-            if !Path::new(dir).exists() {
-                HubName::parse(dir)
-                    .map_err(|why| anyhow!("--adapter {text}: no such folder, {why}"))?;
+            if !Path::new(dir).exists()
+                && let Err(reason) = HubName::parse(dir)
+            {
+                bail!("--adapter {text}: no such folder, {reason}");
             }
             let dir = PathBuf::from(dir);
             adapters.0.push(Named { name, dir });
