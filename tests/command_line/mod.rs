@@ -16,6 +16,7 @@ mod bench;
 mod conversations;
 mod damage;
 mod export;
+mod export_prompts;
 mod heads;
 mod methods;
 mod output;

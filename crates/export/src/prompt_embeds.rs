@@ -45,11 +45,7 @@ pub fn save_prompt_embeds(
     Ok(burn_peft_files::write(file, &bytes)?)
 }
 
-fn torch_file(
-    values: &[f32],
-    shape: [usize; 2],
-    dtype: TorchType,
-) -> Result<Vec<u8>, ZipError> {
+fn torch_file(values: &[f32], shape: [usize; 2], dtype: TorchType) -> Result<Vec<u8>, ZipError> {
     let data: Vec<u8> = match dtype {
         TorchType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
         TorchType::Bf16 => values

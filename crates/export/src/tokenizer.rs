@@ -113,7 +113,9 @@ impl<'a> TokenizerFiles<'a> {
                 }
             }
             if config["chat_template"].is_null() {
-                config.as_object_mut().map(|map| map.remove("chat_template"));
+                config
+                    .as_object_mut()
+                    .map(|map| map.remove("chat_template"));
             }
             files.insert(TOKENIZER_CONFIG.to_owned(), to_text(&config));
         }

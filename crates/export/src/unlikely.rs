@@ -37,7 +37,12 @@ pub fn unlikely_row<B: Ops, A: Adapter<B>>(model: &PeftModel<B, A>, seed: u64) -
     let states = states(model, seed);
     let [count, width] = states.dims();
     let mean = states.clone().mean_dim(0); // [1, d_model]
-    let length = mean.clone().powi_scalar(2).sum().into_scalar().elem::<f64>();
+    let length = mean
+        .clone()
+        .powi_scalar(2)
+        .sum()
+        .into_scalar()
+        .elem::<f64>();
     // How far each state lies along the mean; 1 is as far as the mean itself.
     let along = states.clone().matmul(mean.clone().transpose()) / length;
     let along: Vec<f64> = along.into_data().iter::<f64>().collect();
@@ -59,11 +64,7 @@ pub fn unlikely_row<B: Ops, A: Adapter<B>>(model: &PeftModel<B, A>, seed: u64) -
         .map(|(along, total)| -push * along - total)
         .fold(f64::NEG_INFINITY, f64::max);
     UnlikelyRow {
-        row: row
-            .reshape([width])
-            .into_data()
-            .iter::<f32>()
-            .collect(),
+        row: row.reshape([width]).into_data().iter::<f32>().collect(),
         largest_log_probability: largest,
         states: count,
     }

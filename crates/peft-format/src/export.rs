@@ -74,7 +74,10 @@ impl AdapterFolder {
             let peft_type = self.config.method.peft_type();
             return Err(Error::CannotMerge {
                 path: path.into(),
-                reason: format!("what {peft_type} trains is no part of the model's weights"),
+                reason: format!(
+                    "what {peft_type} trains is no part of the model's weights; mlx-lm takes keys and values as a \
+                     prompt cache, with --to mlx-cache"
+                ),
             });
         }
         Ok(())

@@ -180,10 +180,7 @@ impl Checkpoint {
 
 impl WeightsFile {
     /// The tensors that this file has in the copy and not in the original.
-    fn changed(
-        &self,
-        changes: &BTreeMap<String, Change<'_>>,
-    ) -> Result<Changed, Error> {
+    fn changed(&self, changes: &BTreeMap<String, Change<'_>>) -> Result<Changed, Error> {
         let mut changed = BTreeMap::new();
         for (name, change) in changes {
             let found = match change.is_new {

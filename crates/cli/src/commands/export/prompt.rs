@@ -12,7 +12,7 @@ use burn_peft_export::{
     CacheLayout, TorchType, save_prompt_cache, save_prompt_checkpoint, save_prompt_embeds,
     unlikely_row, virtual_token,
 };
-use burn_peft_format::{AdapterFolder, adapter_from_folder};
+use burn_peft_format::{AdapterFolder, Landing, adapter_from_folder};
 use burn_peft_ops::Ops;
 use serde_json::json;
 
@@ -38,15 +38,24 @@ pub(super) fn checkpoint(args: &Args, folder: AdapterFolder) -> Result<()> {
     folder.refuse_head("a checkpoint", &args.adapter)?;
     let base = args.base(&folder)?;
     refuse_full(args)?;
-    args.compute.backend.run(CheckpointJob { args, folder, base })
+    args.compute
+        .backend
+        .run(CheckpointJob { args, folder, base })
 }
 
 /// `--to vllm`.
 pub(super) fn vllm(args: &Args, folder: AdapterFolder) -> Result<()> {
-    folder.prompt_table(&args.adapter).with_context(|| {
-        "vLLM takes embeddings only; of the other methods, export BitFit with --to checkpoint, and \
-         a prefix with --to mlx-cache"
-    })?;
+    match folder.config.method.landing() {
+        Landing::Prompt(_) => folder.prompt_table(&args.adapter).map(|_| ())?,
+        Landing::Prefix(_) => bail!(
+            "{}: vLLM takes embeddings, and this is keys and values; mlx-lm takes them, with --to mlx-cache",
+            display(&args.adapter)
+        ),
+        Landing::Biases(_) => bail!(
+            "{}: vLLM takes embeddings, and these are biases; it loads what --to checkpoint writes",
+            display(&args.adapter)
+        ),
+    }
     folder.refuse_head("a bare prompt", &args.adapter)?;
     let base = args.base(&folder)?;
     refuse_full(args)?;
@@ -125,10 +134,7 @@ impl Job for CheckpointJob<'_> {
             &mut |done, total| bar.set(done, total),
         )?;
         drop(bar);
-        let (first, last) = (
-            written.first_id,
-            written.first_id + written.tokens - 1,
-        );
+        let (first, last) = (written.first_id, written.first_id + written.tokens - 1);
         let mut text = format!(
             "{}: the model with {} virtual tokens, {} to {} (ids {first} to {last})\n",
             display(&args.output),

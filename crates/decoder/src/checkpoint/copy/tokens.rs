@@ -44,8 +44,16 @@ impl Checkpoint {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Copied, Error> {
         let (rows, width) = (self.config.vocab_size, self.config.hidden_size);
-        assert_eq!(tokens.embeddings.len(), tokens.head.len(), "two rows a token");
-        assert_eq!(tokens.embeddings.len() % width, 0, "rows of the model's width");
+        assert_eq!(
+            tokens.embeddings.len(),
+            tokens.head.len(),
+            "two rows a token"
+        );
+        assert_eq!(
+            tokens.embeddings.len() % width,
+            0,
+            "rows of the model's width"
+        );
         assert!(tokens.first_id <= rows, "a table without a gap");
         let end = tokens.first_id + tokens.embeddings.len() / width;
         let mut side_files = side_files;
@@ -55,7 +63,10 @@ impl Checkpoint {
         side_files
             .config
             .insert("vocab_size".into(), rows.max(end).into());
-        let has_head = self.files.iter().any(|file| file.name_of(LM_HEAD).is_some());
+        let has_head = self
+            .files
+            .iter()
+            .any(|file| file.name_of(LM_HEAD).is_some());
         let changed = |file: &WeightsFile| file.with_tokens(tokens, width, has_head);
         self.save_changed(&changed, &side_files, output, progress)
     }
