@@ -104,7 +104,10 @@ fn a_run_is_trained_on_columns_that_it_names() {
     let mut command = burn_peft(&["train", "--no-tui", "--config", text(&config)]);
     let trained = succeed(command.args(["--output", text(&output)]));
     let stderr = String::from_utf8_lossy(&trained.stderr);
-    assert!(stderr.contains("key \"nr\" in 2 rows is not used"), "{stderr}");
+    assert!(
+        stderr.contains("key \"nr\" in 2 rows is not used"),
+        "{stderr}"
+    );
     let saved = fs::read_to_string(output.join("run.toml")).unwrap();
     assert!(saved.contains("frage"), "{saved}");
 
@@ -113,8 +116,9 @@ fn a_run_is_trained_on_columns_that_it_names() {
     let data = data("other_names.csv");
     let line = refused(&mut burn_peft(&["evaluate", "--data", &data]));
     assert!(
-        line.contains("other_names.csv:2: no known format has the keys [\"antwort\", \"frage\", \"nr\"]")
-            && line.contains("data.columns"),
+        line.contains(
+            "other_names.csv:2: no known format has the keys [\"antwort\", \"frage\", \"nr\"]"
+        ) && line.contains("data.columns"),
         "{line}"
     );
 }
@@ -122,5 +126,8 @@ fn a_run_is_trained_on_columns_that_it_names() {
 #[test]
 fn the_id_of_a_data_set_on_the_hub_says_how_to_fetch_it() {
     let line = refused(&mut burn_peft(&["evaluate", "--data", "tatsu-lab/alpaca"]));
-    assert!(line.contains("Data are local files") && line.contains("hf download"), "{line}");
+    assert!(
+        line.contains("Data are local files") && line.contains("hf download"),
+        "{line}"
+    );
 }

@@ -89,7 +89,9 @@ pub use layout::{Prompt, instruction_prompt};
 pub use loader::StepLoader;
 pub use order::BatchOrder;
 pub use row::{Answer, Label, LabelValue, Question, Row, RowFormat};
-pub use rows::{ColumnNames, RowReader, Rows, parse_rows, parse_rows_for, read_rows, read_rows_for};
+pub use rows::{
+    ColumnNames, RowReader, Rows, parse_rows, parse_rows_for, read_rows, read_rows_for,
+};
 pub use stream::StreamDecoder;
 pub use task::Task;
 pub use template::Template;

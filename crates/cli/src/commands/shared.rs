@@ -140,7 +140,6 @@ impl RowArgs {
         }
     }
 
-
     /// Refuses numbers that nothing can be computed with.
     pub(crate) fn check(&self) -> Result<()> {
         if self.batch_size == 0 {

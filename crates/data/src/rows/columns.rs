@@ -56,9 +56,17 @@ const SPELLINGS: [Spelling; 25] = [
     (Classification, &["text"], CLASS),
     (Classification, &["sentence"], CLASS),
     (Instruction, &["instruction"], &["response", "answer"]),
-    (PromptCompletion, &["prompt"], &["response", "answer", "output"]),
+    (
+        PromptCompletion,
+        &["prompt"],
+        &["response", "answer", "output"],
+    ),
     (Instruction, &["query"], &["response", "answer", "output"]),
-    (Instruction, &["question"], &["answer", "response", "output"]),
+    (
+        Instruction,
+        &["question"],
+        &["answer", "response", "output"],
+    ),
     (Instruction, &["input"], &["output", "response", "answer"]),
     (Text, &["text"], &[]),
 ];
@@ -107,8 +115,7 @@ impl Columns {
                     _ => true,
                 }
         };
-        let is_labelled =
-            |(_, _, labels): &&Spelling| labels.is_empty() || labels.iter().any(has);
+        let is_labelled = |(_, _, labels): &&Spelling| labels.is_empty() || labels.iter().any(has);
         let unlabelled = purpose != Purpose::Learning;
         // A row that could be learned is of the format that it would have then.
         let learned = SPELLINGS.iter().filter(fits).find(is_labelled);
@@ -159,9 +166,7 @@ impl Columns {
                 let keys = ["tools", "documents", "chat_template_kwargs", "functions"];
                 keys.contains(&key) || Self::system(object) == Some(key)
             }
-            Questions => {
-                ["id", "title", "is_impossible", "plausible_answers"].contains(&key)
-            }
+            Questions => ["id", "title", "is_impossible", "plausible_answers"].contains(&key),
             Tokenized => ["attention_mask", "completion_mask", "assistant_masks"].contains(&key),
             ClassificationIds | TaggingIds => key == "attention_mask",
             _ => false,

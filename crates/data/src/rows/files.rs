@@ -26,12 +26,30 @@ pub(super) enum Kind {
 
 /// How files begin that are not read, and what to do about each.
 const UNREAD: [(&[u8], &str); 6] = [
-    (b"PK\x03\x04", "a zip archive or a spreadsheet; unpack it, or save it as CSV"),
-    (b"\x28\xb5\x2f\xfd", "packed with zstd; unpack it (`zstd -d FILE`), or pack it with gzip"),
-    (b"BZh", "packed with bzip2; unpack it (`bunzip2 FILE`), or pack it with gzip"),
-    (b"\xfd7zXZ\x00", "packed with xz; unpack it (`unxz FILE`), or pack it with gzip"),
-    (b"ARROW1", "an Arrow file; write it as Parquet or JSON lines (`Dataset.to_parquet`, `Dataset.to_json`)"),
-    (b"version https://git-lfs", "the pointer to a file that Git LFS has not fetched; run `git lfs pull`"),
+    (
+        b"PK\x03\x04",
+        "a zip archive or a spreadsheet; unpack it, or save it as CSV",
+    ),
+    (
+        b"\x28\xb5\x2f\xfd",
+        "packed with zstd; unpack it (`zstd -d FILE`), or pack it with gzip",
+    ),
+    (
+        b"BZh",
+        "packed with bzip2; unpack it (`bunzip2 FILE`), or pack it with gzip",
+    ),
+    (
+        b"\xfd7zXZ\x00",
+        "packed with xz; unpack it (`unxz FILE`), or pack it with gzip",
+    ),
+    (
+        b"ARROW1",
+        "an Arrow file; write it as Parquet or JSON lines (`Dataset.to_parquet`, `Dataset.to_json`)",
+    ),
+    (
+        b"version https://git-lfs",
+        "the pointer to a file that Git LFS has not fetched; run `git lfs pull`",
+    ),
 ];
 
 /// The bytes of a file.
@@ -59,13 +77,17 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
 fn is_hub_id(path: &str) -> bool {
     let is_name = |name: &str| {
         !name.is_empty()
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            && name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
             && !name.starts_with('.')
     };
     let ends = ["json", "jsonl", "csv", "tsv", "parquet", "gz", "txt"];
     let end = path.rsplit_once('.').map_or("", |(_, end)| end);
     !ends.contains(&end)
-        && path.split_once('/').is_some_and(|(owner, name)| is_name(owner) && is_name(name))
+        && path
+            .split_once('/')
+            .is_some_and(|(owner, name)| is_name(owner) && is_name(name))
 }
 
 /// The bytes of a file, out of gzip if they are in it, and the name without what says so.

@@ -66,7 +66,9 @@ impl Line<'_> {
         purpose: Purpose,
     ) -> Result<Columns> {
         let columns = renaming.detect(object, purpose);
-        let is_preference = ["chosen", "rejected"].iter().all(|key| object.contains_key(*key));
+        let is_preference = ["chosen", "rejected"]
+            .iter()
+            .all(|key| object.contains_key(*key));
         let is_conversation = |columns: &Columns| columns.given[0].starts_with("conversation");
         match columns {
             None if is_preference => return Err(self.bad(PREFERENCE.to_owned())),

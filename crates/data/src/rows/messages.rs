@@ -28,7 +28,13 @@ const ROLES: [(&str, &[&str]); 5] = [
     ("system", &["system"]),
     (
         "tool",
-        &["tool", "function", "observation", "function_response", "tool_response"],
+        &[
+            "tool",
+            "function",
+            "observation",
+            "function_response",
+            "tool_response",
+        ],
     ),
     // A turn of the assistant whose text is the calls.
     (TOOL_CALL, &["function_call", "tool_call"]),
@@ -43,12 +49,7 @@ const FLAGS: [&str; 4] = ["weight", "train", "training", "loss"];
 const OWN_VARIABLES: [&str; 2] = ["messages", "add_generation_prompt"];
 
 /// Keys that can stand in place of a turn's text.
-const INSTEAD_OF_CONTENT: [&str; 4] = [
-    "tool_calls",
-    "reasoning_content",
-    "reasoning",
-    "thinking",
-];
+const INSTEAD_OF_CONTENT: [&str; 4] = ["tool_calls", "reasoning_content", "reasoning", "thinking"];
 
 /// What a turn of OpenAI's may have and a language model of text cannot learn.
 const NOT_TEXT: [&str; 2] = ["refusal", "audio"];
@@ -77,7 +78,8 @@ impl Line<'_> {
                 Some(true) => {}
                 Some(false) => {
                     return Err(self.bad(
-                        "a system text and another one in the first turn; keep one of them".to_owned(),
+                        "a system text and another one in the first turn; keep one of them"
+                            .to_owned(),
                     ));
                 }
             }
@@ -132,7 +134,10 @@ impl Line<'_> {
 
     /// Reads a list of turns.
     fn turns(&self, object: &mut Map<String, Value>, key: &str) -> Result<Vec<Message>> {
-        let list = object.get_mut(key).map(Value::take).unwrap_or_default();
+        let list = match object.get_mut(key).map(Value::take).unwrap_or_default() {
+            Value::String(text) => list_in(text),
+            list => list,
+        };
         if self.list(&list, key)?.is_empty() {
             return Err(self.bad(format!("\"{key}\" is empty; it needs at least one turn")));
         }
@@ -192,7 +197,8 @@ impl Line<'_> {
                 return Err(must_be_text(content_key, fields.get(content_key)));
             };
             let calls = tools::of_text(text);
-            let calls = calls.map_err(|reason| self.bad(format!("{place}.{content_key} {reason}")))?;
+            let calls =
+                calls.map_err(|reason| self.bad(format!("{place}.{content_key} {reason}")))?;
             fields.shift_remove(content_key);
             fields.insert("tool_calls".to_owned(), calls);
         }
@@ -204,7 +210,9 @@ impl Line<'_> {
         }
         match fields.get(content_key) {
             Some(Value::String(_)) => {}
-            Some(Value::Array(parts)) => self.check_parts(&format!("{place}.{content_key}"), parts)?,
+            Some(Value::Array(parts)) => {
+                self.check_parts(&format!("{place}.{content_key}"), parts)?
+            }
             None if INSTEAD_OF_CONTENT
                 .iter()
                 .any(|key| fields.contains_key(*key)) => {}
@@ -265,6 +273,14 @@ impl Line<'_> {
                 "{place} is {value}; a turn is learned (1, true) or not (0, false)"
             ))),
         }
+    }
+}
+
+/// The list that a text is in JSON, or else the text. A table of columns may have no type for lists.
+fn list_in(text: String) -> Value {
+    match serde_json::from_str(&text) {
+        Ok(list @ Value::Array(_)) => list,
+        _ => Value::String(text),
     }
 }
 

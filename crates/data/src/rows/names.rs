@@ -39,7 +39,10 @@ const FIELDS: [&str; 24] = [
 /// Which column of a file is which field of a row, as `{ prompt = "frage", completion = "antwort" }`. A dot leads into
 /// a column of objects: `data.turns`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
+#[serde(
+    try_from = "BTreeMap<String, String>",
+    into = "BTreeMap<String, String>"
+)]
 pub struct ColumnNames(Vec<(&'static str, String)>);
 
 impl TryFrom<BTreeMap<String, String>> for ColumnNames {
@@ -84,7 +87,9 @@ impl FromStr for ColumnNames {
 impl From<ColumnNames> for BTreeMap<String, String> {
     fn from(names: ColumnNames) -> Self {
         let names = names.0.into_iter();
-        names.map(|(field, column)| (field.to_owned(), column)).collect()
+        names
+            .map(|(field, column)| (field.to_owned(), column))
+            .collect()
     }
 }
 
@@ -92,13 +97,17 @@ impl ColumnNames {
     /// The field that a column of the file is.
     pub(super) fn field(&self, column: &str) -> Option<&'static str> {
         let mut names = self.0.iter();
-        names.find(|(_, name)| name == column).map(|(field, _)| *field)
+        names
+            .find(|(_, name)| name == column)
+            .map(|(field, _)| *field)
     }
 
     /// Whether a key of a row is a column, or leads to one.
     fn uses(&self, key: &str) -> bool {
         let leads = |column: &str| {
-            column.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            column
+                .strip_prefix(key)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
         self.0.iter().any(|(_, column)| leads(column))
     }

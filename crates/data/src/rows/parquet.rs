@@ -84,7 +84,11 @@ fn value(field: Field) -> Value {
                 Value::String(text) => text,
                 other => other.to_string(),
             };
-            Value::Object(entries.map(|(name, field)| (key(name), value(field.clone()))).collect())
+            Value::Object(
+                entries
+                    .map(|(name, field)| (key(name), value(field.clone())))
+                    .collect(),
+            )
         }
         // Dates, times and decimals, which no format has.
         other => other.to_string().into(),

@@ -47,11 +47,17 @@ pub(super) fn delimiter(
     names: Option<&ColumnNames>,
 ) -> Option<u8> {
     let extension = Path::new(name).extension().unwrap_or_default();
-    let header = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let header = text
+        .lines()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or_default();
     match extension.to_string_lossy().to_lowercase().as_str() {
         // Spreadsheets write semicolons where the comma stands in numbers.
         "csv" if header.contains(',') => Some(b','),
-        "csv" => [b';', b'\t'].into_iter().find(|&end| header.contains(char::from(end))).or(Some(b',')),
+        "csv" => [b';', b'\t']
+            .into_iter()
+            .find(|&end| header.contains(char::from(end)))
+            .or(Some(b',')),
         "tsv" => {
             let cells = header.split('\t').map(|cell| cell.trim().trim_matches('"'));
             let cells = cells.map(|cell| (cell.to_owned(), Value::Null));
@@ -67,7 +73,9 @@ pub(super) fn delimiter(
 /// Hands the rows of a table on, with the lines on which they begin.
 pub(super) fn read(text: &str, delimiter: u8, reader: &mut Reader<'_>) -> Result<()> {
     let path = reader.path;
-    let mut table = ReaderBuilder::new().delimiter(delimiter).from_reader(text.as_bytes());
+    let mut table = ReaderBuilder::new()
+        .delimiter(delimiter)
+        .from_reader(text.as_bytes());
     let bad = |number: usize, reason: String| Line { path, number }.bad(reason);
     let header = table.headers().map_err(|error| bad(1, error.to_string()))?;
     let header = Header::new(header, reader.names()).map_err(|reason| bad(1, reason))?;
@@ -91,7 +99,9 @@ pub(super) fn read(text: &str, delimiter: u8, reader: &mut Reader<'_>) -> Result
         if !more {
             return Ok(());
         }
-        line = record.position().map_or(line, |position| position.line() as usize);
+        line = record
+            .position()
+            .map_or(line, |position| position.line() as usize);
         reader.take(line, Item::Record(std::mem::take(&mut record)))?;
     }
 }
@@ -160,8 +170,8 @@ fn label(text: &str) -> Value {
 fn json(text: &str) -> Result<Value, String> {
     match (text.trim(), serde_json::from_str::<Strict>(text)) {
         ("", _) => Ok(Value::Null),
-        ("true" | "True" | "1", _) => Ok(Value::Bool(true)),
-        ("false" | "False" | "0", _) => Ok(Value::Bool(false)),
+        ("true" | "True", _) => Ok(Value::Bool(true)),
+        ("false" | "False", _) => Ok(Value::Bool(false)),
         (_, Ok(Strict(value))) => Ok(value),
         (text, Err(error)) if text.starts_with(['[', '{']) => Err(format!(
             "is a list or an object, and not JSON: {error}; write it with `json.dumps`"
@@ -208,7 +218,10 @@ mod tests {
             ("a.csv", "Completion\tPrompt\nb\ta\n"),
             ("a.TSV", "completion\tprompt\nb\ta\n"),
         ] {
-            assert_eq!(pairs(&rows(path, text)), [(2, "a".to_owned(), "b".to_owned())]);
+            assert_eq!(
+                pairs(&rows(path, text)),
+                [(2, "a".to_owned(), "b".to_owned())]
+            );
         }
     }
 
@@ -216,7 +229,11 @@ mod tests {
     fn labels_are_numbers_lists_or_names() {
         let text = "text,label\na,3\nb,0.5\nc,\"[1, 2]\"\nd,good\ne,007\n";
         let rows = rows("rows.csv", text);
-        let labels: Vec<_> = rows.rows().iter().map(|(_, row)| row.label().cloned()).collect();
+        let labels: Vec<_> = rows
+            .rows()
+            .iter()
+            .map(|(_, row)| row.label().cloned())
+            .collect();
         let one = |value| Some(Label::One(value));
         let name = |name: &str| one(LabelValue::Name(name.to_owned()));
         let several = vec![LabelValue::Number(1), LabelValue::Number(2)];
@@ -234,7 +251,8 @@ mod tests {
 
     #[test]
     fn lists_and_objects_are_json() {
-        let turns = r#"[{""role"":""user"",""content"":""a""},{""role"":""assistant"",""content"":""b""}]"#;
+        let turns =
+            r#"[{""role"":""user"",""content"":""a""},{""role"":""assistant"",""content"":""b""}]"#;
         let rows = rows("rows.csv", &format!(",messages,tools\n0,\"{turns}\",\n"));
         assert!(matches!(&rows.rows()[0].1, Row::Messages(chat) if chat.messages.len() == 2));
         assert!(rows.notes().is_empty(), "{:?}", rows.notes());
@@ -252,9 +270,15 @@ mod tests {
                 "prompt,completion\na,b\n\"c\nd\"\n",
                 "rows.csv:3: 1 cells, and the header has 2",
             ),
-            ("prompt,prompt\na,b\n", "rows.csv:1: two columns are called \"prompt\""),
+            (
+                "prompt,prompt\na,b\n",
+                "rows.csv:1: two columns are called \"prompt\"",
+            ),
             ("prompt,completion\n", "rows.csv: no rows"),
-            ("frage,antwort\na,b\n", "rows.csv:2: no known format has the keys [\"frage\", \"antwort\"]"),
+            (
+                "frage,antwort\na,b\n",
+                "rows.csv:2: no known format has the keys [\"frage\", \"antwort\"]",
+            ),
             ("text,label\na,\n", "rows.csv:2: \"label\" must be a name"),
         ] {
             let message = message_of("rows.csv", text);

@@ -94,13 +94,19 @@ impl Line<'_> {
         let flag = |(index, value): (usize, &Value)| match (value.as_bool(), value.as_i64()) {
             (Some(flag), _) => Ok(flag),
             (_, Some(flag @ (0 | 1))) => Ok(flag == 1),
-            _ => Err(self.bad(format!("{key}[{index}] is {value}; a mask has zeros and ones"))),
+            _ => Err(self.bad(format!(
+                "{key}[{index}] is {value}; a mask has zeros and ones"
+            ))),
         };
         if !has(object, key) {
             return Ok(None);
         }
         let list = self.list(&object[key], key)?;
-        list.iter().enumerate().map(flag).collect::<Result<_>>().map(Some)
+        list.iter()
+            .enumerate()
+            .map(flag)
+            .collect::<Result<_>>()
+            .map(Some)
     }
 }
 

@@ -41,7 +41,11 @@ impl RowGroupReader for RowGroup<'_> {
         let packing = match column.compression() {
             Compression::GZIP(_) => Packing::Gzip,
             Compression::ZSTD(_) => Packing::Zstd,
-            _ => return Ok(Box::new(SerializedPageReader::new(file, column, rows, None)?)),
+            _ => {
+                return Ok(Box::new(SerializedPageReader::new(
+                    file, column, rows, None,
+                )?));
+            }
         };
         let as_is = column.clone().into_builder();
         let as_is = as_is.set_compression(Compression::UNCOMPRESSED).build()?;
@@ -107,7 +111,9 @@ impl PackedPages {
                 ..
             } => {
                 if *is_compressed {
-                    *buf = self.packing.unpack(buf, (*definitions + *repetitions) as usize)?;
+                    *buf = self
+                        .packing
+                        .unpack(buf, (*definitions + *repetitions) as usize)?;
                 }
             }
         }

@@ -36,7 +36,9 @@ fn a_packed_file_has_the_rows_of_the_text_in_it() {
     }
     // The bytes say what a file is, whatever it is called.
     let bytes = std::fs::read(fixture("dolly.jsonl.gz")).expect("a fixture");
-    let read = RowReader::default().parse("dolly", &bytes).expect("good rows");
+    let read = RowReader::default()
+        .parse("dolly", &bytes)
+        .expect("good rows");
     assert_eq!(read.rows().len(), 2);
 }
 
@@ -53,7 +55,10 @@ fn damaged_and_unknown_files_are_refused_by_name() {
         (no_pages, "a.b: this Parquet file cannot be read"),
         (b"PAR1".to_vec(), "a.b: this Parquet file cannot be read"),
         (b"PK\x03\x04rest".to_vec(), "a.b: it is a zip archive"),
-        (b"\x28\xb5\x2f\xfdrest".to_vec(), "a.b: it is packed with zstd"),
+        (
+            b"\x28\xb5\x2f\xfdrest".to_vec(),
+            "a.b: it is packed with zstd",
+        ),
         (b"ARROW1".to_vec(), "a.b: it is an Arrow file"),
     ] {
         let error = RowReader::default().parse("a.b", &bytes);
@@ -70,7 +75,12 @@ fn the_id_of_a_data_set_is_no_path() {
     };
     assert!(message("nobody-has/such_a-set").contains("Data are local files"));
     assert!(message("nobody-has/such_a-set").contains("hf download nobody-has/such_a-set"));
-    for path in ["nobody-has/such.jsonl", "/nobody-has/such", "a/b/c", "nobody-has"] {
+    for path in [
+        "nobody-has/such.jsonl",
+        "/nobody-has/such",
+        "a/b/c",
+        "nobody-has",
+    ] {
         assert!(message(path).contains("cannot be read"), "{path}");
     }
     let folder = tempfile::tempdir().expect("a folder");
@@ -81,16 +91,26 @@ fn the_id_of_a_data_set_is_no_path() {
 /// More rows than are read at a time, with one thing wrong.
 #[test]
 fn rows_keep_their_order_and_the_first_error_is_the_one_that_is_told() {
-    let row = |index: usize| format!("{{\"prompt\":\"{index}\",\"completion\":\"b\",\"id\":{index}}}\n");
+    let row =
+        |index: usize| format!("{{\"prompt\":\"{index}\",\"completion\":\"b\",\"id\":{index}}}\n");
     let mut lines: Vec<String> = (0..10_000).map(row).collect();
     let read = parse_rows("rows.jsonl", &lines.concat()).expect("good rows");
     for (index, (line, row)) in read.rows().iter().enumerate() {
         let (prompt, _) = row.prompt_and_answer().expect("a prompt");
-        assert_eq!((*line, prompt.as_ref()), (index + 1, index.to_string().as_str()));
+        assert_eq!(
+            (*line, prompt.as_ref()),
+            (index + 1, index.to_string().as_str())
+        );
     }
-    assert_eq!(read.notes(), ["rows.jsonl: key \"id\" in 10000 rows is not used"]);
+    assert_eq!(
+        read.notes(),
+        ["rows.jsonl: key \"id\" in 10000 rows is not used"]
+    );
     lines[9_000] = "{\"prompt\":1}\n".to_owned();
     lines[5_000] = "{\"prompt\":\"a\"}\n".to_owned();
     let message = message_of(&lines.concat());
-    assert!(message.starts_with("train.jsonl:5001: no \"completion\""), "{message}");
+    assert!(
+        message.starts_with("train.jsonl:5001: no \"completion\""),
+        "{message}"
+    );
 }

@@ -24,8 +24,14 @@ fn an_instruction_may_be_a_query_a_question_or_an_input() {
         assert_eq!(only(row), instruction, "{row}");
     }
     let about = only(r#"{"instruction":"a","input":"c","output":"b"}"#);
-    assert_eq!(only(r#"{"instruction":"a","context":"c","response":"b"}"#), about);
-    assert_eq!(only(r#"{"question":"a","context":"c","answer":"b"}"#), about);
+    assert_eq!(
+        only(r#"{"instruction":"a","context":"c","response":"b"}"#),
+        about
+    );
+    assert_eq!(
+        only(r#"{"question":"a","context":"c","answer":"b"}"#),
+        about
+    );
 }
 
 #[test]
@@ -35,10 +41,22 @@ fn other_formats_with_such_keys_stay_what_they_are() {
             r#"{"context":"a b","question":"a","answers":{"text":["b"],"answer_start":[2]},"answer":"b"}"#,
             RowFormat::Questions,
         ),
-        (r#"{"question":"a","sentence":"b","label":1,"answer":"b"}"#, RowFormat::Classification),
-        (r#"{"text":"a","label":1,"question":"a","answer":"b"}"#, RowFormat::Classification),
-        (r#"{"prompt":"a","messages":[{"role":"user","content":"a"}],"response":"b"}"#, RowFormat::Messages),
-        (r#"{"prompt":"a","answer":"b","text":"c"}"#, RowFormat::PromptCompletion),
+        (
+            r#"{"question":"a","sentence":"b","label":1,"answer":"b"}"#,
+            RowFormat::Classification,
+        ),
+        (
+            r#"{"text":"a","label":1,"question":"a","answer":"b"}"#,
+            RowFormat::Classification,
+        ),
+        (
+            r#"{"prompt":"a","messages":[{"role":"user","content":"a"}],"response":"b"}"#,
+            RowFormat::Messages,
+        ),
+        (
+            r#"{"prompt":"a","answer":"b","text":"c"}"#,
+            RowFormat::PromptCompletion,
+        ),
         (r#"{"text":"a","input":"b"}"#, RowFormat::Text),
     ] {
         assert_eq!(only(row).format(), format, "{row}");
@@ -96,7 +114,11 @@ fn a_prompt_and_a_completion_of_turns_are_a_conversation_whose_prompt_is_given()
     let Row::Messages(conversation) = row else {
         panic!("no conversation");
     };
-    let learned: Vec<bool> = conversation.messages.iter().map(|turn| turn.is_learned()).collect();
+    let learned: Vec<bool> = conversation
+        .messages
+        .iter()
+        .map(|turn| turn.is_learned())
+        .collect();
     assert_eq!(learned, [false, false, false, true]);
     let text = r#"{"prompt":[{"role":"user","content":"a"}],"completion":"b"}"#;
     assert!(message_of(text).contains("\"completion\" must be a list, found a string"));
@@ -105,7 +127,10 @@ fn a_prompt_and_a_completion_of_turns_are_a_conversation_whose_prompt_is_given()
 #[test]
 fn what_is_not_learned_from_is_refused_by_name() {
     for (row, expected) in [
-        (r#"{"prompt":"a","chosen":"b","rejected":"c"}"#, "\"chosen\" and \"rejected\""),
+        (
+            r#"{"prompt":"a","chosen":"b","rejected":"c"}"#,
+            "\"chosen\" and \"rejected\"",
+        ),
         (
             r#"{"conversations":[{"from":"human","value":"a"}],"chosen":{"value":"b"},"rejected":{"value":"c"}}"#,
             "\"chosen\" and \"rejected\"",
@@ -120,10 +145,14 @@ fn what_is_not_learned_from_is_refused_by_name() {
         ),
     ] {
         let message = message_of(row);
-        assert!(message.starts_with("train.jsonl:1: ") && message.contains(expected), "{message}");
+        assert!(
+            message.starts_with("train.jsonl:1: ") && message.contains(expected),
+            "{message}"
+        );
     }
     // Where the turns to be learned stand beside them, these are learned.
-    let row = r#"{"prompt":"a","messages":[{"role":"user","content":"a"}],"chosen":"b","rejected":"c"}"#;
+    let row =
+        r#"{"prompt":"a","messages":[{"role":"user","content":"a"}],"chosen":"b","rejected":"c"}"#;
     assert_eq!(only(row).format(), RowFormat::Messages);
 }
 
@@ -133,7 +162,10 @@ fn masks_of_tokenised_rows_say_what_is_learned_and_what_is_padding() {
         Row::Tokenized { input_ids, labels } => (input_ids, labels),
         other => panic!("{other:?}"),
     };
-    assert_eq!(tokenized(r#"{"input_ids":[1,2]}"#), (vec![1, 2], vec![1, 2]));
+    assert_eq!(
+        tokenized(r#"{"input_ids":[1,2]}"#),
+        (vec![1, 2], vec![1, 2])
+    );
     assert_eq!(
         tokenized(r#"{"input_ids":[1,2,3],"completion_mask":[0,1,1],"assistant_masks":[1,1,0]}"#),
         (vec![1, 2, 3], vec![-100, 2, -100])
@@ -143,8 +175,14 @@ fn masks_of_tokenised_rows_say_what_is_learned_and_what_is_padding() {
         (vec![1, 2], vec![1, 2])
     );
     for (row, expected) in [
-        (r#"{"input_ids":[1,2],"completion_mask":[1]}"#, "2 input_ids and 1 completion_mask"),
-        (r#"{"input_ids":[1,2],"attention_mask":[1,2]}"#, "attention_mask[1] is 2"),
+        (
+            r#"{"input_ids":[1,2],"completion_mask":[1]}"#,
+            "2 input_ids and 1 completion_mask",
+        ),
+        (
+            r#"{"input_ids":[1,2],"attention_mask":[1,2]}"#,
+            "attention_mask[1] is 2",
+        ),
         (
             r#"{"input_ids":[1,2],"attention_mask":[1,0],"label":1}"#,
             "attention_mask[1] is 0; leave padding out",
@@ -173,9 +211,19 @@ fn named(columns: &[(&str, &str)], text: &str) -> Result<Rows> {
 #[test]
 fn columns_that_were_named_are_the_fields_that_they_were_named() {
     let german = [("prompt", "frage"), ("completion", "antwort")];
-    let rows = named(&german, r#"{"frage":"a","antwort":"b","prompt":"x","nr":1}"#).expect("good rows");
-    assert_eq!(prompt_and_answer(&rows.rows()[0].1), ("a".to_owned(), "b".to_owned()));
-    assert_eq!(rows.notes(), ["rows.jsonl: key \"nr\" in 1 row is not used"]);
+    let rows = named(
+        &german,
+        r#"{"frage":"a","antwort":"b","prompt":"x","nr":1}"#,
+    )
+    .expect("good rows");
+    assert_eq!(
+        prompt_and_answer(&rows.rows()[0].1),
+        ("a".to_owned(), "b".to_owned())
+    );
+    assert_eq!(
+        rows.notes(),
+        ["rows.jsonl: key \"nr\" in 1 row is not used"]
+    );
     let swapped = [("prompt", "completion"), ("completion", "prompt")];
     let rows = named(&swapped, r#"{"prompt":"a","completion":"b"}"#).expect("good rows");
     assert_eq!(prompt_and_answer(&rows.rows()[0].1).0, "b");
@@ -200,15 +248,28 @@ fn a_column_that_is_not_there_is_named() {
     let rows = "{\"a\":\"a\",\"b\":\"b\"}\n{\"a\":\"a\",\"b\":\"b\",\"s\":\"c\"}";
     assert!(named(&system, rows).is_ok());
     let error = named(&system, rows.lines().next().expect("a row")).expect_err("no such column");
-    assert!(error.to_string().contains("\"s\", and no row of the file has it"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("\"s\", and no row of the file has it"),
+        "{error}"
+    );
     let unknown = BTreeMap::from([("frage".to_owned(), "prompt".to_owned())]);
     let message = ColumnNames::try_from(unknown).expect_err("no field");
-    assert!(message.starts_with("rows have no field `frage`"), "{message}");
+    assert!(
+        message.starts_with("rows have no field `frage`"),
+        "{message}"
+    );
 }
 
 #[test]
 fn rows_to_be_predicted_need_a_prompt_of_any_name() {
-    for row in [r#"{"question":"a"}"#, r#"{"query":"a"}"#, r#"{"input":"a"}"#, r#"{"Prompt":"a"}"#] {
+    for row in [
+        r#"{"question":"a"}"#,
+        r#"{"query":"a"}"#,
+        r#"{"input":"a"}"#,
+        r#"{"Prompt":"a"}"#,
+    ] {
         let rows = parse_rows_for("rows.jsonl", row, Task::CausalLm).expect("good rows");
         assert_eq!(prompt_and_answer(&rows.rows()[0].1).1, "", "{row}");
     }
