@@ -38,9 +38,12 @@ pub(super) struct Run<'a> {
     pub(super) notes: &'a [String],
 }
 
-/// Writes the page into the run's folder.
+/// Writes the page into the run's folder. Where nothing was left to do, the page that is there tells more.
 pub(super) fn write(run: &Run<'_>) -> Result<()> {
     let dir = &run.report.output_dir;
+    if run.report.summary.new_steps == 0 && dir.join(PAGE_FILE).exists() {
+        return Ok(());
+    }
     let config = burn_peft_files::read_to_string(&dir.join(RUN_FILE))?;
     let records = records_of(&dir.join("metrics.jsonl"))?;
     let page = Page::of(run, config, &records)?.render()?;
