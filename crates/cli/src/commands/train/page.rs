@@ -220,9 +220,10 @@ fn tiles(report: &RunReport, records: &[Value]) -> Vec<Tile> {
     tile(
         "held-out loss",
         report.after.as_ref().map(loss),
-        report.before.as_ref().map_or_else(String::new, |before| {
-            format!("{} of the base", loss(before))
-        }),
+        report
+            .before
+            .as_ref()
+            .map_or_else(String::new, |before| format!("the base: {}", loss(before))),
     );
     let best = summary.best_eval.as_ref();
     let metric = best.map_or("", |best| best.metric.trim_start_matches("eval_"));
