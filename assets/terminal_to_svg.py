@@ -8,7 +8,7 @@ import re
 import sys
 import unicodedata
 
-CELL_WIDTH, CELL_HEIGHT, FONT_SIZE, MARGIN = 8.4, 18, 14, 12
+CELL_WIDTH, CELL_HEIGHT, FONT_SIZE, MARGIN = 8.4, 17, 14, 12
 BACKGROUND, INK = "#16181d", "#d5d9e0"
 # The 16 colours of a terminal, by their numbers.
 COLORS = [
@@ -45,6 +45,8 @@ def changed(style: dict, codes: list[int]) -> dict:
                 style[key] = color_of(codes.pop(0))
             else:
                 style[key] = "#" + "".join(f"{codes.pop(0):02x}" for _ in range(3))
+        elif code == 2:
+            style["ink"] = COLORS[8]
         elif code in range(30, 38) or code in range(40, 48):
             style[key] = COLORS[code % 10]
         elif code in range(90, 98) or code in range(100, 108):

@@ -61,7 +61,7 @@ pub(crate) fn unpack(folder: &Path) -> Result<()> {
 }
 
 /// The built-in task's rows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Split {
     Train,
     Valid,

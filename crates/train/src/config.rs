@@ -4,6 +4,7 @@
 //! burn-peft. This file joins the sections and writes the resolved configuration back; `load` reads
 //! files and `--set` overrides, `document` says where a fault stands, `validate` checks values.
 
+mod data;
 mod document;
 mod hints;
 mod load;
@@ -14,6 +15,7 @@ mod steps;
 mod task;
 mod validate;
 
+pub use data::{DataFile, DataFiles, ExcessLengthStrategy, Supervise, ValidationSplit};
 pub use load::Override;
 pub use lr_scheduler::{LrSchedulerKwargs, LrSchedulerType};
 pub use report_to::ReportTo;

@@ -211,7 +211,7 @@ where
         plan.warmup_steps,
         plan.total_steps,
     )
-    .with(config.lr_scheduler_kwargs.clone());
+    .with(config.lr_scheduler_kwargs.clone().unwrap_or_default());
     let mut learner = Learner::<Components<B, M>>::new(model, init_optimizer(&config), schedule);
     if let Some(checkpoint) = &resume {
         checkpoint.check_run(&run, &plan)?;

@@ -76,9 +76,10 @@ pub use checkpoint::{BestEval, Checkpoint, TrainerState};
 pub use comparison::{ScoreLine, comparison};
 pub use complete::{PromptRow, complete, left_padded, prompts_and_references, stop_ids};
 pub use config::{
-    BaseDtype, DataConfig, GradientCheckpointing, IntervalStrategy, LrSchedulerKwargs,
-    LrSchedulerType, ModelConfig, OptimizerKind, OutputConfig, Override, ReportTo, RunConfig,
-    SECTIONS, SaveStrategy, Steps, TaskConfig, TrainConfig, Verbalizer, options_of,
+    BaseDtype, DataConfig, DataFile, DataFiles, ExcessLengthStrategy, GradientCheckpointing,
+    IntervalStrategy, LrSchedulerKwargs, LrSchedulerType, ModelConfig, OptimizerKind, OutputConfig,
+    Override, ReportTo, RunConfig, SECTIONS, SaveStrategy, Steps, Supervise, TaskConfig,
+    TrainConfig, ValidationSplit, Verbalizer, options_of,
 };
 pub use doctor::{
     Bar, CheckOptions, DiskNeed, Estimate, FileCheck, LabelCount, Learning, Lengths, LongestBatch,

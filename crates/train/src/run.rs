@@ -28,7 +28,7 @@ pub(crate) use self::{
     folder::look,
     model::new_model,
     ready::Ready,
-    rows::{Cut, Machine, RunRows, step_loader},
+    rows::{Cut, Machine, RunRows, step_loader, tokenize_options},
 };
 use self::{
     rows::comparable,
@@ -114,6 +114,14 @@ where
         mut progress,
         mut notes,
     } = options;
+    if config.data.validation_split.is_some() && inputs.valid.is_none() {
+        return Err(Error::BadValue {
+            place: String::new(),
+            key: "data.validation_split".into(),
+            message: "the inputs have no validation rows; `RunConfig::hold_out` takes them out"
+                .into(),
+        });
+    }
     check_has_rows(config, inputs.valid.as_ref())?;
     let folder = folder::claim(config.output.dir.as_deref(), method.name(), resume)?;
     stop.claimed(&folder);
@@ -152,6 +160,7 @@ where
         task,
         tokenizer,
         train,
+        mix,
         valid,
         padding,
         plan,
@@ -213,7 +222,7 @@ where
     let start = resume
         .as_ref()
         .map_or(0, |checkpoint| checkpoint.state.step);
-    let loader = step_loader(config, train, padding, plan, device)?.starting_at(start);
+    let loader = step_loader(config, train, mix, padding, plan, device)?.starting_at(start);
     let batch_size = config.train.per_device_eval_batch_size;
     let valid = match inputs.valid.as_ref().zip(valid) {
         None => None,

@@ -112,12 +112,15 @@ fn scalars_of(record: &LogRecord) -> (usize, Vec<(String, f64)>) {
     (step as usize, scalars.collect())
 }
 
+/// The event files that this program wrote.
 fn files_in(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     let entries = fs::read_dir(folder).map_err(FileError::to("read", folder))?;
     let names = entries.flatten().map(|entry| entry.path());
     let is_events = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with("events.out.tfevents."))
+        name.is_some_and(|name| {
+            name.starts_with("events.out.tfevents.") && name.contains(".burn-peft.")
+        })
     };
     Ok(names.filter(is_events).collect())
 }
@@ -210,7 +213,8 @@ mod tests {
     #[test]
     fn a_new_run_has_no_events_of_an_earlier_one() {
         let dir = tempfile::tempdir().unwrap();
-        let other = dir.path().join(FOLDER).join("notes.txt");
+        let other = "events.out.tfevents.1.another-program.2.0";
+        let other = dir.path().join(FOLDER).join(other);
         let mut events = EventFile::create(dir.path(), None).unwrap();
         events.record(&train(1, None)).unwrap();
         fs::write(&other, "mine").unwrap();

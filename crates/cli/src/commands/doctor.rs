@@ -123,10 +123,18 @@ impl Parts {
         let checkpoint = checkpoint.and_then(|opened| kept(opened, &mut errors));
         let tokenizer = source.as_ref().map(ModelSource::tokenizer);
         let tokenizer = tokenizer.and_then(|opened| kept(opened, &mut errors));
-        let rows = train::Split::ALL.map(|split| {
+        let mut rows = train::Split::ALL.map(|split| {
             let rows = train::rows(config, split);
             kept(rows, &mut errors).flatten()
         });
+        if let [train @ Some(_), valid, _] = &mut rows {
+            let held_out = train.take().map(|train| config.hold_out(train));
+            let held_out = held_out.and_then(|parts| kept(parts.map_err(Into::into), &mut errors));
+            if let Some((left, held_out)) = held_out {
+                *train = Some(left);
+                *valid = held_out.or(valid.take());
+            }
+        }
         Self {
             source,
             checkpoint,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use burn::tensor::backend::AutodiffBackend;
-use burn_peft_data::{Example, Rows, Tokenized, read_rows};
+use burn_peft_data::{Example, Rows, Tokenized};
 use burn_peft_ops::Ops;
 use burn_peft_train::{
     Evaluation, ExampleLoss, HeldOut, HeldOutRows, Scored, TaskScores, TaskSetup, TextScores, Texts,
@@ -79,7 +79,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let open = args.model.open()?;
     let task = open.task();
     let rows = match &args.data {
-        Some(path) => read_rows(path)?,
+        Some(path) => args.rows.reader(None).read(path)?,
         None => builtin::rows(task.task, builtin::Split::Test)?,
     };
     task.check(&rows)?;

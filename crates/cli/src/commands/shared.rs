@@ -6,7 +6,8 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::DType;
 use burn_peft::{AnyAdapter, MethodConfig, NoAdapter, PeftModel};
 use burn_peft_data::{
-    Prompt, Rows, Template, TextTokenizer, TokenizeOptions, Tokenized, tokenize_rows,
+    ColumnNames, Prompt, RowReader, Rows, Task, Template, TextTokenizer, TokenizeOptions,
+    Tokenized, tokenize_rows,
 };
 use burn_peft_decoder::Checkpoint;
 use burn_peft_ops::Ops;
@@ -128,9 +129,21 @@ pub(crate) struct RowArgs {
     /// [default: the model's maximum].
     #[arg(long, value_name = "N")]
     pub(crate) max_length: Option<usize>,
+    /// Columns of the file that have names of their own, as data.columns of run.toml:
+    /// prompt=frage,completion=antwort.
+    #[arg(long, value_name = "FIELD=COLUMN,…")]
+    columns: Option<ColumnNames>,
 }
 
 impl RowArgs {
+    /// What reads the rows of a file: to be predicted, if there is a task.
+    pub(crate) fn reader(&self, task: Option<Task>) -> RowReader<'_> {
+        RowReader {
+            columns: self.columns.as_ref(),
+            task,
+        }
+    }
+
     /// Refuses numbers that nothing can be computed with.
     pub(crate) fn check(&self) -> Result<()> {
         if self.batch_size == 0 {
@@ -154,6 +167,7 @@ impl RowArgs {
             max_length: Some(self.max_length.unwrap_or(longest).min(longest)),
             template: open.template(),
             targets: task.targets(true),
+            ..TokenizeOptions::default()
         };
         let mut bar = Progress::counting("tokenising");
         let tokenized = tokenize_rows(rows, &open.tokenizer, options, &mut |done, all| {

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use burn::tensor::{DType, backend::AutodiffBackend};
-use burn_peft_data::{Rows, read_rows};
+use burn_peft_data::{RowReader, Rows};
 use burn_peft_ops::Ops;
 use burn_peft_train::{
     Error, JsonLines, LogRecord, Observer, Override, RUN_FILE, RendererChoice, RunConfig,
@@ -48,9 +48,9 @@ pub(crate) struct Args {
     /// Task: causal-lm, seq-cls, token-cls or qa [default: what the rows are made for].
     #[arg(long, value_name = "TASK")]
     task: Option<String>,
-    /// Training rows [default: the built-in rows of the task].
+    /// Training rows. May be repeated: the rows of all files [default: the built-in rows of the task].
     #[arg(long, value_name = "FILE")]
-    data: Option<String>,
+    data: Vec<String>,
     /// Validation rows.
     #[arg(long, value_name = "FILE")]
     valid: Option<String>,
@@ -166,7 +166,6 @@ impl Args {
             ("model", "revision", &self.revision, "--revision"),
             ("method", "type", &self.method, "--method"),
             ("task", "type", &self.task, "--task"),
-            ("data", "train", &self.data, "--data"),
             ("data", "valid", &self.valid, "--valid"),
             ("output", "dir", &self.output, "--output"),
         ];
@@ -176,6 +175,11 @@ impl Args {
                 Some(Override::new(section, key, value.as_deref()?, place))
             })
             .collect();
+        match self.data.as_slice() {
+            [] => {}
+            [file] => overrides.push(Override::new("data", "train", file.as_str(), "--data")),
+            files => overrides.push(Override::new("data", "train", files.to_vec(), "--data")),
+        }
         for (key, value, place) in [
             ("max_steps", self.max_steps, "--max-steps"),
             ("seed", self.seed, "--seed"),
@@ -193,7 +197,7 @@ impl Args {
         for text in &self.set {
             overrides.push(Override::parse(text)?);
         }
-        let all_built_in = self.config.is_none() && self.model.is_none() && self.data.is_none();
+        let all_built_in = self.config.is_none() && self.model.is_none() && self.data.is_empty();
         if !all_built_in {
             return Ok(RunConfig::load(self.config.as_deref(), &overrides)?);
         }
@@ -205,16 +209,28 @@ impl Args {
     }
 }
 
-/// The rows of a file of the run, if it has one; the built-in ones where it names no rows to train on.
+/// The rows of a split of the run, if it has one; the built-in ones where it names no rows to train on. Rows that are
+/// held out are still among those to train on.
 pub(super) fn rows(config: &RunConfig, split: Split) -> Result<Option<Rows>> {
+    let reader = RowReader {
+        columns: config.data.columns.as_ref(),
+        task: None,
+    };
     let path = match split {
-        Split::Train => &config.data.train,
+        Split::Train => {
+            return Ok(Some(match &config.data.train {
+                Some(files) => files.read(&reader)?,
+                None => builtin::rows(config.task.r#type.unwrap_or_default(), split)?,
+            }));
+        }
         Split::Valid => &config.data.valid,
         Split::Test => &config.data.test,
     };
+    // Held-out rows take the place of the built-in ones.
+    let is_split = split == Split::Valid && config.data.validation_split.is_some();
     match path {
-        Some(path) => Ok(Some(read_rows(path)?)),
-        None if config.data.train.is_none() => {
+        Some(path) => Ok(Some(reader.read(path)?)),
+        None if config.data.train.is_none() && !is_split => {
             let task = config.task.r#type.unwrap_or_default();
             builtin::rows(task, split).map(Some)
         }
@@ -223,9 +239,14 @@ pub(super) fn rows(config: &RunConfig, split: Split) -> Result<Option<Rows>> {
 }
 
 fn open(config: &RunConfig, source: &ModelSource) -> Result<RunInputs> {
+    let train = rows(config, Split::Train)?.context("data.train is missing")?;
+    let (train, held_out) = config.hold_out(train)?;
     Ok(RunInputs {
-        train: rows(config, Split::Train)?.context("data.train is missing")?,
-        valid: rows(config, Split::Valid)?,
+        train,
+        valid: match held_out {
+            Some(rows) => Some(rows),
+            None => rows(config, Split::Valid)?,
+        },
         test: rows(config, Split::Test)?,
         checkpoint: source.checkpoint()?,
         tokenizer: source.tokenizer()?,

@@ -23,6 +23,8 @@ pub struct TrainerState {
     /// Seed of the run.
     pub seed: u64,
     /// The best evaluation so far.
+    // Older checkpoints know of none.
+    #[serde(default)]
     pub(crate) best: BestSoFar,
     /// The learning rate of the last step.
     #[serde(with = "exact")]

@@ -8,11 +8,12 @@ use std::path::PathBuf;
 
 use burn::tensor::DType;
 use burn_peft::{Choice, MethodConfig, OptionDoc, OptionType, options};
-use burn_peft_data::Template;
+use burn_peft_data::{ColumnNames, Template};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    LrSchedulerKwargs, LrSchedulerType, ReportTo, TaskConfig,
+    DataFiles, ExcessLengthStrategy, LrSchedulerKwargs, LrSchedulerType, ReportTo, Supervise,
+    TaskConfig, ValidationSplit,
     steps::{IntervalStrategy, SaveStrategy, Steps},
 };
 
@@ -83,16 +84,29 @@ impl From<BaseDtype> for DType {
 options! {
     /// `[data]`: the files, and how rows become batches.
     pub struct DataConfig {
-        /// Rows to train on, JSON Lines.
-        pub train: Option<PathBuf> = None,
+        /// Rows to train on: a file of JSON, JSON lines, CSV or Parquet, or several, mixed by their weights.
+        pub train: Option<DataFiles> = None,
             shown as "the built-in task";
         /// Rows to evaluate on while training.
         pub valid: Option<PathBuf> = None;
+        /// Rows that are taken out of the training rows, by the seed, in place of `valid`.
+        pub validation_split: Option<ValidationSplit> = None;
         /// Rows to score before and after training. Without them, `valid` is scored.
         pub test: Option<PathBuf> = None;
-        /// Tokens that a row may have. Longer rows are cut.
+        /// Columns of the files that have names of their own: for a field of a row, the column that is it, as in
+        /// `{ prompt = "frage", completion = "antwort" }`.
+        pub columns: Option<ColumnNames> = None,
+            shown as "columns are recognised by their names",
+            kind "table";
+        /// Tokens that a row may have.
         pub max_length: usize = 1024,
             source "TRL's `SFTConfig`";
+        /// What becomes of a longer row.
+        pub excess_length_strategy: ExcessLengthStrategy = ExcessLengthStrategy::Truncate,
+            source "TRL. The key is axolotl's, which has `\"drop\"`";
+        /// What is learned of a row.
+        pub supervise: Supervise = Supervise::Assistant,
+            source "TRL, where conversations are learned whole";
         /// Rounds the width of a batch up to a multiple of so many tokens, so that a GPU meets few shapes.
         // A few widths keep a GPU from tuning its kernels for every length; a CPU only pays for the padding.
         pub pad_to_multiple_of: Option<usize> = None;
@@ -138,8 +152,8 @@ options! {
         pub lr_scheduler_type: LrSchedulerType = LrSchedulerType::Linear,
             source "transformers";
         /// Options of the shape, as in `{ min_lr_rate = 0.1 }`.
-        pub lr_scheduler_kwargs: LrSchedulerKwargs = LrSchedulerKwargs::default(),
-            shown as "none", kind "table", source "transformers";
+        pub lr_scheduler_kwargs: Option<LrSchedulerKwargs> = None,
+            kind "table", source "transformers";
         /// Share of the run's steps over which the rate rises from 0.
         pub warmup_ratio: f64 = 0.0,
             source "transformers";
@@ -211,7 +225,7 @@ options! {
         /// By how much more than this an evaluation must be better for `early_stopping_patience` to count anew.
         pub early_stopping_threshold: f64 = 0.0,
             source "transformers (`EarlyStoppingCallback`)";
-        /// Random seed: of the adapter's start and of the order of the rows.
+        /// Random seed: of the adapter's start, of the order of the rows, and of rows that are held out.
         pub seed: u64 = 42,
             source "transformers";
         /// Random seed of the order of the rows.

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt::Display};
 
-use super::{IntervalStrategy, RunConfig, SaveStrategy, Steps, TrainConfig};
+use super::{DataConfig, DataFile, IntervalStrategy, RunConfig, SaveStrategy, Steps, TrainConfig};
 use crate::Error;
 
 impl RunConfig {
@@ -36,6 +36,7 @@ impl RunConfig {
             revision.is_none() || path.is_some(),
             "only beside model.path",
         )?;
+        check_files(data)?;
         let length = data.max_length;
         require("data.max_length", length, length >= 2, "2 or more")?;
         let multiple = data.pad_to_multiple_of.unwrap_or(1);
@@ -182,7 +183,7 @@ impl RunConfig {
                 "0 or more and below 1",
             )?;
         }
-        let kwargs = &train.lr_scheduler_kwargs;
+        let kwargs = train.lr_scheduler_kwargs.clone().unwrap_or_default();
         if let Some(message) = kwargs.fault(train.lr_scheduler_type, train.learning_rate) {
             let key = "train.lr_scheduler_kwargs".into();
             return Err(Violation::Method { key, message });
@@ -211,6 +212,32 @@ impl TrainConfig {
             .find_map(|(key, is_set)| is_set.then_some(key))
     }
 }
+
+fn check_files(data: &DataConfig) -> Result<(), Violation> {
+    let files = data.train.as_ref().map(|files| files.0.as_slice());
+    let given = files.is_none_or(|files| !files.is_empty());
+    require("data.train", "[]", given, "a file or more")?;
+    for DataFile { weight, .. } in files.unwrap_or_default() {
+        let possible = *weight > 0.0 && *weight <= MOST_WEIGHT;
+        let value = format!("a file with weight {weight}");
+        require(
+            "data.train",
+            value,
+            possible,
+            "a weight above 0, up to 1000",
+        )?;
+    }
+    let Some(split) = data.validation_split else {
+        return Ok(());
+    };
+    let key = "data.validation_split";
+    let expected = "a ratio between 0 and 1, or a whole number of rows";
+    require(key, split, split.is_possible(), expected)?;
+    require(key, split, data.valid.is_none(), "no data.valid beside it")
+}
+
+/// A guard against weights that are something else, such as numbers of rows.
+const MOST_WEIGHT: f64 = 1000.0;
 
 const AT_LEAST_1: &str = "1 or more";
 

@@ -1,6 +1,6 @@
 //! The files of a run, as they are tokenised.
 
-use burn_peft_data::{Example, IGNORE_INDEX, Rows, Task, TokenizeOptions, tokenize_rows};
+use burn_peft_data::{Example, IGNORE_INDEX, Rows, Task, tokenize_rows};
 use serde::Serialize;
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     RunInputs,
-    run::{Cut, Ready},
+    run::{Cut, Ready, tokenize_options},
 };
 
 /// A file of rows, tokenised.
@@ -164,11 +164,7 @@ fn lost(
     if cut.truncated + cut.dropped == 0 || rows.task.task == Task::Qa {
         return None;
     }
-    let options = TokenizeOptions {
-        max_length: None,
-        template: ready.config.data.template.as_ref(),
-        targets: rows.task.targets(split != "train"),
-    };
+    let options = tokenize_options(&ready.config, &rows.task, None, split != "train");
     let whole = tokenize_rows(file, &rows.tokenizer, options, &mut |_, _| ()).ok()?;
     let total = |lengths: Option<&Lengths>| lengths.map_or(0, |lengths| lengths.total);
     let all_tokens = whole.examples.iter().map(Example::len).sum();

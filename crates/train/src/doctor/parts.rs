@@ -1,9 +1,12 @@
 //! Checks of a run of which a part is missing or wrong.
 
-use burn_peft_data::{Rows, TextTokenizer, TokenizeOptions, tokenize_rows};
+use burn_peft_data::{Rows, TextTokenizer, tokenize_rows};
 
 use super::{FileCheck, RunCheck, preview::preview};
-use crate::{Error, RunConfig, TaskSetup, run::look};
+use crate::{
+    Error, RunConfig, TaskSetup,
+    run::{look, tokenize_options},
+};
 
 /// Checks what can be checked of a run of which a part cannot be opened: where it would write, and its files, one error
 /// each. Without a tokenizer or rows to learn from, no rows are shown.
@@ -42,11 +45,8 @@ impl RunCheck {
         let Some(task) = self.kept(TaskSetup::settle(&config.task, train)) else {
             return;
         };
-        let options = |scored| TokenizeOptions {
-            max_length: Some(config.data.max_length),
-            template: config.data.template.as_ref(),
-            targets: task.targets(scored),
-        };
+        let longest = Some(config.data.max_length);
+        let options = |scored| tokenize_options(config, &task, longest, scored);
         for (split, file) in files {
             let scored = *split != "train";
             let tokenized = tokenize_rows(file, tokenizer, options(scored), &mut |_, _| ());

@@ -9,7 +9,7 @@ use burn::{
     tensor::backend::{AutodiffBackend, Backend},
 };
 use burn_peft::HeadKind;
-use burn_peft_data::{Batch, Example, ProblemType, StepLoader};
+use burn_peft_data::{Batch, Example, Mix, ProblemType, StepLoader};
 use burn_peft_decoder::{Checkpoint as Base, Decoder};
 use burn_peft_ops::Ops;
 use burn_train::TrainStep;
@@ -123,7 +123,14 @@ where
     progress(Stage::Training, 1, all);
 
     let done = resumed.map_or(0, |saved| saved.state.step);
-    let loader = step_loader::<B>(config, train, rows.padding, rows.plan, device)?;
+    let loader = step_loader::<B>(
+        config,
+        train,
+        rows.mix.clone(),
+        rows.padding,
+        rows.plan,
+        device,
+    )?;
     let loader = loader.starting_at(done);
     let virtual_tokens = method.num_virtual_tokens();
     let mut measured = Measured::default();
@@ -250,10 +257,11 @@ fn longest_batch<B: AutodiffBackend>(
     let mut longest: Vec<&Example> = train.iter().collect();
     longest.sort_by_key(|example| std::cmp::Reverse(example.len()));
     longest.truncate(rows.size.batch);
-    let longest = longest.into_iter().cloned().collect();
+    let longest: Vec<Example> = longest.into_iter().cloned().collect();
+    let mix = Mix::once(longest.len());
     let mut config = config.clone();
     config.train.group_by_length = false;
-    let loader = step_loader::<B>(&config, longest, rows.padding, rows.plan, device)?;
+    let loader = step_loader::<B>(&config, longest, mix, rows.padding, rows.plan, device)?;
     let first = loader
         .iter()
         .next()

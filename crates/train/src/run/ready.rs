@@ -58,6 +58,7 @@ impl Ready {
             plan: rows.plan,
             recompute: rows.recompute,
             train: &rows.train,
+            mix: &rows.mix,
             valid: rows.valid.as_deref(),
         };
         let mut config = resolve(config, method, known);

@@ -5,10 +5,12 @@ use burn::tensor::{DType, backend::Backend};
 use super::RunInputs;
 use crate::{
     BaseDtype, Error, GradientCheckpointing, IntervalStrategy, Method, Plan, RunConfig,
-    RunIdentity, SaveStrategy, Steps, identity::checksum_of_rows, intervals::Intervals,
+    RunIdentity, SaveStrategy, Steps,
+    identity::{checksum_of_mixed, checksum_of_rows},
+    intervals::Intervals,
     strategy::BestRule,
 };
-use burn_peft_data::{Example, Message, TextTokenizer};
+use burn_peft_data::{Example, Message, Mix, TextTokenizer};
 use burn_peft_decoder::DecoderConfig;
 use burn_peft_files::Checksum;
 
@@ -29,6 +31,7 @@ pub(super) struct Known<'a> {
     /// Whether layers are computed again in the backward pass.
     pub(super) recompute: bool,
     pub(super) train: &'a [Example],
+    pub(super) mix: &'a Mix,
     pub(super) valid: Option<&'a [Example]>,
 }
 
@@ -86,7 +89,7 @@ pub(super) fn identity<B: Backend>(
         backend: B::name(device),
         base_fingerprint: inputs.checkpoint.fingerprint()?.to_string(),
         chat_template: checksum_of_chat(&inputs.tokenizer),
-        train_rows: checksum_of_rows(known.train),
+        train_rows: checksum_of_mixed(known.train, known.mix),
         valid_rows: known.valid.map_or_else(String::new, checksum_of_rows),
         config: config.to_toml_of(&method.settings(inputs.checkpoint.config()))?,
     })

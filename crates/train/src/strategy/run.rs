@@ -60,6 +60,7 @@ where
             if self.intervals.evaluates(done) {
                 // The stop came before this evaluation was at its end.
                 self.evaluate()?;
+                self.log_the_end()?;
                 self.save()?;
             }
         }
@@ -97,10 +98,7 @@ where
             self.log()?;
         }
         let is_best = self.intervals.evaluates(step) && self.evaluate()?;
-        let ends_early = self.is_enough();
-        if ends_early && self.intervals.logs_last() {
-            self.log()?;
-        }
+        let ends_early = self.log_the_end()?;
         // Behind the others, so that a checkpoint knows of all that its step has to show.
         if self.intervals.saves(step)
             || (is_best && self.intervals.keeps_best)
@@ -110,6 +108,15 @@ where
         }
         self.end_epoch(step, ends_early);
         Ok(())
+    }
+
+    /// Logs what is not logged yet where the run ends early. Returns whether it does.
+    fn log_the_end(&mut self) -> Result<bool, Error> {
+        let ends_early = self.is_enough();
+        if ends_early && self.intervals.logs_last() {
+            self.log()?;
+        }
+        Ok(ends_early)
     }
 
     /// Whether the evaluations so far end the run.
