@@ -37,14 +37,16 @@ def changed(style: dict, codes: list[int]) -> dict:
         key = "ink" if code in (38, *range(30, 38), *range(90, 98)) else "background"
         if code == 0:
             style = {}
-        elif code in (1, 3, 7):
-            style[{1: "bold", 3: "italic", 7: "reverse"}[code]] = True
+        elif code in (1, 2, 3, 7):
+            style[{1: "bold", 2: "dim", 3: "italic", 7: "reverse"}[code]] = True
         elif code in (38, 48) and codes:
             kind = codes.pop(0)
             if kind == 5:
                 style[key] = color_of(codes.pop(0))
             else:
                 style[key] = "#" + "".join(f"{codes.pop(0):02x}" for _ in range(3))
+        elif code == 2:
+            style["ink"] = COLORS[8]
         elif code in range(30, 38) or code in range(40, 48):
             style[key] = COLORS[code % 10]
         elif code in range(90, 98) or code in range(100, 108):
@@ -98,6 +100,7 @@ def main() -> None:
                 continue
             more = ' font-weight="bold"' if style.get("bold") else ""
             more += ' font-style="italic"' if style.get("italic") else ""
+            more += ' fill-opacity="0.65"' if style.get("dim") else ""
             print(
                 f'<text x="{left:.1f}" y="{top + CELL_HEIGHT - 5}" fill="{ink}" textLength="{length:.1f}" '
                 f'xml:space="preserve"{more}>{html.escape(text)}</text>'

@@ -2,6 +2,7 @@
 
 mod lengths;
 mod model;
+mod page;
 mod paint;
 mod report;
 mod rows;
