@@ -45,6 +45,8 @@ def changed(style: dict, codes: list[int]) -> dict:
                 style[key] = color_of(codes.pop(0))
             else:
                 style[key] = "#" + "".join(f"{codes.pop(0):02x}" for _ in range(3))
+        elif code == 2:
+            style["ink"] = COLORS[8]
         elif code in range(30, 38) or code in range(40, 48):
             style[key] = COLORS[code % 10]
         elif code in range(90, 98) or code in range(100, 108):

@@ -96,15 +96,13 @@ fn answers_are_those_of_a_model_that_computes_the_conversation_anew_with_every_m
         let usage = &answer["usage"];
         let all = anew["prompt_ids"].as_array().unwrap().len();
         assert_eq!(usage["prompt_tokens"], all);
-        // Another adapter begins anew; the next turn finds the one before it, but for its last token.
-        let cached = usage["cached_tokens"].as_u64().unwrap() as usize;
+        // Another adapter begins anew; the next turn finds at least the prompt of the one before it.
+        let cached = usage["cached_tokens"].as_u64().unwrap();
         match index % 2 {
             0 => assert_eq!(cached, 0, "turn {index}"),
             _ => {
-                let before = &answers[index - 1]["usage"];
-                let before = ["prompt_tokens", "completion_tokens"].map(|key| before[key].as_u64());
-                let before: u64 = before.into_iter().flatten().sum();
-                assert!(cached as u64 + 1 >= before - 1, "turn {index}: {usage}");
+                let before = &answers[index - 1]["usage"]["prompt_tokens"];
+                assert!(cached >= before.as_u64().unwrap(), "turn {index}: {usage}");
             }
         }
         told.push(("assistant", answer["content"].as_str().unwrap()));
@@ -217,7 +215,7 @@ fn the_oldest_turns_make_room_and_a_turn_that_never_fits_is_refused() {
     assert!(said.contains(&format!("error: {refused}")), "{said:?}");
     for answer in [&answers[4], &answers[5]] {
         let tokens = answer["usage"]["prompt_tokens"].as_u64().unwrap();
-        assert!((60..=110).contains(&tokens), "{answer}");
+        assert!((40..=110).contains(&tokens), "{answer}");
     }
 }
 

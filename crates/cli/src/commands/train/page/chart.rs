@@ -168,6 +168,11 @@ fn draw_on(
 }
 
 impl Line {
+    /// Whether it has values measured on the validation rows.
+    pub(super) fn is_of_evaluations(&self) -> bool {
+        self.kind == Kind::Eval && !self.points.is_empty()
+    }
+
     /// Without what cannot be drawn, and with as many points as can be seen: each the mean of some neighbours.
     fn drawable(&self) -> Self {
         let finite = |(step, value): &&(f64, f64)| step.is_finite() && value.is_finite();

@@ -110,7 +110,7 @@ fn the_figures_are_those_of_the_records() {
     ] {
         assert!(html.contains(figure), "{figure}: {html}");
     }
-    let titles: Vec<&str> = page.charts.iter().map(|chart| chart.title).collect();
+    let titles: Vec<&str> = page.charts.iter().map(|chart| &*chart.title).collect();
     let expected = [
         "Loss",
         "Learning rate",
@@ -119,6 +119,26 @@ fn the_figures_are_those_of_the_records() {
     ];
     assert_eq!(titles, expected);
     assert!(html.contains("the base, validation"));
+}
+
+#[test]
+fn each_score_of_the_evaluations_has_a_curve_with_the_base() {
+    let records = [
+        json!({"step": 0, "epoch": 0.0, "eval_loss": 0.7, "eval_label_tokens": 9, "eval_accuracy": 0.51234}),
+        json!({"step": 9, "epoch": 1.0, "eval_loss": 0.3, "eval_seconds": 1.0, "eval_accuracy": 0.91234}),
+    ];
+    let page = Page {
+        charts: charts(&records).unwrap(),
+        records: RecordTable::of(&records),
+        ..page()
+    };
+    let titles: Vec<&str> = page.charts.iter().map(|chart| &*chart.title).collect();
+    assert_eq!(titles, ["Loss", "Accuracy"]);
+    let html = page.render().unwrap();
+    assert!(
+        html.contains("0.51234") && html.contains("0.91234"),
+        "{html}"
+    );
 }
 
 #[test]
