@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::columns::Columns;
 use super::line::{Line, kind};
 use super::tools;
-use crate::conversation::{Conversation, Message};
+use crate::conversation::{Conversation, Message, PROMPT};
 use crate::error::Result;
 
 /// Other spellings of a role, in lower case. A role that is not here stays as it is, and the chat template decides.
@@ -68,7 +68,7 @@ impl Line<'_> {
         let mut messages = self.turns(&mut object, key)?;
         if key == "prompt" {
             for message in &mut messages {
-                message.masked_by = Some("prompt");
+                message.masked_by = Some(PROMPT);
             }
             if let Some(key) = columns.answer(&object) {
                 messages.extend(self.turns(&mut object, key)?);
