@@ -272,7 +272,7 @@ fn what_cannot_be_talked_to_is_refused_at_once() {
     let head = head.path().join("adapter");
     let config = fs::read_to_string(head.parent().unwrap().join("case.json")).unwrap();
     let config: Value = serde_json::from_str(&config).unwrap();
-    let model = fixture::path("models").join(config["model"].as_str().unwrap());
+    let model = fixture::path(config["model"].as_str().unwrap());
     for (args, named) in [
         (&["--temperature=-1"][..], "--temperature is -1"),
         (&["--max-new-tokens", "1024"], "room for 1024"),

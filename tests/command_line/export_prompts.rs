@@ -28,29 +28,15 @@ fn export(model: &str, adapter: &str, to: &str, output: &Path) -> Command {
     ])
 }
 
-/// Rows, and the same rows with the names of virtual tokens in front of their prompts.
-fn rows(folder: &Path, tokens: usize) -> [String; 2] {
-    let names: String = (0..tokens).map(|i| format!("<|virtual_{i}|>")).collect();
-    ["", &names].map(|front| {
-        let row = |i: usize| {
-            serde_json::json!({"prompt": format!("{front}the cat {i} "), "completion": "sat on mat"})
-        };
-        let rows: Vec<String> = (0..6).map(|i| row(i).to_string()).collect();
-        let path = folder.join(format!("rows-{}.jsonl", front.len()));
-        fs::write(&path, rows.join("\n")).unwrap();
-        text(&path).to_owned()
-    })
-}
-
-fn losses(data: &str, model: &str, adapter: Option<&str>) -> Vec<f64> {
-    let mut args = vec!["evaluate", "--json", "--no-generate", "--per-example"];
-    args.extend(["--data", data, "--model", model]);
-    args.extend(adapter.into_iter().flat_map(|dir| ["--adapter", dir]));
-    let scores = lines(&succeed(&mut burn_peft(&args))).remove(0);
-    let rows = scores["per_example"].as_array().unwrap();
-    rows.iter()
-        .map(|row| row["nll"].as_f64().unwrap())
-        .collect()
+/// The tokens that a model writes behind some texts, with `front` in front of them.
+fn texts(front: &str, more: &[&str]) -> Vec<Value> {
+    let texts = ["the cat 0 ", "sat", "on a mat 5"];
+    let text = |text: &&str| {
+        let mut command = burn_peft(&["generate", "--json", "--temperature", "0"]);
+        command.args(["--max-new-tokens", "12", "--prompt", &format!("{front}{text}")]);
+        lines(&succeed(command.args(more))).remove(0)["token_ids"].take()
+    };
+    texts.iter().map(text).collect()
 }
 
 fn json(path: &Path) -> Value {
@@ -73,21 +59,11 @@ fn a_checkpoint_with_virtual_tokens_is_base_and_adapter() {
         let config = json(&Path::new(&adapter).join("adapter_config.json"));
         let tokens = config["num_virtual_tokens"].as_u64().unwrap() as usize;
         assert!(said.contains(&format!("{tokens} virtual tokens")), "{said}");
-        let [bare, named] = rows(folder.path(), tokens);
-        let expected = losses(&bare, &model, Some(&adapter));
-        let found = losses(&named, text(&output), None);
-        for (found, expected) in found.iter().zip(&expected) {
-            // The prompt runs among the rows instead of beside them: sums of f32 in another order.
-            assert!(
-                (found / expected - 1.0).abs() < 1e-5,
-                "{name}: {found} {expected}"
-            );
-        }
-        assert_ne!(
-            expected,
-            losses(&bare, &model, None),
-            "a prompt that does something"
-        );
+        let names: String = (0..tokens).map(|i| format!("<|virtual_{i}|>")).collect();
+        let expected = texts("", &["--model", &model, "--adapter", &adapter]);
+        assert_eq!(texts(&names, &["--model", text(&output)]), expected, "{name}");
+        let bare = texts("", &["--model", &model]);
+        assert_ne!(expected, bare, "a prompt that does something");
         // Every old row of the head is as it was.
         let written = fs::read(output.join("model.safetensors")).unwrap();
         let written = SafeTensors::deserialize(&written).unwrap();
