@@ -33,7 +33,12 @@ fn texts(front: &str, more: &[&str]) -> Vec<Value> {
     let texts = ["the cat 0 ", "sat", "on a mat 5"];
     let text = |text: &&str| {
         let mut command = burn_peft(&["generate", "--json", "--temperature", "0"]);
-        command.args(["--max-new-tokens", "12", "--prompt", &format!("{front}{text}")]);
+        command.args([
+            "--max-new-tokens",
+            "12",
+            "--prompt",
+            &format!("{front}{text}"),
+        ]);
         lines(&succeed(command.args(more))).remove(0)["token_ids"].take()
     };
     texts.iter().map(text).collect()
@@ -61,7 +66,11 @@ fn a_checkpoint_with_virtual_tokens_is_base_and_adapter() {
         assert!(said.contains(&format!("{tokens} virtual tokens")), "{said}");
         let names: String = (0..tokens).map(|i| format!("<|virtual_{i}|>")).collect();
         let expected = texts("", &["--model", &model, "--adapter", &adapter]);
-        assert_eq!(texts(&names, &["--model", text(&output)]), expected, "{name}");
+        assert_eq!(
+            texts(&names, &["--model", text(&output)]),
+            expected,
+            "{name}"
+        );
         let bare = texts("", &["--model", &model]);
         assert_ne!(expected, bare, "a prompt that does something");
         // Every old row of the head is as it was.

@@ -62,6 +62,23 @@ impl Message {
         self.role() == "assistant" && self.masked_by.is_none()
     }
 
+    /// Whether the content is a list of parts.
+    pub(crate) fn has_parts(&self) -> bool {
+        matches!(self.fields.get("content"), Some(Value::Array(_)))
+    }
+
+    /// The turn with the texts of its parts as one text, a line break between them.
+    pub(crate) fn with_parts_joined(&self) -> Self {
+        let mut turn = self.clone();
+        if let Some(content) = turn.fields.get_mut("content")
+            && let Value::Array(parts) = content
+        {
+            let texts: Vec<&str> = parts.iter().filter_map(text_of_part).collect();
+            *content = Value::String(texts.join("\n"));
+        }
+        turn
+    }
+
     /// The text of the turn, white space at its ends aside: of its `content`, or of the first part of that which has
     /// any. `None` if there is none.
     pub(crate) fn text(&self) -> Option<&str> {

@@ -41,7 +41,12 @@ pub fn unlikely_row<B: Ops, A: Adapter<B>>(model: &PeftModel<B, A>, seed: u64) -
     let [count, width] = states.dims();
     let seen = Seen::new(model, &states);
     let mean = states.mean_dim(0); // [1, d_model]
-    let length = mean.clone().powi_scalar(2).sum().into_scalar().elem::<f64>();
+    let length = mean
+        .clone()
+        .powi_scalar(2)
+        .sum()
+        .into_scalar()
+        .elem::<f64>();
     let row = |row: Tensor<B, 1>| row.into_data().iter::<f32>().collect();
     match seen.push() {
         Some(push) => UnlikelyRow {
@@ -74,7 +79,12 @@ impl Seen {
     fn new<B: Ops, A: Adapter<B>>(model: &PeftModel<B, A>, states: &Tensor<B, 2>) -> Self {
         let count = states.dims()[0];
         let mean = states.clone().mean_dim(0);
-        let length = mean.clone().powi_scalar(2).sum().into_scalar().elem::<f64>();
+        let length = mean
+            .clone()
+            .powi_scalar(2)
+            .sum()
+            .into_scalar()
+            .elem::<f64>();
         let along = states.clone().matmul(mean.transpose()) / length;
         let mut totals = Vec::with_capacity(count);
         let mut largest: Option<Tensor<B, 2>> = None;
