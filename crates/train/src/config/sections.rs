@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use burn::tensor::DType;
 use burn_peft::{MethodConfig, OptionDoc, options};
 use burn_peft_data::{ColumnNames, Template};
-use serde::{Deserialize, Serialize};
 
 use super::{DataFiles, ExcessLengthStrategy, Supervise, TaskConfig, TrainConfig, ValidationSplit};
 

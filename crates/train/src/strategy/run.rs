@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use burn::data::dataloader::Progress;
-use burn::module::AutodiffModule;
 use burn::tensor::Device;
 use burn::tensor::backend::Backend;
 use burn_train::metric::store::EventStoreClient;
@@ -16,11 +15,10 @@ use burn_train::{
 use super::tally::Tally;
 use super::time_left::{Done, Rhythm, TimeLeft};
 use super::{BestRule, FitSummary, Session, Settings};
-use crate::checkpoint::{Checkpoint, TrainerState, parameter_shapes};
-use crate::fit::EvalScores;
+use crate::checkpoint::{TrainerState, parameter_shapes};
 use crate::intervals::Intervals;
-use crate::metrics::{TokenMean, Window, gib};
-use crate::record::{EvalRecord, LogRecord, TrainRecord};
+use crate::metrics::{Window, gib};
+use crate::record::{LogRecord, TrainRecord};
 use crate::{Error, LmOutput, clip_grad_norm};
 
 /// One run of the loop.
