@@ -1,6 +1,9 @@
 """Makes an SVG of what a terminal shows, as `tmux capture-pane -e -p` prints it.
 
     tmux capture-pane -e -p -t run | python assets/terminal_to_svg.py > assets/dashboard.svg
+
+assets/doctor.svg is `burn-peft doctor --rows 2` in 100 columns and 100 lines, without the sections of the model and of the
+rows that are not trained on.
 """
 
 import html

@@ -82,7 +82,7 @@ pub(crate) struct Args {
     /// Print plain lines instead of the dashboard.
     #[arg(long)]
     no_tui: bool,
-    /// Print one JSON object per logged step to stdout, and a last one with the adapter's path.
+    /// Print one JSON object per logged step to stdout, and a last one with the adapter's path; of a check, one object.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
