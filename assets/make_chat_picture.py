@@ -21,7 +21,7 @@ COLUMNS, ROWS = 80, 24
 SESSION = "burn-peft-chat-picture"
 
 CARD = "name: The Grey Heron | eatType: pub | food: vegetarian | area: old town"
-LINES = ["/adapter none", "Who are you?", CARD, "/adapter pt", CARD, "/adapters"]
+LINES = [CARD, "/adapter none", CARD, "Who are you?", "/adapters"]
 
 
 def main():
