@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 /// The names under which datasets store what the assistant thinks before it answers. A template reads one of them.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
+/// What takes out the turns of a prompt, where another column has the turns to learn.
+pub(crate) const PROMPT: &str = "prompt";
+
 /// A conversation, and what a row says to the chat template besides.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Conversation {

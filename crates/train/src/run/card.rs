@@ -84,15 +84,23 @@ pub(super) fn card<M: Method>(
 
 /// The files by what they are for.
 fn data_of(inputs: &RunInputs) -> Vec<CardData> {
-    let file = |purpose: &str, rows: &Rows| CardData {
-        purpose: purpose.to_owned(),
-        file: name_of(rows.path()).to_owned(),
-        rows: rows.rows().len(),
-    };
-    let valid = inputs.valid.as_ref().map(|rows| file("validation", rows));
-    let test = inputs.test.as_ref().map(|rows| file("test", rows));
-    let train = file("training", &inputs.train);
-    [Some(train), valid, test].into_iter().flatten().collect()
+    let mut data = Vec::new();
+    for (purpose, rows) in [
+        ("training", Some(&inputs.train)),
+        ("validation", inputs.valid.as_ref()),
+        ("test", inputs.test.as_ref()),
+    ] {
+        let files = rows.into_iter().flat_map(Rows::files);
+        data.extend(files.map(|file| CardData {
+            purpose: match file.weight == 1.0 {
+                true => purpose.to_owned(),
+                false => format!("{purpose}, weight {}", file.weight),
+            },
+            file: name_of(file.path).to_owned(),
+            rows: file.rows.len(),
+        }));
+    }
+    data
 }
 
 /// A run.toml without the paths in it. Names of hub repositories stay.
