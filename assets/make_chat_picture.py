@@ -21,11 +21,13 @@ COLUMNS, ROWS = 80, 24
 SESSION = "burn-peft-chat-picture"
 
 CARD = "name: The Grey Heron | eatType: pub | food: vegetarian | area: old town"
-LINES = [CARD, "/adapter pt", CARD, "/adapter none", "Who are you?", "/help"]
+LINES = [CARD, "/adapter none", CARD, "Who are you?", "/adapters"]
+
 
 def main():
     with tempfile.TemporaryDirectory() as folder:
-        screen = record(Path(folder))
+        subprocess.run([PROGRAM, "train", "--no-tui", "--output", "pt"], check=True, cwd=folder)
+        screen = record(folder)
     draw = [sys.executable, HERE / "terminal_to_svg.py"]
     picture = subprocess.run(draw, input=screen, check=True, capture_output=True, text=True).stdout
     (HERE / "chat.svg").write_text(picture)
@@ -33,9 +35,9 @@ def main():
 
 def record(folder):
     """What the terminal shows after the conversation, with escape sequences."""
-    chat = [PROGRAM, "chat", "--temperature", "0", "--adapter", f"pt={folder / 'pt'}"]
-    train(folder / "pt")
-    tmux("new-session", "-d", "-s", SESSION, "-x", str(COLUMNS), "-y", str(ROWS), *map(str, chat))
+    chat = [PROGRAM, "chat", "--temperature", "0", "--adapter", "pt"]
+    size = ["-x", str(COLUMNS), "-y", str(ROWS), "-c", folder]
+    tmux("new-session", "-d", "-s", SESSION, *size, *map(str, chat))
     try:
         wait_for_prompt(0)
         for count, line in enumerate(LINES, 1):
@@ -45,10 +47,6 @@ def record(folder):
         return capture()
     finally:
         tmux("kill-session", "-t", SESSION)
-
-
-def train(output):
-    subprocess.run([PROGRAM, "train", "--no-tui", "--output", output], check=True)
 
 
 def tmux(*arguments):

@@ -267,19 +267,15 @@ fn without_a_chat_template_each_turn_is_a_text_of_its_own() {
 
 #[test]
 fn what_cannot_be_talked_to_is_refused_at_once() {
-    let head = fixture::path("heads");
-    let head = fs::read_dir(head).unwrap().next().unwrap().unwrap();
-    let head = head.path().join("adapter");
-    let config = fs::read_to_string(head.parent().unwrap().join("case.json")).unwrap();
-    let config: Value = serde_json::from_str(&config).unwrap();
-    let model = fixture::path(config["model"].as_str().unwrap());
+    let head = fixture::path("heads/tied_gqa-question-ans-beft-qkv/adapter");
+    let model = model_path();
     for (args, named) in [
         (&["--temperature=-1"][..], "--temperature is -1"),
         (&["--max-new-tokens", "1024"], "room for 1024"),
         (&["--adapter", "a=no-such"], "no such folder"),
         (&["--no-chat-template", "--system", "x"], "--system"),
         (
-            &["--model", text(&model), "--adapter", text(&head)],
+            &["--model", &model, "--adapter", text(&head)],
             "writes no text",
         ),
     ] {
