@@ -8,7 +8,7 @@ use rand::seq::index;
 
 use super::{Rows, labelled};
 use crate::error::{Error, Result};
-use crate::row::Row;
+use crate::row::{Row, RowFormat};
 
 /// A file, the number of its rows, and how often an epoch has each of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,6 +128,17 @@ impl Rows {
         (kept, taken)
     }
 
+    /// The formats of the files, each once.
+    pub fn formats(&self) -> Vec<RowFormat> {
+        let mut formats = Vec::new();
+        for format in self.files().map(|file| file.rows[0].1.format()) {
+            if !formats.contains(&format) {
+                formats.push(format);
+            }
+        }
+        formats
+    }
+
     /// The rows of each file, in order.
     pub fn files(&self) -> impl Iterator<Item = RowsOfFile<'_>> {
         let mut rest = self.rows.as_slice();
@@ -193,7 +204,7 @@ impl Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::row::{Label, RowFormat};
+    use crate::row::Label;
     use crate::rows::parse_rows;
 
     fn texts(path: &str, count: usize) -> Rows {
@@ -219,6 +230,7 @@ mod tests {
         let weights: Vec<f64> = joined.files().map(|file| file.weight).collect();
         assert_eq!(weights, [0.5, 2.0]);
         assert_eq!(joined.format(), RowFormat::Text);
+        assert_eq!(joined.formats(), [RowFormat::Text, RowFormat::Messages]);
         assert_eq!(joined.place(2), ("chat.jsonl", 1));
         assert_eq!(joined.place_beside(1, 0), "line 2");
         assert_eq!(joined.place_beside(1, 2), "a:2");

@@ -228,7 +228,7 @@ options! {
         /// Random seed: of the adapter's start, of the order of the rows, and of rows that are held out.
         pub seed: u64 = 42,
             source "transformers";
-        /// Random seed of the order of the rows, and of those that are held out.
+        /// Random seed of the order of the rows.
         pub data_seed: Option<u64> = None,
             shown as "`seed`",
             source "transformers";
