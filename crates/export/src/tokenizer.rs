@@ -92,7 +92,8 @@ impl<'a> TokenizerFiles<'a> {
         if path.exists() {
             let mut config = read_json(&path)?;
             // Only older readers look there; newer ones write no such list.
-            if let Some(names) = config["added_tokens_decoder"].as_object_mut() {
+            let names = config.get_mut("added_tokens_decoder");
+            if let Some(names) = names.and_then(Value::as_object_mut) {
                 for index in 0..count {
                     let mut token = json!({"content": virtual_token(index)});
                     merge(&mut token, &flags);

@@ -110,13 +110,15 @@ impl Rows {
         });
         let mut rows = self.rows.into_iter().zip(is_taken);
         for file in self.files {
-            for part in [&mut kept, &mut taken] {
-                part.files.push(SourceFile {
-                    rows: 0,
-                    ..file.clone()
-                });
-            }
-            for (row, is_taken) in rows.by_ref().take(file.rows) {
+            let count = file.rows;
+            let none = SourceFile { rows: 0, ..file };
+            // Rows that are evaluated are so once each.
+            taken.files.push(SourceFile {
+                weight: 1.0,
+                ..none.clone()
+            });
+            kept.files.push(none);
+            for (row, is_taken) in rows.by_ref().take(count) {
                 let part = if is_taken { &mut taken } else { &mut kept };
                 part.rows.push(row);
                 part.files.last_mut().expect("one was added").rows += 1;
@@ -269,8 +271,10 @@ mod tests {
 
     #[test]
     fn held_out_rows_are_those_of_the_seed_and_no_other() {
-        let joined = || Rows::join([(texts("a", 6), 1.0), (texts("b", 4), 1.0)]).expect("one task");
+        let joined = || Rows::join([(texts("a", 6), 0.5), (texts("b", 4), 0.5)]).expect("one task");
         let (kept, taken) = joined().hold_out(3, 42);
+        assert!(kept.files().all(|file| file.weight == 0.5));
+        assert!(taken.files().all(|file| file.weight == 1.0));
         assert_eq!((kept.rows().len(), taken.rows().len()), (7, 3));
         assert_eq!(joined().hold_out(3, 42), (kept.clone(), taken.clone()));
         assert_ne!(joined().hold_out(3, 43).1, taken);

@@ -69,7 +69,7 @@ pub(super) fn card<M: Method>(
     });
     Ok(ModelCard {
         facts,
-        data: data_of(config, inputs),
+        data: data_of(inputs),
         scores: lines.collect(),
         scored_on,
         settings: Some(settings(&config.to_toml_of(&method.settings(base))?)),
@@ -79,30 +79,24 @@ pub(super) fn card<M: Method>(
 }
 
 /// The files by what they are for.
-fn data_of(config: &RunConfig, inputs: &RunInputs) -> Vec<CardData> {
-    let rows_of = |purpose: &str, rows: &Rows| CardData {
-        purpose: purpose.to_owned(),
-        file: names_of(rows),
-        rows: rows.rows().len(),
-    };
-    let train = inputs.train.files().map(|file| CardData {
-        purpose: "training".to_owned(),
-        file: match file.weight {
-            1.0 => name_of(file.path).to_owned(),
-            weight => format!("{} (weight {weight})", name_of(file.path)),
-        },
-        rows: file.rows.len(),
-    });
-    let validation = match config.data.validation_split {
-        Some(_) => "validation, held out of these",
-        None => "validation",
-    };
-    let valid = inputs.valid.as_ref();
-    let test = inputs.test.as_ref();
-    train
-        .chain(valid.map(|rows| rows_of(validation, rows)))
-        .chain(test.map(|rows| rows_of("test", rows)))
-        .collect()
+fn data_of(inputs: &RunInputs) -> Vec<CardData> {
+    let mut data = Vec::new();
+    for (purpose, rows) in [
+        ("training", Some(&inputs.train)),
+        ("validation", inputs.valid.as_ref()),
+        ("test", inputs.test.as_ref()),
+    ] {
+        let files = rows.into_iter().flat_map(Rows::files);
+        data.extend(files.map(|file| CardData {
+            purpose: match file.weight == 1.0 {
+                true => purpose.to_owned(),
+                false => format!("{purpose}, weight {}", file.weight),
+            },
+            file: name_of(file.path).to_owned(),
+            rows: file.rows.len(),
+        }));
+    }
+    data
 }
 
 /// The names of the files of rows, without their folders.

@@ -220,9 +220,10 @@ fn tiles(report: &RunReport, records: &[Value]) -> Vec<Tile> {
     tile(
         "held-out loss",
         report.after.as_ref().map(loss),
-        report.before.as_ref().map_or_else(String::new, |before| {
-            format!("{} of the base", loss(before))
-        }),
+        report
+            .before
+            .as_ref()
+            .map_or_else(String::new, |before| format!("the base: {}", loss(before))),
     );
     let best = summary.best_eval.as_ref();
     let metric = best.map_or("", |best| best.metric.trim_start_matches("eval_"));
@@ -245,7 +246,7 @@ fn tiles(report: &RunReport, records: &[Value]) -> Vec<Tile> {
     let speed = summary.tokens as f64 / summary.seconds.max(1e-9);
     tile(
         "time",
-        Some(format!("{:.0} s", summary.seconds)),
+        Some(duration(summary.seconds)),
         format!("{} tokens/s", thousands(speed as usize)),
     );
     let memory = series(records, "memory_gib").into_iter();
@@ -256,6 +257,15 @@ fn tiles(report: &RunReport, records: &[Value]) -> Vec<Tile> {
         "at most".into(),
     );
     tiles
+}
+
+fn duration(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
 }
 
 /// Whole numbers as a reader groups their digits.

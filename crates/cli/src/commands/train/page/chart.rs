@@ -142,7 +142,7 @@ fn draw_on(
             _ => String::new(),
         })
         .y_label_formatter(&|value| match logarithmic {
-            true => number(10_f64.powf(*value)),
+            true => number(two_digits(10_f64.powf(*value))),
             false => number(*value),
         })
         .draw()?;
@@ -193,6 +193,11 @@ impl Line {
             points: points.chunks(each).map(mean).collect(),
         }
     }
+}
+
+/// A tick between two powers of ten is no round number.
+fn two_digits(value: f64) -> f64 {
+    format!("{value:.1e}").parse().unwrap_or(value)
 }
 
 /// A number, short.

@@ -150,6 +150,12 @@ fn a_run_without_records_has_a_page_without_curves() {
 }
 
 #[test]
+fn times_are_short() {
+    let found = [0.4, 75.0, 7260.0].map(duration);
+    assert_eq!(found, ["0 s", "1 min 15 s", "2 h 1 min"]);
+}
+
+#[test]
 fn digits_are_grouped() {
     let found = [0, 999, 1000, 1_234_567].map(thousands);
     assert_eq!(found, ["0", "999", "1,000", "1,234,567"]);
