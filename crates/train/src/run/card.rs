@@ -59,11 +59,7 @@ pub(super) fn card<M: Method>(
     }
     let held_out = inputs.test.as_ref().or(inputs.valid.as_ref());
     let scored_on = scores.zip(held_out).map(|((_, after), rows)| {
-        format!(
-            "{} rows of {}",
-            after.evaluation.examples,
-            name_of(rows.path())
-        )
+        format!("{} rows of {}", after.evaluation.examples, names_of(rows))
     });
     let lines = scores.map(|(before, after)| comparison(before, after));
     let lines = lines.into_iter().flatten().map(|line| CardScore {
@@ -103,6 +99,12 @@ fn data_of(inputs: &RunInputs) -> Vec<CardData> {
     data
 }
 
+/// The names of the files of rows, without their folders.
+fn names_of(rows: &Rows) -> String {
+    let names: Vec<&str> = rows.files().map(|file| name_of(file.path)).collect();
+    names.join(" and ")
+}
+
 /// A run.toml without the paths in it. Names of hub repositories stay.
 fn settings(run_file: &str) -> String {
     let Ok(mut sections) = run_file.parse::<Table>() else {
@@ -134,6 +136,18 @@ fn name_of(path: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_files_are_named_without_their_folders() {
+        let rows = |path: &str| burn_peft_data::parse_rows(path, "{\"text\":\"a\"}").unwrap();
+        let both = [(rows("/home/me/a.jsonl"), 1.0), (rows("data/b.jsonl"), 1.0)];
+        let both = Rows::join(both).unwrap();
+        assert_eq!(names_of(&both), "a.jsonl and b.jsonl");
+        let (kept, taken) = both.hold_out(1, 0);
+        let mut names = [names_of(&kept), names_of(&taken)];
+        names.sort();
+        assert_eq!(names, ["a.jsonl", "b.jsonl"]);
+    }
 
     #[test]
     fn settings_tell_no_paths() {
