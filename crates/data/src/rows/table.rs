@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use csv::{ErrorKind, ReaderBuilder, StringRecord};
+use csv::{ErrorKind, Position, ReaderBuilder, StringRecord};
 use serde_json::{Map, Value};
 
 use super::columns::Purpose;
@@ -82,27 +82,54 @@ pub(super) fn read(text: &str, delimiter: u8, reader: &mut Reader<'_>) -> Result
     let columns = header.0.len();
     reader.header = Some(header);
     let mut record = StringRecord::new();
-    let mut line = 1;
+    let mut place = Place {
+        text,
+        at: 0,
+        line: 1,
+    };
     loop {
         let more = table.read_record(&mut record).map_err(|error| {
-            let at = error.position().map_or(line, |position| position.line() as usize);
+            let line = error.position().map_or(1, |position| place.line_of(position));
             match error.kind() {
                 ErrorKind::UnequalLengths { len, .. } => bad(
-                    at,
+                    line,
                     format!(
                         "{len} cells, and the header has {columns}; put quotes around a text with the separator in it"
                     ),
                 ),
-                _ => bad(at, error.to_string()),
+                _ => bad(line, error.to_string()),
             }
         })?;
         if !more {
             return Ok(());
         }
-        line = record
+        let line = record
             .position()
-            .map_or(line, |position| position.line() as usize);
+            .map_or(1, |position| place.line_of(position));
         reader.take(line, Item::Record(std::mem::take(&mut record)))?;
+    }
+}
+
+/// A place in the text, and its line. The library counts a line end that it has not passed yet as a part of the next row.
+struct Place<'a> {
+    text: &'a str,
+    at: usize,
+    line: usize,
+}
+
+impl Place<'_> {
+    /// The line of the first cell of a row that begins no earlier than the last one that was asked for.
+    fn line_of(&mut self, position: &Position) -> usize {
+        let bytes = self.text.as_bytes();
+        let begin = usize::try_from(position.byte()).map_or(bytes.len(), |at| at.min(bytes.len()));
+        let ends = bytes[begin..]
+            .iter()
+            .take_while(|byte| b"\r\n".contains(byte));
+        let begin = begin + ends.count();
+        let passed = bytes.get(self.at..begin).unwrap_or_default();
+        self.line += passed.iter().filter(|&&byte| byte == b'\n').count();
+        self.at = self.at.max(begin);
+        self.line
     }
 }
 

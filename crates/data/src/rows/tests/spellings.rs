@@ -237,7 +237,7 @@ fn columns_that_were_named_are_the_fields_that_they_were_named() {
 #[test]
 fn a_column_that_is_not_there_is_named() {
     let german = [("prompt", "frage"), ("completion", "antwort")];
-    let error = named(&german, r#"{"frage":"a","answer":"b"}"#).expect_err("no such column");
+    let error = named(&german, r#"{"frage":"a","nr":1}"#).expect_err("no such column");
     let message = error.to_string();
     assert!(
         message.starts_with("rows.jsonl:1: data.columns names the column \"antwort\", and there is none; there are ["),
