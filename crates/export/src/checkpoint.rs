@@ -28,7 +28,7 @@ pub struct PromptCheckpoint {
 /// Writes `base` again to the folder `output`, with the virtual tokens of `adapter` (Prompt Tuning or P-Tuning) as tokens of
 /// its vocabulary, [`virtual_token`]s. A text behind their names gives the logits of base and adapter.
 ///
-/// The tokens take rows of the table that the tokenizer does not use, if there are enough, else new ones. The output
+/// The tokens take rows of the table that the tokenizer does not use, and new ones where these do not suffice. The output
 /// head is stored apart, with its rows as they were: were it tied, the model would write the virtual tokens, whose rows
 /// are long. Their own rows are `unlikely`. The chat template writes the names in front of a conversation, if the adapter
 /// was not trained with a template.
@@ -55,17 +55,13 @@ pub fn save_prompt_checkpoint(
     let tokens = table.shape()[0];
     let tokenizer = TokenizerFiles::read(folder)?;
     let rows = base.config().vocab_size;
-    let next = tokenizer.next_id();
-    let first_id = if next + tokens <= rows {
-        next
-    } else {
-        rows.max(next)
-    };
+    // Tokenizers number added tokens without holes, whatever their files say.
+    let first_id = tokenizer.next_id();
     if first_id > rows {
         return Err(Error::CannotExport {
             path: folder.to_owned(),
             reason: format!(
-                "its tokenizer has {next} tokens and its embedding table {rows} rows; ids behind the table cannot be \
+                "its tokenizer has {first_id} tokens and its embedding table {rows} rows; ids behind the table cannot be \
                  told from new ones"
             ),
         });

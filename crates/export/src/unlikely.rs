@@ -14,7 +14,9 @@ const TOKENS: usize = 64;
 const MARGIN: f64 = 50.0;
 /// States that are not seen may lie elsewhere.
 const RESERVE: f64 = 2.0;
-/// A state has to lie so far along the mean of all for a row against the mean to be unlikely in it.
+/// Steps towards the middle of the states.
+const STEPS: usize = 2000;
+/// The state that lies the least along the middle lies so much of what the farthest one does, if a row is unlikely in all.
 const LEAST_ALONG: f64 = 0.02;
 /// States whose scores are computed at once.
 const CHUNK: usize = 32;
@@ -30,30 +32,35 @@ pub struct UnlikelyRow {
     pub states: usize,
 }
 
-/// Finds a head row that points away from the states in which the model with its adapter ends: against their mean, as far as
-/// it takes. A row of zeros would not do: where the model is sure of nothing, many zeros are likely. Where states lie on
-/// both sides, as those of a model of random weights do, it is a copy of the row that was the least likely one everywhere.
+/// Finds a head row that points away from the states in which the model with its adapter ends, as far as it takes. A row of
+/// zeros would not do: where the model is sure of nothing, many zeros are likely. Where states lie on all sides, as those of
+/// a model of random weights do, it is a copy of the row that was the least likely one everywhere.
 ///
 /// The states are those of texts that the model itself writes, sampled at temperature 1.
 #[must_use]
 pub fn unlikely_row<B: Ops, A: Adapter<B>>(model: &PeftModel<B, A>, seed: u64) -> UnlikelyRow {
     let states = states(model, seed);
     let [count, width] = states.dims();
-    let seen = Seen::new(model, &states);
-    let mean = states.mean_dim(0); // [1, d_model]
-    let length = mean
-        .clone()
-        .powi_scalar(2)
-        .sum()
-        .into_scalar()
-        .elem::<f64>();
+    let lengths = states.clone().powi_scalar(2).sum_dim(1).sqrt(); // [states, 1]
+    let directions = states.clone() / lengths.clone();
+    let cosines = directions.clone().matmul(directions.clone().transpose());
+    let numbers = |tensor: Tensor<B, 2>| tensor.into_data().iter::<f64>().collect::<Vec<f64>>();
+    let middle = Middle::of(&numbers(cosines), count);
+    let seen = Seen::new(model, states, &numbers(lengths), &middle);
     let row = |row: Tensor<B, 1>| row.into_data().iter::<f32>().collect();
     match seen.push() {
-        Some(push) => UnlikelyRow {
-            row: row((mean * (-push / length)).reshape([width])),
-            largest_log_probability: seen.largest(push),
-            states: count,
-        },
+        Some(push) => {
+            let weights: Vec<f64> = middle.weights.iter().map(|w| -push * w).collect();
+            let weights = Tensor::<B, 2>::from_data(
+                TensorData::new(weights, [1, count]).convert_dtype(directions.dtype()),
+                &directions.device(),
+            );
+            UnlikelyRow {
+                row: row(weights.matmul(directions).reshape([width])),
+                largest_log_probability: seen.largest(push),
+                states: count,
+            }
+        }
         None => {
             let (id, largest) = seen.rarest();
             UnlikelyRow {
@@ -65,9 +72,50 @@ pub fn unlikely_row<B: Ops, A: Adapter<B>>(model: &PeftModel<B, A>, seed: u64) -
     }
 }
 
+/// The point of the convex hull of some directions that is nearest to the origin: of all directions, it has the largest
+/// cosine with the one that lies farthest from it (Gilbert 1966).
+struct Middle {
+    /// How much of each direction is in it.
+    weights: Vec<f64>,
+    /// Its products with each direction.
+    along: Vec<f64>,
+}
+
+impl Middle {
+    /// Of directions with these cosines, `[count, count]`.
+    fn of(cosines: &[f64], count: usize) -> Self {
+        let share = 1.0 / count as f64;
+        let rows = || cosines.chunks_exact(count);
+        let mut weights = vec![share; count];
+        let mut along: Vec<f64> = rows().map(|row| share * row.iter().sum::<f64>()).collect();
+        let mut square = share * along.iter().sum::<f64>();
+        for _ in 0..STEPS {
+            let Some(farthest) = (0..count).min_by(|a, b| along[*a].total_cmp(&along[*b])) else {
+                break;
+            };
+            // Towards the farthest, as far as it comes nearer to the origin.
+            let product = along[farthest];
+            let step = (square - product) / (square - 2.0 * product + 1.0).max(f64::MIN_POSITIVE);
+            let step = step.clamp(0.0, 1.0);
+            if step == 0.0 {
+                break;
+            }
+            let stay = 1.0 - step;
+            square = stay * stay * square + 2.0 * stay * step * product + step * step;
+            weights.iter_mut().for_each(|weight| *weight *= stay);
+            weights[farthest] += step;
+            let row = &cosines[farthest * count..(farthest + 1) * count];
+            for (along, cosine) in along.iter_mut().zip(row) {
+                *along = stay * *along + step * cosine;
+            }
+        }
+        Self { weights, along }
+    }
+}
+
 /// What there is to know of the states.
 struct Seen {
-    /// How far each lies along their mean; 1 is as far as the mean itself.
+    /// The product of each with the middle of their directions.
     along: Vec<f64>,
     /// The logarithm of the sum of all scores' exponentials, of each.
     totals: Vec<f64>,
@@ -76,16 +124,13 @@ struct Seen {
 }
 
 impl Seen {
-    fn new<B: Ops, A: Adapter<B>>(model: &PeftModel<B, A>, states: &Tensor<B, 2>) -> Self {
-        let count = states.dims()[0];
-        let mean = states.clone().mean_dim(0);
-        let length = mean
-            .clone()
-            .powi_scalar(2)
-            .sum()
-            .into_scalar()
-            .elem::<f64>();
-        let along = states.clone().matmul(mean.transpose()) / length;
+    fn new<B: Ops, A: Adapter<B>>(
+        model: &PeftModel<B, A>,
+        states: Tensor<B, 2>,
+        lengths: &[f64],
+        middle: &Middle,
+    ) -> Self {
+        let count = lengths.len();
         let mut totals = Vec::with_capacity(count);
         let mut largest: Option<Tensor<B, 2>> = None;
         for first in (0..count).step_by(CHUNK) {
@@ -100,28 +145,29 @@ impl Seen {
                 None => here,
             });
         }
+        let along = middle.along.iter().zip(lengths);
         let largest = largest.expect("a state").into_data();
         Self {
-            along: along.into_data().iter::<f64>().collect(),
+            along: along.map(|(cosine, length)| cosine * length).collect(),
             totals,
             largest: largest.iter::<f32>().collect(),
         }
     }
 
-    /// How far against the mean a row has to point, in units of one over the mean's length; `None` where a state lies so
-    /// little along the mean that this would not do.
+    /// How often the middle has to be taken off for a row that is unlikely in every state; `None` where one lies so far
+    /// from it that no row is.
     fn push(&self) -> Option<f64> {
-        let mut push = MARGIN;
-        for (along, total) in self.along.iter().zip(&self.totals) {
-            if *along < LEAST_ALONG {
-                return None;
-            }
-            push = f64::max(push, (MARGIN - total) / along);
+        let least = self.along.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = self.along.iter().copied().fold(0.0, f64::max);
+        if least < LEAST_ALONG * most {
+            return None;
         }
-        Some(RESERVE * push)
+        let needed = self.along.iter().zip(&self.totals);
+        let needed = needed.map(|(along, total)| (MARGIN - total) / along);
+        Some(RESERVE * needed.fold(MARGIN / most, f64::max))
     }
 
-    /// The largest log-probability of a row that points so far against the mean.
+    /// The largest log-probability of the row that takes the middle off so often.
     fn largest(&self, push: f64) -> f64 {
         let states = self.along.iter().zip(&self.totals);
         let largest = states.map(|(along, total)| -push * along - total);
@@ -177,7 +223,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_against_the_mean_is_unlikely_in_every_state_or_is_not_taken() {
+    fn the_middle_has_all_directions_on_its_side_if_one_has() {
+        // Two directions near each other, and one nearly across: their mean leans to the two.
+        let directions: [[f64; 2]; 3] = [[1.0, 0.0], [0.995, 0.0999], [-0.6, 0.8]];
+        let dot = |a: &[f64; 2], b: &[f64; 2]| a[0] * b[0] + a[1] * b[1];
+        let cosines = directions
+            .iter()
+            .flat_map(|a| directions.iter().map(move |b| dot(a, b)));
+        let middle = Middle::of(&cosines.collect::<Vec<_>>(), 3);
+        // Halfway between the outer two: cos of half of 126.9 degrees, and the point's own length is the same.
+        let expected = (126.87_f64 / 2.0).to_radians().cos().powi(2);
+        let least = middle.along.iter().copied().fold(f64::INFINITY, f64::min);
+        assert!((least - expected).abs() < 1e-3, "{least} {expected}");
+        // On all sides: none has.
+        let across = [1.0, -1.0, -1.0, 1.0];
+        assert!(
+            Middle::of(&across, 2)
+                .along
+                .iter()
+                .all(|along| along.abs() < 1e-9)
+        );
+    }
+
+    #[test]
+    fn a_row_against_the_middle_is_unlikely_in_every_state_or_is_not_taken() {
         let seen = |along: &[f64]| Seen {
             along: along.to_vec(),
             totals: vec![3.0; along.len()],
