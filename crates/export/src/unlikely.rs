@@ -1,6 +1,6 @@
 //! A row of the output head for tokens that are read and never written.
 
-use burn::tensor::{ElementConversion, Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData};
 use burn_peft::{Adapter, Inputs, PeftModel, Placement};
 use burn_peft_decoder::{AttentionMask, GenerationOptions};
 use burn_peft_ops::Ops;
