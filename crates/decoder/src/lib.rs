@@ -43,6 +43,8 @@ mod random;
 mod recompute;
 mod rope;
 mod shapes;
+mod slots;
+mod token_biases;
 mod weights;
 
 pub use cache::{KvCache, LayerKv};
@@ -58,3 +60,5 @@ pub use mask::AttentionMask;
 pub use model::Decoder;
 pub use recompute::Recording;
 pub use shapes::QK_NORMS;
+pub use slots::{KvSlots, Piece};
+pub use token_biases::BiasTables;
