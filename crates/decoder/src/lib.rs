@@ -53,7 +53,9 @@ pub use config::{DecoderConfig, RopeScaling};
 pub use decode::Past;
 pub use error::Error;
 pub use family::Family;
-pub use generation::{FinishReason, Generated, GenerationConfig, GenerationOptions, generate};
+pub use generation::{
+    FinishReason, Generated, GenerationConfig, GenerationOptions, Sampler, generate,
+};
 pub use layer_biases::LayerBiases;
 pub use layer_module::LayerModule;
 pub use mask::AttentionMask;

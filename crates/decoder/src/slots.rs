@@ -87,6 +87,12 @@ impl<B: Backend> KvSlots<B> {
         self.places.len()
     }
 
+    /// Heads that there is room for.
+    #[must_use]
+    pub fn heads(&self) -> usize {
+        self.layers.first().map_or(0, |[key, _]| key.dims()[1])
+    }
+
     /// Tokens that a slot has room for.
     #[must_use]
     pub fn capacity(&self) -> usize {
@@ -107,9 +113,8 @@ impl<B: Backend> KvSlots<B> {
     /// Lets a slot hold the first `cells` cells of another, in place of what it holds.
     pub fn copy(&mut self, from: usize, to: usize, cells: usize) {
         for states in self.layers.iter_mut().flatten() {
-            let copied = states.clone().slice(s![from..from + 1, .., ..cells, ..]);
-            // A copy of its own: what is written to must be held by nobody else.
-            let copied = copied.clone() + 0;
+            // Numbers of its own: what is written to must be held by nobody else.
+            let copied = states.clone().slice(s![from..from + 1, .., ..cells, ..]) + 0;
             replace(states, |states| {
                 states.slice_assign(s![to..to + 1, .., ..cells, ..], copied)
             });
