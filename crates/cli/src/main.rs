@@ -51,6 +51,8 @@ enum Command {
     Chat(commands::planned::Args),
     /// Check a run before it starts (not implemented yet).
     Doctor(commands::planned::Args),
+    /// Serve a model and any number of adapters over an OpenAI-compatible HTTP interface.
+    Serve(commands::serve::Args),
     /// Time training steps or decoding with random weights of a model's shape.
     Bench(commands::bench::Args),
 }
@@ -75,6 +77,7 @@ fn run() -> ExitCode {
         Command::Export(args) => commands::export::run(args),
         Command::Chat(_) => commands::planned::refuse("chat"),
         Command::Doctor(_) => commands::planned::refuse("doctor"),
+        Command::Serve(args) => commands::serve::run(args),
         Command::Bench(args) => commands::bench::run(args),
     };
     exit_code(outcome)

@@ -3,6 +3,7 @@
 use std::process::exit;
 
 use anyhow::{Context, Result};
+use burn_peft_serve::StopServer;
 use burn_peft_train::{Stop, Stopping};
 
 use crate::{faults, output};
@@ -12,8 +13,21 @@ pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Has the signals stop a run: the first one after the step, or whatever its `unit` is, another one at once. A signal that the process
 /// was started to ignore, as with `nohup`, stays ignored.
-#[cfg(unix)]
 pub(crate) fn stop_run(stop: Stop, unit: &'static str, json: bool) -> Result<()> {
+    on_signal(move || request(&stop, unit, json))
+}
+
+/// Has the signals stop a server: the first one when what runs is finished, another one at once.
+pub(crate) fn stop_server(stop: StopServer) -> Result<()> {
+    on_signal(move || match stop.request() {
+        true => output::say("stopping when what runs is finished"),
+        false => leave(INTERRUPTED),
+    })
+}
+
+/// Calls `act` with each signal.
+#[cfg(unix)]
+fn on_signal(act: impl Fn() + Send + 'static) -> Result<()> {
     use signal_hook::{consts, iterator::Signals};
 
     let ignored = ignored();
@@ -27,7 +41,7 @@ pub(crate) fn stop_run(stop: Stop, unit: &'static str, json: bool) -> Result<()>
             if signal == consts::SIGHUP {
                 output::let_go_of_a_closed_terminal();
             }
-            request(&stop, unit, json);
+            act();
         }
     };
     let thread = std::thread::Builder::new().name("signals".into());
@@ -35,10 +49,10 @@ pub(crate) fn stop_run(stop: Stop, unit: &'static str, json: bool) -> Result<()>
     Ok(())
 }
 
-/// Has Ctrl-C stop a run.
+/// Calls `act` with each Ctrl-C.
 #[cfg(not(unix))]
-pub(crate) fn stop_run(stop: Stop, unit: &'static str, json: bool) -> Result<()> {
-    ctrlc::set_handler(move || request(&stop, unit, json)).context("Ctrl-C cannot be caught")
+fn on_signal(act: impl Fn() + Send + 'static) -> Result<()> {
+    ctrlc::set_handler(act).context("Ctrl-C cannot be caught")
 }
 
 /// The signals that the process ignores, a bit each, where the system says.

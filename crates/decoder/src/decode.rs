@@ -78,7 +78,10 @@ impl<B: Ops> Decoder<B> {
     ) -> Tensor<B, 2> {
         let device = hidden.device();
         let tokens = hidden.dims()[0];
-        let positions: Vec<usize> = pieces.iter().flat_map(|piece| piece.places.clone()).collect();
+        let positions: Vec<usize> = pieces
+            .iter()
+            .flat_map(|piece| piece.places.clone())
+            .collect();
         assert_eq!(positions.len(), tokens, "a place for each token");
         let positions = Positions::PerRow(vec![positions]);
         let biases = biases.map(|(tables, sets)| tables.of_tokens(sets, &device));

@@ -221,10 +221,12 @@ fn linears<B: Ops, const N: usize>(
         })
         .collect();
     let outputs = B::frozen_linears(input, &parts).into_iter();
-    let outputs = outputs.zip(&mut of_each).map(|(output, biases)| match biases.take() {
-        Some(biases) => output + biases,
-        None => output,
-    });
+    let outputs = outputs
+        .zip(&mut of_each)
+        .map(|(output, biases)| match biases.take() {
+            Some(biases) => output + biases,
+            None => output,
+        });
     let outputs: Vec<_> = outputs.collect();
     outputs.try_into().expect("one output a layer")
 }
@@ -266,7 +268,10 @@ impl<B: Ops> DecoderLayer<B> {
         pass: &Pass<B>,
         cache: &mut KvCache<B>,
     ) -> Tensor<B, 2> {
-        let biases = EachBias { layer, biases: None };
+        let biases = EachBias {
+            layer,
+            biases: None,
+        };
         let attend = |query, key, value| match &pass.attention {
             AttentionMode::Cached(mask) => {
                 let [key, value] = cache.append(layer, key, value);
@@ -321,9 +326,10 @@ impl<B: Ops> DecoderLayer<B> {
         let o_proj = (&self.self_attn.o_proj, LayerModule::OProj);
         let [output] = linears(attended, [o_proj], biases);
         let hidden = output + of_wanted(hidden);
-        let normed = self
-            .post_attention_layernorm
-            .with_bias_of_each(hidden.clone(), biases.get(LayerModule::PostAttentionLayernorm));
+        let normed = self.post_attention_layernorm.with_bias_of_each(
+            hidden.clone(),
+            biases.get(LayerModule::PostAttentionLayernorm),
+        );
         self.mlp.forward(normed, biases) + hidden
     }
 }

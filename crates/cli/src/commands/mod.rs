@@ -10,5 +10,6 @@ pub(crate) mod inspect;
 mod method_help;
 pub(crate) mod planned;
 pub(crate) mod predict;
+pub(crate) mod serve;
 pub(crate) mod shared;
 pub(crate) mod train;

@@ -13,6 +13,6 @@ pub(crate) struct Args {
 pub(crate) fn refuse(command: &str) -> Result<()> {
     bail!(
         "`{command}` is not there yet in this version; \
-         there are `train`, `evaluate`, `predict`, `generate`, `inspect`, `export` and `bench`"
+         there are `train`, `evaluate`, `predict`, `generate`, `inspect`, `export`, `serve` and `bench`"
     )
 }

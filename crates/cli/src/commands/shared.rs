@@ -188,7 +188,10 @@ impl ModelArgs {
             tokenizer: source
                 .tokenizer()?
                 .for_table(checkpoint.config().vocab_size),
-            template: adapter.as_ref().map(template_of).transpose()?.flatten(),
+            template: match &adapter {
+                Some((dir, folder)) => template_of(dir, folder)?,
+                None => None,
+            },
             checkpoint,
             adapter,
         })
@@ -196,7 +199,7 @@ impl ModelArgs {
 }
 
 /// The template of an adapter folder, whose virtual tokens must be the adapter's.
-fn template_of((dir, folder): &(PathBuf, AdapterFolder)) -> Result<Option<Template>> {
+pub(crate) fn template_of(dir: &Path, folder: &AdapterFolder) -> Result<Option<Template>> {
     let path = dir.join(CONFIG_FILE);
     let Some(template) = &folder.config.template else {
         return Ok(None);

@@ -50,10 +50,7 @@ impl<B: Ops> Injected<B> {
                     key: key.cast(dtype),
                     value: value.cast(dtype),
                 };
-                (
-                    Front::Prefix(layers.into_iter().map(cast).collect()),
-                    None,
-                )
+                (Front::Prefix(layers.into_iter().map(cast).collect()), None)
             }
             Injection::Prompt(prompt) => {
                 let embeddings = prompt.embeddings.cast(dtype);
@@ -99,7 +96,12 @@ fn first_in_row<B: Ops>(base: &Decoder<B>, embeddings: Tensor<B, 2>) -> Vec<Laye
     let mut cache = KvCache::empty(layers, 1);
     let mask = AttentionMask::full(1, tokens);
     // The state is not read; one has to be asked for.
-    let _ = base.decode(embeddings.unsqueeze(), &mask, &mut cache, Some(&[tokens - 1]));
+    let _ = base.decode(
+        embeddings.unsqueeze(),
+        &mask,
+        &mut cache,
+        Some(&[tokens - 1]),
+    );
     (0..layers).map(|layer| cache.row(layer, 0)).collect()
 }
 

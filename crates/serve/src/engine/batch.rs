@@ -1,6 +1,6 @@
 //! One step over all rows.
 
-use std::sync::atomic::Ordering;
+use std::{ops::Range, sync::atomic::Ordering};
 
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_peft_decoder::Piece;
@@ -23,6 +23,17 @@ struct Step {
     tokens: Vec<Token>,
 }
 
+/// The states of a step that are read.
+#[derive(Default)]
+struct Read {
+    /// Their tokens in the step.
+    tokens: Vec<usize>,
+    /// Rows whose next token comes now, and which of the states it comes from.
+    last: Vec<(usize, usize)>,
+    /// Rows whose prompt is scored, and the states of this step's piece of it.
+    prompts: Vec<(usize, Range<usize>)>,
+}
+
 impl<B: Ops> Worker<B> {
     /// Computes the next token of every row whose prompt is done, and pieces of the prompts of others.
     pub(super) fn step(&mut self) {
@@ -36,35 +47,38 @@ impl<B: Ops> Worker<B> {
         let hidden = self.embed(&step);
         let biases = self.adapters.biases(&adapters);
         let biases = biases.as_ref().map(|(tables, sets)| (*tables, &sets[..]));
-        let mut read = Vec::new();
-        let mut token = 0;
-        for (piece, complete) in step.pieces.iter().zip(&step.complete) {
-            token += piece.places.len();
-            if *complete {
-                read.push(token - 1);
-            }
-        }
-        let asked = match read.is_empty() {
+        let read = self.read(&step);
+        let asked = match read.tokens.is_empty() {
             // The decoder is asked for something; nobody looks at it.
             true => &[0][..],
-            false => &read,
+            false => &read.tokens,
         };
         let slots = &mut self.slots;
         let states = self.base.step(hidden, &step.pieces, biases, slots, asked);
         self.counters.steps.fetch_add(1, Ordering::Relaxed);
+        for (row, own) in read.prompts {
+            let first = self.rows[row].computed;
+            self.note_prompt(row, first, states.clone().slice([own]));
+        }
         for (piece, row) in step.pieces.iter().zip(&step.rows) {
             self.rows[*row].computed += piece.places.len();
         }
-        if read.is_empty() {
+        if read.last.is_empty() {
             return;
         }
+        let states = match read.last.len() == read.tokens.len() {
+            true => states,
+            false => {
+                let last = read.last.iter().map(|(_, state)| *state as i64);
+                let last = TensorData::new(last.collect::<Vec<_>>(), [read.last.len()]);
+                states.select(0, Tensor::from_data(last, &self.base.device()))
+            }
+        };
         let scores = self.base.logits(states).into_data();
         let scores: Vec<f32> = scores.iter::<f32>().collect();
-        let vocab = scores.len() / read.len();
-        let complete = step.rows.iter().zip(&step.complete);
-        let complete = complete.filter(|(_, complete)| **complete);
+        let vocab = scores.len() / read.last.len();
         let mut ended = Vec::new();
-        for ((row, _), scores) in complete.zip(scores.chunks_exact(vocab)) {
+        for ((row, _), scores) in read.last.iter().zip(scores.chunks_exact(vocab)) {
             if self.accept(*row, scores) {
                 ended.push(*row);
             }
@@ -74,6 +88,29 @@ impl<B: Ops> Worker<B> {
         for row in ended.into_iter().rev() {
             self.end(row);
         }
+    }
+
+    /// Which states of a step are read: of a complete row the last, of prompts whose tokens are scored all.
+    fn read(&self, step: &Step) -> Read {
+        let mut read = Read::default();
+        let mut end = 0;
+        let pieces = step.pieces.iter().zip(&step.rows).zip(&step.complete);
+        for ((piece, row), complete) in pieces {
+            let first = end;
+            end += piece.places.len();
+            let is_scored = self.rows[*row].prompt_logprobs.is_some();
+            if is_scored {
+                let start = read.tokens.len();
+                read.tokens.extend(first..end);
+                read.prompts.push((*row, start..read.tokens.len()));
+            } else if *complete {
+                read.tokens.push(end - 1);
+            }
+            if *complete {
+                read.last.push((*row, read.tokens.len() - 1));
+            }
+        }
+        read
     }
 
     /// Which tokens are next: one of each row that goes on, and of prompts as many as a step takes.

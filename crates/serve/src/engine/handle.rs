@@ -116,7 +116,10 @@ impl Engine {
         }
         match self.commands.send(Command::Run(Box::new(request))) {
             Ok(()) => Submitted::Accepted,
-            Err(_) => Submitted::Stopping,
+            Err(_) => {
+                waiting.fetch_sub(1, Ordering::AcqRel);
+                Submitted::Stopping
+            }
         }
     }
 

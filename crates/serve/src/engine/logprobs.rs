@@ -15,8 +15,11 @@ pub(super) fn logprobs(scores: &[f32], id: u32, count: usize) -> Vec<TokenLogpro
     };
     let mut ids: Vec<u32> = (0..scores.len() as u32).collect();
     let count = count.min(ids.len());
-    let likelier =
-        |a: &u32, b: &u32| scores[*b as usize].total_cmp(&scores[*a as usize]).then(a.cmp(b));
+    let likelier = |a: &u32, b: &u32| {
+        scores[*b as usize]
+            .total_cmp(&scores[*a as usize])
+            .then(a.cmp(b))
+    };
     if count > 0 && count < ids.len() {
         ids.select_nth_unstable_by(count - 1, likelier);
     }

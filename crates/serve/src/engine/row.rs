@@ -29,6 +29,8 @@ pub struct Request {
     /// For how many of the likeliest tokens log-probabilities are asked for, beside the chosen one's; `None` where
     /// none is.
     pub logprobs: Option<usize>,
+    /// The same for the tokens of the prompt. All of them are then computed, whatever is held of them.
+    pub prompt_logprobs: Option<usize>,
     /// When it is given up.
     pub deadline: Option<Instant>,
     /// Where its tokens go. The row ends when the other side is dropped.
@@ -38,6 +40,14 @@ pub struct Request {
 /// What happens to a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// The row has a place in the batch.
+    Started {
+        /// Tokens of its prompt that were held already.
+        cached_tokens: usize,
+    },
+    /// The log-probabilities of the prompt's ids, where they were asked for: each one's and those of the likeliest at
+    /// its place, from what stands before it. The first id has none.
+    Prompt(Vec<Vec<TokenLogprob>>),
     /// A new token.
     Token {
         /// The token.
@@ -87,8 +97,18 @@ pub(crate) struct Row<B: Backend> {
     pub(crate) sampler: Sampler<'static>,
     pub(crate) limit: usize,
     pub(crate) logprobs: Option<usize>,
+    pub(crate) prompt_logprobs: Option<PromptLogprobs>,
     pub(crate) deadline: Option<Instant>,
     pub(crate) events: UnboundedSender<Event>,
+}
+
+/// Log-probabilities of a prompt, as far as they are known.
+#[derive(Debug)]
+pub(crate) struct PromptLogprobs {
+    /// How many of the likeliest are asked for.
+    pub(crate) count: usize,
+    /// Those of the ids so far.
+    pub(crate) known: Vec<Vec<TokenLogprob>>,
 }
 
 /// Keys and values in front of a row's tokens in its slot.

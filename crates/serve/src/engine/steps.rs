@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, backend::Backend};
 use burn_peft::Injection;
 use burn_peft_decoder::{Decoder, FinishReason, KvSlots, Sampler};
 use burn_peft_ops::Ops;
@@ -17,11 +17,14 @@ use super::{
     adapters::{AdapterId, Adapters, Injected},
     handle::{Counters, EngineLimits, LoadAdapter},
     logprobs::logprobs,
-    row::{Event, Prefix, Request, Row, Token, lay_out},
+    row::{Event, Prefix, PromptLogprobs, Request, Row, Token, lay_out},
 };
 
 /// Tokens that a row must share with another, running one for them to be copied.
 const WORTH_A_COPY: usize = 16;
+
+/// Tokens of a prompt whose scores are computed at a time, where they are asked for.
+const SCORED_AT_ONCE: usize = 32;
 
 /// What the engine is told.
 pub(crate) enum Command {
@@ -207,12 +210,24 @@ impl<B: Ops> Worker<B> {
                 continue;
             };
             let (prefix, tokens) = lay_out(&adapter, &request.prompt);
-            let (slot, computed) = self.slot_for(request.adapter, &adapter, &prefix, &tokens);
+            // At least one token is left to compute: its state is what the next token comes from.
+            let reusable = match request.prompt_logprobs {
+                None => tokens.len().saturating_sub(1),
+                Some(_) => 0,
+            };
+            let (slot, computed) =
+                self.slot_for(request.adapter, &adapter, &prefix, &tokens[..reusable]);
             let cached = &self.counters.cached_tokens;
             cached.fetch_add(computed as u64, Ordering::Relaxed);
+            let _ = request.events.send(Event::Started {
+                cached_tokens: computed,
+            });
             let room = self.limits.max_context - prefix.places.len();
             self.rows.push(Row {
-                limit: request.options.max_new_tokens.min(room.saturating_sub(tokens.len())),
+                limit: request
+                    .options
+                    .max_new_tokens
+                    .min(room.saturating_sub(tokens.len())),
                 sampler: Sampler::new(&request.prompt.input_ids, request.options),
                 id: request.adapter,
                 adapter,
@@ -222,19 +237,25 @@ impl<B: Ops> Worker<B> {
                 computed,
                 generated: 0,
                 logprobs: request.logprobs,
+                prompt_logprobs: request.prompt_logprobs.map(|count| PromptLogprobs {
+                    count,
+                    known: Vec::new(),
+                }),
                 deadline: request.deadline,
                 events: request.events,
             });
             let last = self.rows.len() - 1;
-            if self.rows[last].limit == 0 {
-                let _ = self.rows[last].events.send(Event::Done(FinishReason::Length));
+            let row = &self.rows[last];
+            if row.limit == 0 && row.prompt_logprobs.is_none() {
+                let _ = self.rows[last]
+                    .events
+                    .send(Event::Done(FinishReason::Length));
                 self.end(last);
             }
         }
     }
 
-    /// A slot that holds the beginning of a row, and how many of the row's tokens it holds. At least one is left to
-    /// compute: its state is what the next token comes from.
+    /// A slot that holds the beginning of a row with these tokens, and how many of them it holds.
     fn slot_for(
         &mut self,
         id: AdapterId,
@@ -242,53 +263,45 @@ impl<B: Ops> Worker<B> {
         prefix: &Prefix,
         tokens: &[Token],
     ) -> (usize, usize) {
-        let most = tokens.len().saturating_sub(1);
         let in_front = prefix.places.len();
         let idle = self.idle.iter().enumerate();
         let idle = idle.filter_map(|(slot, idle)| Some((slot, idle.as_ref()?)));
-        let kept = |content: &Content| {
-            let is_alike = content.adapter == id && content.prefix == *prefix;
-            is_alike.then(|| shared(&content.tokens, tokens).min(most))
-        };
-        let kept = idle
-            .clone()
-            .filter_map(|(slot, idle)| Some((slot, kept(idle.content.as_ref()?)?)))
-            .max_by_key(|(_, count)| *count)
-            .filter(|(_, count)| *count > 0);
-        let running = self
-            .rows
-            .iter()
-            .filter(|row| row.id == id && row.prefix == *prefix)
-            .map(|row| {
-                let count = shared(&row.tokens[..row.computed], tokens).min(most);
-                (row.slot, count)
-            })
-            .max_by_key(|(_, count)| *count)
-            .filter(|(_, count)| *count >= WORTH_A_COPY);
-        let unused_longest = idle.min_by_key(|(_, idle)| idle.last_used);
+        let unused_longest = idle.clone().min_by_key(|(_, idle)| idle.last_used);
         let (unused_longest, _) = unused_longest.expect("a slot without a row");
-        match (kept, running) {
-            (Some((slot, count)), other) if other.is_none_or(|(_, more)| more <= count) => {
-                self.idle[slot] = None;
-                self.slots.truncate(slot, in_front + count);
-                (slot, count)
-            }
-            (_, Some((from, count))) => {
-                self.idle[unused_longest] = None;
-                self.slots.copy(from, unused_longest, in_front + count);
-                (unused_longest, count)
-            }
-            _ => {
-                self.idle[unused_longest] = None;
-                self.slots.truncate(unused_longest, 0);
-                if in_front > 0 {
-                    let places = prefix.places.clone();
-                    let cells = adapter.prefix();
-                    self.slots.put_prefix(unused_longest, cells, places);
-                }
-                (unused_longest, 0)
-            }
+        // What is held, with the number of tokens that go on to be of use.
+        let kept = idle.filter_map(|(slot, idle)| {
+            let content = idle.content.as_ref()?;
+            let is_alike = content.adapter == id && content.prefix == *prefix;
+            let count = is_alike.then(|| shared(&content.tokens, tokens))?;
+            // Another conversation may go on from the whole of it, so it is left as it is.
+            let is_taken = count == content.tokens.len() || slot == unused_longest;
+            Some((count, is_taken, slot))
+        });
+        let running = self.rows.iter();
+        let running = running.filter(|row| row.id == id && row.prefix == *prefix);
+        let running =
+            running.map(|row| (shared(&row.tokens[..row.computed], tokens), false, row.slot));
+        let best = kept
+            .chain(running)
+            .filter(|(count, is_taken, _)| *count >= if *is_taken { 1 } else { WORTH_A_COPY })
+            .max();
+        if let Some((count, true, slot)) = best {
+            self.idle[slot] = None;
+            self.slots.truncate(slot, in_front + count);
+            return (slot, count);
         }
+        self.idle[unused_longest] = None;
+        if let Some((count, false, from)) = best {
+            self.slots.copy(from, unused_longest, in_front + count);
+            return (unused_longest, count);
+        }
+        self.slots.truncate(unused_longest, 0);
+        if in_front > 0 {
+            let places = prefix.places.clone();
+            self.slots
+                .put_prefix(unused_longest, adapter.prefix(), places);
+        }
+        (unused_longest, 0)
     }
 
     /// Takes a row out. Its slot keeps what it holds until another row needs it.
@@ -310,6 +323,13 @@ impl<B: Ops> Worker<B> {
     /// Hands the next token of a row out, and ends the row where it is the last.
     pub(super) fn accept(&mut self, index: usize, scores: &[f32]) -> bool {
         let row = &mut self.rows[index];
+        if let Some(PromptLogprobs { known, .. }) = row.prompt_logprobs.take() {
+            let _ = row.events.send(Event::Prompt(known));
+        }
+        if row.limit == 0 {
+            let _ = row.events.send(Event::Done(FinishReason::Length));
+            return true;
+        }
         let id = row.sampler.choose(scores);
         let logprobs = row.logprobs.map(|count| logprobs(scores, id, count));
         row.tokens.push(Token::Id(id));
@@ -324,5 +344,36 @@ impl<B: Ops> Worker<B> {
         };
         let _ = row.events.send(Event::Done(reason));
         true
+    }
+
+    /// Notes the log-probabilities of the ids that stand behind tokens of the prompt, from the states of these.
+    ///
+    /// # Shapes
+    /// - states: `[tokens, d_model]`, those of the row's tokens from `first` on
+    pub(super) fn note_prompt(&mut self, index: usize, first: usize, states: Tensor<B, 2>) {
+        let row = &mut self.rows[index];
+        let Some(PromptLogprobs { count, known }) = &mut row.prompt_logprobs else {
+            return;
+        };
+        if first == 0 && matches!(row.tokens[0], Token::Id(_)) {
+            known.push(Vec::new());
+        }
+        let next = row.tokens[first + 1..].iter();
+        // A part at a time: the scores of a long piece would take much memory.
+        let next = next.as_slice().chunks(SCORED_AT_ONCE);
+        for (states, next) in states.split(SCORED_AT_ONCE, 0).into_iter().zip(next) {
+            let tokens = states.dims()[0];
+            let scores = self.base.logits(states).into_data();
+            let scores: Vec<f32> = scores.iter::<f32>().collect();
+            let vocab = scores.len() / tokens;
+            for (scores, next) in scores.chunks_exact(vocab).zip(next) {
+                let Token::Id(id) = next else { continue };
+                // Virtual tokens alone stand before the first id, and no text does.
+                known.push(match known.is_empty() {
+                    true => Vec::new(),
+                    false => logprobs(scores, *id, *count),
+                });
+            }
+        }
     }
 }

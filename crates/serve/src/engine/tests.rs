@@ -161,6 +161,7 @@ fn ask(
         prompt,
         options,
         logprobs: None,
+        prompt_logprobs: None,
         deadline: None,
         events,
     };
@@ -174,6 +175,7 @@ fn answer(mut events: UnboundedReceiver<Event>) -> (Vec<u32>, Option<Event>) {
     loop {
         match events.blocking_recv() {
             Some(Event::Token { id, .. }) => ids.push(id),
+            Some(Event::Started { .. }) => {}
             end => return (ids, end),
         }
     }
@@ -228,10 +230,100 @@ fn a_conversation_goes_on_from_what_is_held() {
             let (ids, _) = answer(ask(&engine, id, prompt.clone(), options));
             assert_eq!(ids, expected, "{id:?}, turn {turn}");
             // All but the last new token was computed, and what is new of this turn was not.
-            let held = if turn == 0 { 0 } else { prompt.input_ids.len() - 3 };
+            let held = if turn == 0 {
+                0
+            } else {
+                prompt.input_ids.len() - 3
+            };
             assert_eq!(cached(&engine) - before, held as u64, "{id:?}, turn {turn}");
             prompt.input_ids.extend(ids);
             prompt.input_ids.extend([6, 7]);
+        }
+    }
+}
+
+#[test]
+fn a_second_conversation_leaves_the_first_one_as_it_is() {
+    let engine = engine(model(), Vec::new(), LIMITS);
+    let say = |ids: Vec<u32>| {
+        let prompt = Ids {
+            input_ids: ids,
+            placement: None,
+        };
+        let before = cached(&engine);
+        answer(ask(
+            &engine,
+            BASE,
+            prompt,
+            GenerationOptions::greedy(1, vec![]),
+        ));
+        cached(&engine) - before
+    };
+    let greeting: Vec<u32> = (0..20).collect();
+    let with = |more: u32| [&greeting[..], &[more; 9]].concat();
+    assert_eq!(say(with(40)), 0);
+    assert_eq!(say(with(50)), 20, "the greeting is copied");
+    assert_eq!(say([with(40), vec![1]].concat()), 29);
+    assert_eq!(say([with(50), vec![1]].concat()), 29);
+}
+
+#[test]
+fn the_tokens_of_a_prompt_are_scored_as_if_they_had_been_chosen() {
+    let (base, injections) = (model(), injections());
+    let engine = engine(base, injections, LIMITS);
+    for (id, placement) in [
+        (BASE, None),
+        (AdapterId(1), None),
+        (AdapterId(1), Some(vec![0, 0, 3, 5, 5])),
+        (AdapterId(2), Some(vec![0, 2, 2])),
+        (AdapterId(3), None),
+    ] {
+        // What the engine writes with scores, it scores alike where it is given as a prompt.
+        let ask = |input_ids: Vec<u32>, count, prompt_logprobs| {
+            let (events, mut received) = unbounded_channel();
+            let prompt = Ids {
+                input_ids,
+                placement: placement.clone(),
+            };
+            let request = Request {
+                adapter: id,
+                prompt,
+                options: GenerationOptions::greedy(count, vec![]),
+                logprobs: Some(2),
+                prompt_logprobs,
+                deadline: None,
+                events,
+            };
+            assert_eq!(engine.submit(request), Submitted::Accepted);
+            std::iter::from_fn(move || received.blocking_recv()).collect::<Vec<_>>()
+        };
+        let start = vec![3, 1, 4, 1, 5];
+        let written: Vec<_> = ask(start.clone(), 11, None)
+            .into_iter()
+            .filter_map(|event| match event {
+                Event::Token { logprobs, .. } => logprobs,
+                _ => None,
+            })
+            .collect();
+        let ids = written.iter().map(|logprobs| logprobs[0].id);
+        let all: Vec<u32> = start.iter().copied().chain(ids).collect();
+        let events = ask(all.clone(), 0, Some(2));
+        assert_eq!(events.last(), Some(&Event::Done(FinishReason::Length)));
+        let scored = events.into_iter().find_map(|event| match event {
+            Event::Prompt(scored) => Some(scored),
+            _ => None,
+        });
+        let scored = scored.expect("scores");
+        assert_eq!(scored.len(), all.len(), "{id:?}");
+        assert_eq!(scored[0], []);
+        assert_eq!(scored[1][0].id, start[1]);
+        for (scored, written) in scored[start.len()..].iter().zip(&written) {
+            for (scored, written) in scored.iter().zip(written) {
+                assert_eq!(scored.id, written.id, "{id:?}");
+                // f32, computed in other pieces.
+                let apart = (scored.logprob - written.logprob).abs();
+                assert!(apart < 1e-4, "{id:?}: {apart}");
+            }
         }
     }
 }
@@ -258,7 +350,10 @@ fn a_client_that_is_gone_frees_its_place_and_a_full_queue_refuses() {
     let first = ask(&engine, BASE, prompt(), long());
     drop(first);
     let (ids, end) = answer(ask(&engine, BASE, prompt(), long()));
-    assert_eq!((ids.len(), end), (60, Some(Event::Done(FinishReason::Length))));
+    assert_eq!(
+        (ids.len(), end),
+        (60, Some(Event::Done(FinishReason::Length)))
+    );
     // More at once than the queue holds.
     let (events, _received) = unbounded_channel();
     let request = || Request {
@@ -266,6 +361,7 @@ fn a_client_that_is_gone_frees_its_place_and_a_full_queue_refuses() {
         prompt: prompt(),
         options: long(),
         logprobs: None,
+        prompt_logprobs: None,
         deadline: None,
         events: events.clone(),
     };
@@ -285,7 +381,10 @@ fn a_stopping_engine_finishes_what_it_took_on() {
     engine.drain();
     let late = ask(&engine, BASE, prompt, options);
     let (ids, end) = answer(running);
-    assert_eq!((ids.len(), end), (20, Some(Event::Done(FinishReason::Length))));
+    assert_eq!(
+        (ids.len(), end),
+        (20, Some(Event::Done(FinishReason::Length)))
+    );
     assert!(matches!(answer(late), (ids, None | Some(Event::Gone)) if ids.is_empty()));
 }
 
@@ -301,6 +400,7 @@ fn a_row_whose_time_is_up_ends() {
         },
         options: GenerationOptions::greedy(60, vec![]),
         logprobs: None,
+        prompt_logprobs: None,
         deadline: Some(std::time::Instant::now() - Duration::from_secs(1)),
         events,
     };

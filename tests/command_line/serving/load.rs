@@ -1,0 +1,129 @@
+//! A server with more to do than it can, whose clients come and go.
+
+use std::io::Read;
+
+use serde_json::{Value, json};
+
+use super::client::{Server, read, wait_until};
+
+const COMPLETIONS: &str = "/v1/completions";
+
+/// A stream that takes a while: a thousand tokens of the built-in model.
+fn long() -> Value {
+    json!({"model": "base", "prompt": "the", "max_tokens": 1000, "ignore_eos": true, "stream": true})
+}
+
+fn short() -> Value {
+    json!({"model": "base", "prompt": "the", "max_tokens": 1})
+}
+
+#[test]
+fn a_client_that_hangs_up_frees_its_place() {
+    let server = Server::start(&["--max-batch", "1"]);
+    drop(server.begin_stream(&long()));
+    // It would not be their turn before the long one has ended.
+    server.answer(COMPLETIONS, &short());
+    let tokens = server.figure("generated_tokens_total");
+    assert!(tokens < 1000.0, "{tokens} tokens for nobody");
+    // One that waits leaves, too.
+    let _running = server.begin_stream(&long());
+    let mut stream = server.connect();
+    let body = short().to_string();
+    let request = format!(
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    wait_until("a request in the queue", || {
+        server.figure("requests_waiting") == 1.0
+    });
+    drop(stream);
+    wait_until("an empty queue", || {
+        server.figure("requests_waiting") == 0.0
+    });
+    assert_eq!(server.figure("requests_running"), 1.0);
+}
+
+#[test]
+fn a_full_queue_refuses_and_says_when_to_come_back() {
+    let server = Server::start(&["--max-batch", "1", "--max-queue", "1"]);
+    let _running = server.begin_stream(&long());
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| server.post(COMPLETIONS, &short()));
+        wait_until("a request in the queue", || {
+            server.figure("requests_waiting") == 1.0
+        });
+        let refused = ureq::post(&server.url(COMPLETIONS)).send_json(short());
+        let Err(ureq::Error::Status(429, response)) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(response.header("retry-after"), Some("1"));
+        let (_, text) = read(Ok(response));
+        assert!(text.contains("rate_limit_exceeded"), "{text}");
+        assert_eq!(waiting.join().unwrap().0, 200);
+    });
+    // More rows than can ever wait are not a matter of time.
+    let (status, answer) =
+        server.post(COMPLETIONS, &json!({"model": "base", "prompt": ["a", "b"]}));
+    assert_eq!((status, &answer["error"]["param"]), (400, &"prompt".into()));
+}
+
+#[test]
+fn a_request_whose_time_is_up_is_told_so() {
+    let server = Server::start(&["--max-batch", "1", "--request-timeout", "1"]);
+    let requests: Vec<Value> = (0..40)
+        .map(|_| {
+            let mut request = long();
+            request["stream"] = false.into();
+            request
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        let answers: Vec<_> = requests
+            .iter()
+            .map(|request| scope.spawn(|| server.post(COMPLETIONS, request)))
+            .collect();
+        let answers: Vec<_> = answers
+            .into_iter()
+            .map(|answer| answer.join().unwrap())
+            .collect();
+        let late = answers.iter().find(|(status, _)| *status == 504);
+        let (_, answer) = late.expect("forty thousand tokens take more than a second");
+        assert_eq!(answer["error"]["code"], "timeout");
+    });
+    assert_eq!(server.post(COMPLETIONS, &short()).0, 200);
+}
+
+#[test]
+fn a_signal_lets_what_runs_finish_and_refuses_what_comes() {
+    let mut server = Server::start(&[]);
+    let mut running = server.begin_stream(&long());
+    server.signal("TERM");
+    wait_until("refusals", || server.get("/health").0 == 503);
+    let (status, answer) = server.post(COMPLETIONS, &short());
+    assert_eq!(
+        (status, &answer["error"]["type"]),
+        (503, &"server_error".into())
+    );
+    let mut rest = String::new();
+    running.read_to_string(&mut rest).unwrap();
+    assert!(rest.contains("\"finish_reason\":\"length\""), "{rest}");
+    assert!(rest.contains("data: [DONE]"), "{rest}");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_the_server_at_once() {
+    let mut server = Server::start(&["--max-batch", "1"]);
+    // More than is done between two signals.
+    let streams = [(); 8].map(|()| {
+        let mut request = long();
+        request["n"] = 8.into();
+        server.begin_stream(&request)
+    });
+    server.signal("INT");
+    wait_until("refusals", || server.get("/health").0 == 503);
+    server.signal("INT");
+    assert_eq!(server.wait().code(), Some(130));
+    drop(streams);
+}
