@@ -2,6 +2,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod chat;
+pub(crate) mod classify;
 pub(crate) mod completions;
 mod error;
 mod fields;

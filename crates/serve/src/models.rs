@@ -8,7 +8,10 @@ use std::{
     },
 };
 
-use burn_peft_data::{Message, Prompt, Template, TextTokenizer};
+use burn_peft_data::{
+    Labels, Message, Prompt, Row, Rows, Targets, Template, TextTokenizer, TokenizeOptions,
+    tokenize_rows,
+};
 use burn_peft_decoder::GenerationOptions;
 
 use crate::{
@@ -44,6 +47,8 @@ pub struct AdapterTexts {
     pub virtual_tokens: usize,
     /// Whether they are embeddings, which predict a first token without a text.
     pub has_prompt: bool,
+    /// The classes that its head tells apart, where it has one in place of texts.
+    pub labels: Option<Labels>,
 }
 
 /// What a request is answered by.
@@ -51,6 +56,13 @@ pub struct AdapterTexts {
 pub(crate) struct Model {
     pub(crate) id: AdapterId,
     texts: Arc<AdapterTexts>,
+}
+
+impl Model {
+    /// The classes of its head.
+    pub(crate) fn labels(&self) -> Option<&Labels> {
+        self.texts.labels.as_ref()
+    }
 }
 
 /// All of them.
@@ -96,9 +108,32 @@ impl Models {
         adapters.get(name).cloned()
     }
 
-    /// What a request names.
+    /// What a request for a text names.
     pub(crate) fn of_request(&self, name: &str) -> Result<Model, ApiError> {
-        self.find(name).ok_or_else(|| ApiError::no_such_model(name))
+        let model = self
+            .find(name)
+            .ok_or_else(|| ApiError::no_such_model(name))?;
+        match model.texts.labels {
+            None => Ok(model),
+            Some(_) => Err(ApiError::field(
+                "model",
+                "the adapter has a head and writes no text; ask it at /classify",
+            )),
+        }
+    }
+
+    /// What a request for classes names.
+    pub(crate) fn of_classes(&self, name: &str) -> Result<Model, ApiError> {
+        let model = self
+            .find(name)
+            .ok_or_else(|| ApiError::no_such_model(name))?;
+        match model.texts.labels {
+            Some(_) => Ok(model),
+            None => Err(ApiError::field(
+                "model",
+                "the model has no head that tells classes apart; ask it for a text",
+            )),
+        }
     }
 
     /// The names of the adapters.
@@ -155,6 +190,26 @@ impl Models {
             None => tokenizer.encode(&text).map_err(wrong)?.into(),
         };
         self.checked(model, "messages", prompt)
+    }
+
+    /// The ids of a row to classify.
+    pub(crate) fn row_ids(&self, model: &Model, row: Row) -> Result<Ids, ApiError> {
+        let wrong = |error: burn_peft_data::Error| ApiError::field("input", error.to_string());
+        let options = TokenizeOptions {
+            template: model.texts.template.as_ref(),
+            targets: model.labels().map(Targets::Class).unwrap_or_default(),
+            ..TokenizeOptions::default()
+        };
+        let rows = Rows::single("input", row);
+        let tokenized = tokenize_rows(&rows, &self.base.tokenizer, options, &mut |_, _| {});
+        let example = tokenized.map_err(wrong)?.examples.into_iter().next();
+        match example.filter(|example| !example.input_ids.is_empty()) {
+            None => Err(ApiError::field("input", "`input` has no token in it")),
+            Some(example) => Ok(Ids {
+                input_ids: example.input_ids,
+                placement: example.placement,
+            }),
+        }
     }
 
     /// Ids as they are. The virtual tokens stand in front.

@@ -192,7 +192,7 @@ impl Job for Serve {
         } = self;
         let dtype = args.compute.dtype(None).into();
         let base = source::load::<B::InnerBackend>(&open.checkpoint, dtype, &device)?;
-        let injections = adapters::injections::<B::InnerBackend>(&open, &adapters, &device)?;
+        let values = adapters::values::<B::InnerBackend>(&open, &adapters, &device)?;
         let model = BaseModel {
             name: open.name(),
             tokenizer: open.tokenizer.clone(),
@@ -200,8 +200,8 @@ impl Job for Serve {
             vocab_size: open.checkpoint.config().vocab_size,
         };
         let load = open.loader::<B::InnerBackend>(device);
-        let engine = Engine::start(base, injections, load, limits)
-            .context("the engine could not be started")?;
+        let engine =
+            Engine::start(base, values, load, limits).context("the engine could not be started")?;
         let stop = StopServer::default();
         signals::stop_server(stop.clone())?;
         let names = adapters.into_texts();

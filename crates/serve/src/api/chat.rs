@@ -42,6 +42,7 @@ pub(crate) async fn answer(
         default_tokens: usize::MAX,
         logprobs,
         prompt_logprobs: None,
+        head: false,
     };
     let rows = Rows::start(&server, &asked, std::slice::from_ref(&ids))?;
     let reply = Reply {

@@ -51,6 +51,7 @@ pub(crate) async fn answer(
         default_tokens: DEFAULT_TOKENS,
         logprobs,
         prompt_logprobs: logprobs.filter(|_| echo),
+        head: false,
     };
     let rows = Rows::start(&server, &asked, &ids)?;
     let prompts = ids.into_iter().zip(texts).map(|(ids, text)| AskedPrompt {

@@ -35,6 +35,23 @@ pub(crate) struct Sampling {
 }
 
 impl Sampling {
+    /// For what is only read: no token is new.
+    pub(crate) fn none() -> Self {
+        Self {
+            n: 1,
+            max_tokens: Some(0),
+            stop: Vec::new(),
+            seed: Some(0),
+            stream: false,
+            include_usage: false,
+            ignore_eos: true,
+            temperature: None,
+            top_p: None,
+            top_k: None,
+            repetition_penalty: None,
+        }
+    }
+
     /// Takes them out. `least` is the smallest number of new tokens that may be asked for.
     pub(crate) fn take(fields: &mut Fields, least: i64) -> Result<Self, ApiError> {
         let n = fields.whole("n", 1..=MOST_CHOICES)?.unwrap_or(1) as usize;

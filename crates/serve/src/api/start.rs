@@ -27,6 +27,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) default_tokens: usize,
     pub(crate) logprobs: Option<usize>,
     pub(crate) prompt_logprobs: Option<usize>,
+    /// Whether the adapter's head is asked, and not for a text.
+    pub(crate) head: bool,
 }
 
 /// Turns texts to ids where nobody waits for it: a tokenizer takes its time.
@@ -100,6 +102,7 @@ impl Rows {
                         logprobs: asked.logprobs,
                         // The same for all answers to a prompt.
                         prompt_logprobs: asked.prompt_logprobs,
+                        head: asked.head,
                         deadline: Some(began + server.request_timeout()),
                         events,
                     },
@@ -119,10 +122,7 @@ impl Rows {
                 is_over = false;
                 if let Poll::Ready(event) = events.poll_recv(cx) {
                     let event = event.unwrap_or(Event::Gone);
-                    if !matches!(
-                        event,
-                        Event::Started { .. } | Event::Prompt(_) | Event::Token { .. }
-                    ) {
+                    if matches!(event, Event::Done(_) | Event::TimedOut | Event::Gone) {
                         *row = None;
                     }
                     return Poll::Ready(Some((index, event)));

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use burn::tensor::{Tensor, backend::Backend};
-use burn_peft::Injection;
+use burn_peft::{Head, Injection};
 use burn_peft_decoder::{AttentionMask, BiasTables, Decoder, KvCache, LayerBiases, LayerKv};
 use burn_peft_ops::Ops;
 
@@ -14,6 +14,24 @@ pub struct AdapterId(pub u64);
 /// The bare base.
 pub const BASE: AdapterId = AdapterId(0);
 
+/// An adapter as it is given to the engine.
+#[derive(Debug, Clone)]
+pub struct AdapterValues<B: Backend> {
+    /// What it does to rows.
+    pub injection: Injection<B>,
+    /// What reads its rows in place of the language-model head, where it has one.
+    pub head: Option<Head<B>>,
+}
+
+impl<B: Backend> From<Injection<B>> for AdapterValues<B> {
+    fn from(injection: Injection<B>) -> Self {
+        Self {
+            injection,
+            head: None,
+        }
+    }
+}
+
 /// An adapter as its rows find it.
 #[derive(Debug)]
 pub struct Injected<B: Backend> {
@@ -21,6 +39,7 @@ pub struct Injected<B: Backend> {
     pub(crate) front: Front<B>,
     /// What it adds to the biases of the base.
     biases: Option<Vec<LayerBiases<B>>>,
+    pub(crate) head: Option<Head<B>>,
 }
 
 /// Virtual tokens of an adapter.
@@ -38,9 +57,10 @@ pub(crate) enum Front<B: Backend> {
 }
 
 impl<B: Ops> Injected<B> {
-    /// Computes what `injection` is to rows of `base`.
+    /// Computes what an adapter is to rows of `base`.
     #[must_use]
-    pub fn new(base: &Decoder<B>, injection: Injection<B>) -> Self {
+    pub fn new(base: &Decoder<B>, adapter: AdapterValues<B>) -> Self {
+        let AdapterValues { injection, head } = adapter;
         let dtype = base.dtype();
         let (front, biases) = match injection {
             Injection::Nothing => (Front::Nothing, None),
@@ -58,7 +78,11 @@ impl<B: Ops> Injected<B> {
                 (Front::Prompt { embeddings, prefix }, None)
             }
         };
-        Self { front, biases }
+        Self {
+            front,
+            biases,
+            head,
+        }
     }
 }
 
@@ -120,6 +144,7 @@ impl<B: Ops> Adapters<B> {
         let nothing = Injected {
             front: Front::Nothing,
             biases: None,
+            head: None,
         };
         Self {
             loaded: BTreeMap::from([(BASE, Arc::new(nothing))]),

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::atomic::Ordering};
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Int, Tensor, TensorData, s};
 use burn_peft_decoder::Piece;
 use burn_peft_ops::Ops;
 
@@ -30,6 +30,8 @@ struct Read {
     tokens: Vec<usize>,
     /// Rows whose next token comes now, and which of the states it comes from.
     last: Vec<(usize, usize)>,
+    /// The same of rows that a head reads.
+    heads: Vec<(usize, usize)>,
     /// Rows whose prompt is scored, and the states of this step's piece of it.
     prompts: Vec<(usize, Range<usize>)>,
 }
@@ -58,35 +60,49 @@ impl<B: Ops> Worker<B> {
         self.counters.steps.fetch_add(1, Ordering::Relaxed);
         for (row, own) in read.prompts {
             let first = self.rows[row].computed;
-            self.note_prompt(row, first, states.clone().slice([own]));
+            self.note_prompt(row, first, states.clone().slice(s![own, ..]));
         }
         for (piece, row) in step.pieces.iter().zip(&step.rows) {
             self.rows[*row].computed += piece.places.len();
         }
-        if read.last.is_empty() {
-            return;
-        }
-        let states = match read.last.len() == read.tokens.len() {
-            true => states,
-            false => {
-                let last = read.last.iter().map(|(_, state)| *state as i64);
-                let last = TensorData::new(last.collect::<Vec<_>>(), [read.last.len()]);
-                states.select(0, Tensor::from_data(last, &self.base.device()))
-            }
-        };
-        let scores = self.base.logits(states).into_data();
-        let scores: Vec<f32> = scores.iter::<f32>().collect();
-        let vocab = scores.len() / read.last.len();
         let mut ended = Vec::new();
-        for ((row, _), scores) in read.last.iter().zip(scores.chunks_exact(vocab)) {
-            if self.accept(*row, scores) {
-                ended.push(*row);
-            }
+        for (row, state) in read.heads {
+            self.read_by_head(row, states.clone().slice(s![state..state + 1, ..]));
+            ended.push(row);
+        }
+        if !read.last.is_empty() {
+            self.go_on(&read.last, states, read.tokens.len(), &mut ended);
         }
         // From behind: taking one out moves the last one to its place.
         ended.sort_unstable();
         for row in ended.into_iter().rev() {
             self.end(row);
+        }
+    }
+
+    /// Chooses the next tokens of rows from the states that `last` names among the `all` of `states`.
+    fn go_on(
+        &mut self,
+        last: &[(usize, usize)],
+        states: Tensor<B, 2>,
+        all: usize,
+        ended: &mut Vec<usize>,
+    ) {
+        let states = match last.len() == all {
+            true => states,
+            false => {
+                let own = last.iter().map(|(_, state)| *state as i64);
+                let own = TensorData::new(own.collect::<Vec<_>>(), [last.len()]);
+                states.select(0, Tensor::from_data(own, &self.base.device()))
+            }
+        };
+        let scores = self.base.logits(states).into_data();
+        let scores: Vec<f32> = scores.iter::<f32>().collect();
+        let vocab = scores.len() / last.len();
+        for ((row, _), scores) in last.iter().zip(scores.chunks_exact(vocab)) {
+            if self.accept(*row, scores) {
+                ended.push(*row);
+            }
         }
     }
 
@@ -107,7 +123,11 @@ impl<B: Ops> Worker<B> {
                 read.tokens.push(end - 1);
             }
             if *complete {
-                read.last.push((*row, read.tokens.len() - 1));
+                let state = (*row, read.tokens.len() - 1);
+                match self.rows[*row].head {
+                    true => read.heads.push(state),
+                    false => read.last.push(state),
+                }
             }
         }
         read

@@ -10,13 +10,12 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use burn_peft::Injection;
 use burn_peft_decoder::Decoder;
 use burn_peft_ops::Ops;
 use tokio::sync::oneshot;
 
 use super::{
-    adapters::AdapterId,
+    adapters::{AdapterId, AdapterValues},
     row::Request,
     steps::{Command, Worker},
 };
@@ -73,7 +72,7 @@ pub struct Engine {
 }
 
 /// Reads an adapter from its folder.
-pub(crate) type LoadAdapter<B> = Box<dyn FnMut(&Path) -> Result<Injection<B>, String> + Send>;
+pub(crate) type LoadAdapter<B> = Box<dyn FnMut(&Path) -> Result<AdapterValues<B>, String> + Send>;
 
 impl Engine {
     /// Reserves the memory and starts the thread. `adapters` get the ids 1, 2 and so on; `load` reads those that are
@@ -83,8 +82,8 @@ impl Engine {
     /// The operating system has no thread left.
     pub fn start<B: Ops>(
         base: Decoder<B>,
-        adapters: Vec<Injection<B>>,
-        load: impl FnMut(&Path) -> Result<Injection<B>, String> + Send + 'static,
+        adapters: Vec<AdapterValues<B>>,
+        load: impl FnMut(&Path) -> Result<AdapterValues<B>, String> + Send + 'static,
         limits: EngineLimits,
     ) -> std::io::Result<Self> {
         let (commands, received) = mpsc::channel();

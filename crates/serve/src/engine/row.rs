@@ -31,6 +31,8 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// The same for the tokens of the prompt. All of them are then computed, whatever is held of them.
     pub prompt_logprobs: Option<usize>,
+    /// Whether the adapter's head reads the last id, and nothing goes on.
+    pub head: bool,
     /// When it is given up.
     pub deadline: Option<Instant>,
     /// Where its tokens go. The row ends when the other side is dropped.
@@ -55,6 +57,8 @@ pub enum Event {
         /// Its log-probability and those of the likeliest, where they were asked for.
         logprobs: Option<Vec<TokenLogprob>>,
     },
+    /// What the adapter's head says.
+    Head(Vec<f32>),
     /// The row ended.
     Done(FinishReason),
     /// The time was up.
@@ -98,6 +102,7 @@ pub(crate) struct Row<B: Backend> {
     pub(crate) limit: usize,
     pub(crate) logprobs: Option<usize>,
     pub(crate) prompt_logprobs: Option<PromptLogprobs>,
+    pub(crate) head: bool,
     pub(crate) deadline: Option<Instant>,
     pub(crate) events: UnboundedSender<Event>,
 }

@@ -8,13 +8,12 @@ use std::{
 };
 
 use burn::tensor::{Tensor, backend::Backend};
-use burn_peft::Injection;
 use burn_peft_decoder::{Decoder, FinishReason, KvSlots, Sampler};
 use burn_peft_ops::Ops;
 use tokio::sync::oneshot;
 
 use super::{
-    adapters::{AdapterId, Adapters, Injected},
+    adapters::{AdapterId, AdapterValues, Adapters, Injected},
     handle::{Counters, EngineLimits, LoadAdapter},
     logprobs::logprobs,
     row::{Event, Prefix, PromptLogprobs, Request, Row, Token, lay_out},
@@ -79,7 +78,7 @@ fn shared(a: &[Token], b: &[Token]) -> usize {
 impl<B: Ops> Worker<B> {
     pub(crate) fn new(
         base: Decoder<B>,
-        injections: Vec<Injection<B>>,
+        given: Vec<AdapterValues<B>>,
         load: LoadAdapter<B>,
         limits: EngineLimits,
         counters: Arc<Counters>,
@@ -87,8 +86,8 @@ impl<B: Ops> Worker<B> {
         let mut adapters = Adapters::new();
         let own_heads = base.config().num_key_value_heads;
         let mut heads = own_heads;
-        for (injection, id) in injections.into_iter().zip(1..) {
-            let adapter = Injected::new(&base, injection);
+        for (adapter, id) in given.into_iter().zip(1..) {
+            let adapter = Injected::new(&base, adapter);
             heads = heads.max(adapter.heads().unwrap_or(own_heads));
             adapters.add(&base, AdapterId(id), adapter);
         }
@@ -145,8 +144,8 @@ impl<B: Ops> Worker<B> {
             }
             Command::Run(request) => self.queue.push_back(*request),
             Command::Load { id, dir, done } => {
-                let found = (self.load)(&dir).and_then(|injection| {
-                    let adapter = Injected::new(&self.base, injection);
+                let found = (self.load)(&dir).and_then(|adapter| {
+                    let adapter = Injected::new(&self.base, adapter);
                     let room = self.slots.heads();
                     if adapter.heads().is_some_and(|heads| heads > room) {
                         return Err(format!(
@@ -205,11 +204,20 @@ impl<B: Ops> Worker<B> {
                 return;
             };
             self.counters.waiting.fetch_sub(1, Ordering::AcqRel);
-            let Some(adapter) = self.adapters.get(request.adapter) else {
+            let adapter = self.adapters.get(request.adapter);
+            let fits = |adapter: &Arc<Injected<B>>| !request.head || adapter.head.is_some();
+            let Some(adapter) = adapter.filter(fits) else {
                 let _ = request.events.send(Event::Gone);
                 continue;
             };
-            let (prefix, tokens) = lay_out(&adapter, &request.prompt);
+            let (prefix, mut tokens) = lay_out(&adapter, &request.prompt);
+            if request.head {
+                // What stands behind the last id is not seen by it.
+                let ids = tokens
+                    .iter()
+                    .rposition(|token| matches!(token, Token::Id(_)));
+                tokens.truncate(ids.map_or(0, |last| last + 1));
+            }
             // At least one token is left to compute: its state is what the next token comes from.
             let reusable = match request.prompt_logprobs {
                 None => tokens.len().saturating_sub(1),
@@ -241,12 +249,13 @@ impl<B: Ops> Worker<B> {
                     count,
                     known: Vec::new(),
                 }),
+                head: request.head,
                 deadline: request.deadline,
                 events: request.events,
             });
             let last = self.rows.len() - 1;
             let row = &self.rows[last];
-            if row.limit == 0 && row.prompt_logprobs.is_none() {
+            if row.limit == 0 && row.prompt_logprobs.is_none() && !row.head {
                 let _ = self.rows[last]
                     .events
                     .send(Event::Done(FinishReason::Length));
@@ -344,6 +353,15 @@ impl<B: Ops> Worker<B> {
         };
         let _ = row.events.send(Event::Done(reason));
         true
+    }
+
+    /// Hands out what a row's head says of its last state, `[1, d_model]`.
+    pub(super) fn read_by_head(&self, index: usize, state: Tensor<B, 2>) {
+        let row = &self.rows[index];
+        let head = row.adapter.head.as_ref().expect("admitted with a head");
+        let said = head.forward(state).into_data();
+        let _ = row.events.send(Event::Head(said.iter::<f32>().collect()));
+        let _ = row.events.send(Event::Done(FinishReason::Stop));
     }
 
     /// Notes the log-probabilities of the ids that stand behind tokens of the prompt, from the states of these.

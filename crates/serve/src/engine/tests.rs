@@ -4,14 +4,14 @@ use std::{ops::ControlFlow, time::Duration};
 
 use burn::tensor::{DType, Distribution, Int, Tensor, TensorData, backend::Backend};
 use burn_flex::Flex;
-use burn_peft::{Injection, VirtualTokens};
+use burn_peft::{Head, HeadKind, Injection, VirtualTokens};
 use burn_peft_decoder::{
     AttentionMask, Decoder, DecoderConfig, FinishReason, GenerationOptions, KvCache, LayerBiases,
     LayerKv, LayerModule, generate,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::{AdapterId, BASE, Engine, EngineLimits, Event, Ids, Request, Submitted};
+use super::{AdapterId, AdapterValues, BASE, Engine, EngineLimits, Event, Ids, Request, Submitted};
 
 type B = Flex;
 
@@ -105,6 +105,20 @@ fn alone(
     prompt: &Ids,
     options: &GenerationOptions,
 ) -> Vec<u32> {
+    let (last, model, cache) = last_state(base, injections, id, prompt);
+    let ids = std::slice::from_ref(&prompt.input_ids);
+    let each = &mut |_, _| ControlFlow::Continue(());
+    let mut rows = generate(&model, last, cache, ids, options, each);
+    rows.remove(0).token_ids
+}
+
+/// The state of a prompt's last token without the engine, the model with the adapter's biases, and its cache.
+fn last_state(
+    base: &Decoder<B>,
+    injections: &[Injection<B>],
+    id: AdapterId,
+    prompt: &Ids,
+) -> (Tensor<B, 2>, Decoder<B>, KvCache<B>) {
     let device = Default::default();
     let ids: Vec<i64> = prompt.input_ids.iter().map(|id| i64::from(*id)).collect();
     let count = ids.len();
@@ -129,8 +143,8 @@ fn alone(
             let tokens = virtual_tokens.embeddings.clone().split(1, 0);
             let in_front = vec![0; tokens.len()];
             let before = prompt.placement.as_ref().unwrap_or(&in_front);
-            for (index, token) in tokens.into_iter().enumerate() {
-                embedded.insert(before[index] + index, token);
+            for (index, (token, before)) in tokens.into_iter().zip(before).enumerate() {
+                embedded.insert(before + index, token);
             }
         }
     }
@@ -138,15 +152,13 @@ fn alone(
     let hidden = Tensor::cat(embedded, 0).unsqueeze();
     let mask = AttentionMask::full(1, seq);
     let last = model.decode(hidden, &mask, &mut cache, Some(&[seq - 1]));
-    let ids = std::slice::from_ref(&prompt.input_ids);
-    let each = &mut |_, _| ControlFlow::Continue(());
-    let mut rows = generate(&model, last, cache, ids, options, each);
-    rows.remove(0).token_ids
+    (last, model, cache)
 }
 
 fn engine(base: Decoder<B>, injections: Vec<Injection<B>>, limits: EngineLimits) -> Engine {
     let load = |_: &std::path::Path| Err("nothing is loaded here".to_owned());
-    Engine::start(base, injections, load, limits).expect("a thread")
+    let adapters = injections.into_iter().map(Into::into).collect();
+    Engine::start(base, adapters, load, limits).expect("a thread")
 }
 
 fn ask(
@@ -162,6 +174,7 @@ fn ask(
         options,
         logprobs: None,
         prompt_logprobs: None,
+        head: false,
         deadline: None,
         events,
     };
@@ -268,6 +281,65 @@ fn a_second_conversation_leaves_the_first_one_as_it_is() {
 }
 
 #[test]
+fn a_head_reads_the_state_of_the_last_id() {
+    let (base, injections) = (model(), injections());
+    let head = || Head::init(HeadKind::Sequence, [3, 32], 5, &Default::default());
+    let adapters: Vec<_> = injections
+        .iter()
+        .map(|injection| AdapterValues {
+            injection: injection.clone(),
+            head: Some(head()),
+        })
+        .collect();
+    let load = |_: &std::path::Path| Err("nothing is loaded here".to_owned());
+    let engine = Engine::start(base.clone(), adapters, load, LIMITS).expect("a thread");
+    let prompts = questions()
+        .into_iter()
+        .filter(|(id, prompt, _)| *id != BASE && !prompt.input_ids.is_empty());
+    let answers: Vec<_> = prompts
+        .map(|(id, prompt, _)| {
+            let (events, received) = unbounded_channel();
+            let request = Request {
+                adapter: id,
+                prompt: prompt.clone(),
+                options: GenerationOptions::greedy(0, vec![]),
+                logprobs: None,
+                prompt_logprobs: None,
+                head: true,
+                deadline: None,
+                events,
+            };
+            assert_eq!(engine.submit(request), Submitted::Accepted);
+            (id, prompt, received)
+        })
+        .collect();
+    for (id, prompt, mut received) in answers {
+        // Virtual tokens behind the last id change nothing of it.
+        let count = prompt.input_ids.len();
+        let before = prompt.placement.clone();
+        let before =
+            before.map(|before| before.into_iter().filter(|place| *place < count).collect());
+        let seen = Ids {
+            placement: before,
+            ..prompt
+        };
+        let (last, ..) = last_state(&base, &injections, id, &seen);
+        let expected: Vec<f32> = head().forward(last).into_data().iter::<f32>().collect();
+        let found = std::iter::from_fn(|| received.blocking_recv()).find_map(|event| match event {
+            Event::Head(found) => Some(found),
+            _ => None,
+        });
+        for (found, expected) in found.expect("a head's answer").iter().zip(expected) {
+            // f32, computed in other pieces.
+            assert!(
+                (found - expected).abs() < 1e-4,
+                "{id:?}: {found} {expected}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_tokens_of_a_prompt_are_scored_as_if_they_had_been_chosen() {
     let (base, injections) = (model(), injections());
     let engine = engine(base, injections, LIMITS);
@@ -291,6 +363,7 @@ fn the_tokens_of_a_prompt_are_scored_as_if_they_had_been_chosen() {
                 options: GenerationOptions::greedy(count, vec![]),
                 logprobs: Some(2),
                 prompt_logprobs,
+                head: false,
                 deadline: None,
                 events,
             };
@@ -362,6 +435,7 @@ fn a_client_that_is_gone_frees_its_place_and_a_full_queue_refuses() {
         options: long(),
         logprobs: None,
         prompt_logprobs: None,
+        head: false,
         deadline: None,
         events: events.clone(),
     };
@@ -401,6 +475,7 @@ fn a_row_whose_time_is_up_ends() {
         options: GenerationOptions::greedy(60, vec![]),
         logprobs: None,
         prompt_logprobs: None,
+        head: false,
         deadline: Some(std::time::Instant::now() - Duration::from_secs(1)),
         events,
     };

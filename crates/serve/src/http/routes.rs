@@ -26,6 +26,8 @@ const METRICS: &str = "/metrics";
 const MODELS: &str = "/v1/models";
 const COMPLETIONS: &str = "/v1/completions";
 const CHAT: &str = "/v1/chat/completions";
+/// vLLM's path, and one beside OpenAI's.
+const CLASSIFY: [&str; 2] = ["/classify", "/v1/classifications"];
 
 type Shared = State<Arc<Server>>;
 type Answered = Result<Response, ApiError>;
@@ -40,7 +42,10 @@ pub(super) fn known(path: &str) -> &'static str {
         LOAD_ADAPTER,
         UNLOAD_ADAPTER,
     ];
-    let known = paths.into_iter().find(|known| *known == path);
+    let known = paths
+        .into_iter()
+        .chain(CLASSIFY)
+        .find(|known| *known == path);
     known.unwrap_or(match () {
         () if page::has(path) => "/",
         () if path.starts_with(MODELS) => MODELS,
@@ -57,6 +62,9 @@ pub(crate) fn router(server: Arc<Server>) -> Router {
         .route("/v1/models/{*name}", get(model))
         .route(COMPLETIONS, post(completions))
         .route(CHAT, post(chat));
+    for path in CLASSIFY {
+        router = router.route(path, post(classify));
+    }
     if server.admin_keys().is_some() {
         router = router
             .route(LOAD_ADAPTER, post(load))
@@ -123,6 +131,12 @@ async fn chat(State(server): Shared, headers: HeaderMap, request: Request) -> An
     let busy = server.enter()?;
     let fields = body::fields(&headers, request.into_body()).await?;
     api::chat::answer(server, fields, busy).await
+}
+
+async fn classify(State(server): Shared, headers: HeaderMap, request: Request) -> Answered {
+    let _busy = server.enter()?;
+    let fields = body::fields(&headers, request.into_body()).await?;
+    api::classify::answer(&server, fields).await
 }
 
 async fn load(State(server): Shared, headers: HeaderMap, request: Request) -> Answered {

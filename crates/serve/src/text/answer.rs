@@ -120,6 +120,8 @@ impl<'a> Answer<'a> {
                 }
                 Ok(part)
             }
+            // Nobody asks for a head's answer here.
+            Event::Head(_) => Ok(Part::default()),
             Event::TimedOut => Err(Failure::TimedOut),
             Event::Gone => Err(Failure::Gone),
         }

@@ -7,12 +7,12 @@ use std::{
 };
 
 use anyhow::{Result, anyhow, bail};
-use burn_peft::{Adapter, Injection};
+use burn_peft::{Adapter, HeadKind};
 use burn_peft_data::TextTokenizer;
 use burn_peft_decoder::Checkpoint;
-use burn_peft_format::{AdapterFolder, Landing, adapter_from_folder};
+use burn_peft_format::{AdapterFolder, Landing, adapter_from_folder, head_from_folder};
 use burn_peft_ops::Ops;
-use burn_peft_serve::{AdapterTexts, Inspect, check_name};
+use burn_peft_serve::{AdapterTexts, AdapterValues, Inspect, check_name};
 use burn_peft_train::TaskSetup;
 
 use super::super::{adapter, shared::template_of};
@@ -104,20 +104,22 @@ impl OpenBase {
         }
     }
 
-    /// Reads an adapter folder, and refuses one that is not for this base or writes no text.
+    /// Reads an adapter folder, and refuses one that is not for this base or whose head is for more than texts as a whole.
     fn adapter(&self, dir: &Path) -> Result<(AdapterFolder, AdapterTexts)> {
         let folder = adapter::load(dir)?;
         folder.check_values(dir)?;
         let revision = self.revision.as_deref();
         adapter::check_base(&folder, dir, &self.source, revision, &self.checkpoint)?;
         let task = TaskSetup::of_folder(&folder);
-        if task.head_kind().is_some() {
-            bail!(
-                "{}: its head is for {}, and writes no text; use predict",
+        let has_head = match task.head_kind() {
+            None => false,
+            Some(HeadKind::Sequence) => true,
+            Some(HeadKind::Token | HeadKind::Span) => bail!(
+                "{}: its head is for {}, which is not served; use predict",
                 dir.display(),
                 task.task
-            );
-        }
+            ),
+        };
         let tokens = folder.config.method.virtual_tokens();
         let virtual_tokens = tokens.map_or(0, |tokens| tokens.num_virtual_tokens);
         if virtual_tokens >= self.max_context {
@@ -131,18 +133,22 @@ impl OpenBase {
             template: template_of(dir, &folder)?,
             virtual_tokens,
             has_prompt: matches!(folder.config.method.landing(), Landing::Prompt(_)),
+            labels: task.labels.filter(|_| has_head),
         };
         Ok((folder, texts))
     }
 
-    fn injection<B: Ops>(
+    fn values<B: Ops>(
         &self,
         folder: &AdapterFolder,
         dir: &Path,
         device: &B::Device,
-    ) -> Result<Injection<B>> {
+    ) -> Result<AdapterValues<B>> {
         let config = self.checkpoint.config();
-        Ok(adapter_from_folder::<B>(folder, config, dir, device)?.inject())
+        Ok(AdapterValues {
+            injection: adapter_from_folder::<B>(folder, config, dir, device)?.inject(),
+            head: head_from_folder(folder, config, dir, device)?,
+        })
     }
 
     /// Looks at the folder of an adapter that is added.
@@ -158,12 +164,11 @@ impl OpenBase {
     pub(super) fn loader<B: Ops>(
         self: Arc<Self>,
         device: B::Device,
-    ) -> impl FnMut(&Path) -> Result<Injection<B>, String> + Send + 'static {
+    ) -> impl FnMut(&Path) -> Result<AdapterValues<B>, String> + Send + 'static {
         move |dir| {
             let folder = self.adapter(dir);
-            let injection =
-                folder.and_then(|(folder, _)| self.injection::<B>(&folder, dir, &device));
-            injection.map_err(|error| output::one_line(&error))
+            let values = folder.and_then(|(folder, _)| self.values::<B>(&folder, dir, &device));
+            values.map_err(|error| output::one_line(&error))
         }
     }
 }
@@ -181,14 +186,14 @@ pub(super) fn open(base: &OpenBase, adapters: &[NamedFolder]) -> Result<Opened> 
 }
 
 /// The values of all adapters.
-pub(super) fn injections<B: Ops>(
+pub(super) fn values<B: Ops>(
     base: &OpenBase,
     adapters: &Opened,
     device: &B::Device,
-) -> Result<Vec<Injection<B>>> {
+) -> Result<Vec<AdapterValues<B>>> {
     let adapters = adapters.0.iter();
     adapters
-        .map(|(named, folder, _)| base.injection::<B>(folder, &named.dir, device))
+        .map(|(named, folder, _)| base.values::<B>(folder, &named.dir, device))
         .collect()
 }
 
