@@ -155,25 +155,22 @@ impl Server {
 
     /// Ends when the server was stopped and all requests are answered.
     ///
-    /// # Errors
-    /// The engine ended by itself.
-    async fn done(&self) -> io::Result<()> {
+    /// # Panics
+    /// If the engine ended by itself, which it does when it panics.
+    async fn done(&self) {
         let mut stop = self.stop.clone();
         let mut engine = time::interval(Duration::from_secs(1));
         loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
                 _ = engine.tick() => {
-                    if !self.engine.is_running() {
-                        return Err(io::Error::other("the thread that computes has ended"));
-                    }
+                    assert!(self.engine.is_running(), "the thread that computes has ended");
                 }
             }
         }
         while self.busy.load(Ordering::Acquire) > 0 {
             time::sleep(LOOK).await;
         }
-        Ok(())
     }
 }
 
@@ -181,7 +178,10 @@ impl Server {
 /// the engine was started with, in that order; `ready` is called with the address once requests are answered.
 ///
 /// # Errors
-/// The address cannot be listened on, or the engine ended by itself.
+/// The address cannot be listened on, or `ready` fails.
+///
+/// # Panics
+/// If the engine's thread panicked.
 pub fn serve(
     listener: TcpListener,
     engine: Engine,
@@ -218,6 +218,7 @@ pub fn serve(
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         ready(address)?;
-        accept(listener, router(Arc::clone(&server)), server.done()).await
+        accept(listener, router(Arc::clone(&server)), server.done()).await;
+        Ok(())
     })
 }

@@ -5,7 +5,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use super::{
-    super::{burn_peft, lines, model_path, succeed},
+    super::{burn_peft, fixture, lines, model_path, succeed, text},
     client::{ADAPTERS, Server, folder},
 };
 
@@ -237,4 +237,63 @@ fn log_probabilities_of_a_chat_have_their_tokens() {
     let tokens: Vec<&Value> = scores.flatten().map(|token| &token["token"]).collect();
     let expected: Vec<&Value> = content.iter().map(|token| &token["token"]).collect();
     assert_eq!(tokens, expected);
+}
+
+#[test]
+fn a_head_tells_what_predict_tells() {
+    let case = |name: &str| {
+        text(&fixture::path(&format!(
+            "heads/tied_gqa-seq-cls-{name}/adapter"
+        )))
+        .to_owned()
+    };
+    let heads = [
+        "prompt-tuning",
+        "prefix-tuning",
+        "beft-qkv",
+        "multi-label-prompt-tuning",
+        "regression-p-tuning-v2",
+    ];
+    let adapters = heads.map(|name| format!("{name}={}", case(name)));
+    let model = model_path();
+    let mut args = vec!["--model", &model];
+    args.extend(adapters.iter().flat_map(|adapter| ["--adapter", adapter]));
+    let server = Server::start(&args);
+    let texts = ["the cat sat on the mat", "a dog"];
+    for name in heads {
+        let answer = server.answer("/classify", &json!({"model": name, "input": texts}));
+        for (found, text) in answer["data"].as_array().unwrap().iter().zip(texts) {
+            let args = ["predict", "--json", "--model", &model, "--text", text];
+            let mut command = burn_peft(&args);
+            let expected = lines(&succeed(command.args(["--adapter", &case(name)]))).remove(0);
+            let prediction = &expected["prediction"];
+            match name {
+                "multi-label-prompt-tuning" => assert_eq!(found["labels"], *prediction, "{name}"),
+                "regression-p-tuning-v2" => {
+                    let found = found["values"][0].as_f64().unwrap();
+                    let number = prediction.as_f64().or(prediction[0].as_f64()).unwrap();
+                    assert!((found - number).abs() < 1e-4, "{name}: {found} {number}");
+                }
+                _ => assert_eq!(found["label"], *prediction, "{name}"),
+            }
+            let scores = expected["scores"].as_object().into_iter().flatten();
+            for (class, score) in scores {
+                let found = found["scores"][class].as_f64().unwrap();
+                assert!(
+                    (found - score.as_f64().unwrap()).abs() < 1e-4,
+                    "{name} {class}"
+                );
+            }
+        }
+    }
+    // A head writes no text, and the base has no head.
+    for (path, model) in [(COMPLETIONS, "prompt-tuning"), ("/classify", "base")] {
+        let (status, answer) =
+            server.post(path, &json!({"model": model, "input": "a", "prompt": "a"}));
+        assert_eq!(
+            (status, &answer["error"]["param"]),
+            (400, &"model".into()),
+            "{answer}"
+        );
+    }
 }

@@ -1,6 +1,6 @@
 //! Connections: how many, and how long they may be slow.
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -34,11 +34,7 @@ const LAST_PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves connections until `done` is, and then what is under way on them.
-pub(crate) async fn accept(
-    listener: TcpListener,
-    router: Router,
-    done: impl Future<Output = io::Result<()>>,
-) -> io::Result<()> {
+pub(crate) async fn accept(listener: TcpListener, router: Router, done: impl Future<Output = ()>) {
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS as usize));
     let (close, closing) = watch::channel(false);
     let mut done = pin!(done);
@@ -57,16 +53,12 @@ pub(crate) async fn accept(
             (place, stream) = accept() => {
                 tokio::spawn(serve(stream, router.clone(), closing.clone(), place));
             }
-            done = &mut done => {
-                done?;
-                break;
-            }
+            () = &mut done => break,
         }
     }
     let _ = close.send(true);
     // Who does not take an answer is left.
     let _ = time::timeout(LAST_PATIENCE, places.acquire_many(MOST_CONNECTIONS)).await;
-    Ok(())
 }
 
 /// Answers the requests of a connection. Where the client hangs up, the answer under way is dropped, and with it its
