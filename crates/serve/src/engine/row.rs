@@ -91,6 +91,8 @@ pub(crate) struct Row<B: Backend> {
     pub(crate) id: AdapterId,
     pub(crate) adapter: Arc<Injected<B>>,
     pub(crate) slot: usize,
+    /// What was asked.
+    pub(crate) prompt: Ids,
     /// What the slot holds in front of `tokens`: the adapter's prefix.
     pub(crate) prefix: Prefix,
     /// All tokens, the new ones included.

@@ -200,7 +200,11 @@ impl<B: Ops> Worker<B> {
     /// Gives slots to requests that wait, the first ones first.
     fn admit(&mut self) {
         while self.idle.iter().any(Option::is_some) {
-            let Some(request) = self.queue.pop_front() else {
+            let ready = self
+                .queue
+                .iter()
+                .position(|request| !self.has_twin(request));
+            let Some(request) = ready.and_then(|index| self.queue.remove(index)) else {
                 return;
             };
             self.counters.waiting.fetch_sub(1, Ordering::AcqRel);
@@ -237,6 +241,7 @@ impl<B: Ops> Worker<B> {
                     .max_new_tokens
                     .min(room.saturating_sub(tokens.len())),
                 sampler: Sampler::new(&request.prompt.input_ids, request.options),
+                prompt: request.prompt,
                 id: request.adapter,
                 adapter,
                 slot,
@@ -262,6 +267,17 @@ impl<B: Ops> Worker<B> {
                 self.end(last);
             }
         }
+    }
+
+    /// Whether a row computes the same prompt. It is better to wait for it than to compute it twice: several answers to
+    /// one prompt come as requests that are alike.
+    fn has_twin(&self, request: &Request) -> bool {
+        let is_alike = |row: &Row<B>| {
+            row.id == request.adapter && row.generated == 0 && row.prompt == request.prompt
+        };
+        request.prompt_logprobs.is_none()
+            && request.prompt.input_ids.len() > WORTH_A_COPY
+            && self.rows.iter().any(is_alike)
     }
 
     /// A slot that holds the beginning of a row with these tokens, and how many of them it holds.

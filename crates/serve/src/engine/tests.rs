@@ -281,6 +281,27 @@ fn a_second_conversation_leaves_the_first_one_as_it_is() {
 }
 
 #[test]
+fn a_prompt_that_is_asked_several_times_is_computed_once() {
+    let engine = engine(model(), injections(), LIMITS);
+    for id in [BASE, AdapterId(1), AdapterId(2)] {
+        let before = cached(&engine);
+        let prompt = Ids {
+            input_ids: (0..30).collect(),
+            placement: None,
+        };
+        let answers = [(); 3].map(|()| {
+            let options = GenerationOptions::greedy(5, vec![]);
+            ask(&engine, id, prompt.clone(), options)
+        });
+        let [first, second, third] = answers.map(answer);
+        assert_eq!((&first, &first), (&second, &third), "{id:?}");
+        assert_eq!(first.0.len(), 5);
+        // All but the last token, twice.
+        assert_eq!(cached(&engine) - before, 58, "{id:?}");
+    }
+}
+
+#[test]
 fn a_head_reads_the_state_of_the_last_id() {
     let (base, injections) = (model(), injections());
     let head = || Head::init(HeadKind::Sequence, [3, 32], 5, &Default::default());
