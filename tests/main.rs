@@ -22,4 +22,5 @@ mod operations;
 mod peft_parity;
 mod placement;
 mod round_trips;
+mod sessions;
 mod training;

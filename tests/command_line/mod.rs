@@ -13,9 +13,17 @@ use crate::fixture;
 
 mod adapters;
 mod bench;
+mod best_checkpoint;
+mod chat;
 mod conversations;
 mod damage;
+mod data_choices;
+mod doctor;
 mod export;
+mod formats;
+mod heads;
+mod hub;
+mod key_hints;
 mod methods;
 mod output;
 mod refusals;
@@ -28,6 +36,7 @@ mod short_run;
 mod stopping;
 mod tasks;
 mod templates;
+mod watching;
 
 fn burn_peft(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_burn-peft"));

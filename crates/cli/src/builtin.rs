@@ -61,11 +61,16 @@ pub(crate) fn unpack(folder: &Path) -> Result<()> {
 }
 
 /// The built-in task's rows.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Split {
     Train,
     Valid,
     Test,
+}
+
+impl Split {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Train, Self::Valid, Self::Test];
 }
 
 /// One split of the rows of `assets/task` for a task.

@@ -4,7 +4,7 @@
 //! so that temporary files are removed. A panic on any other thread ends the process at once: whoever waits for that
 //! thread might wait for ever. The thread that draws the dashboard is an exception: training goes on without it.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -60,8 +60,29 @@ pub(crate) fn guarded(program: impl FnOnce() -> ExitCode) -> ExitCode {
     }
 }
 
-/// Takes the terminal out of the dashboard's modes, where it is in them.
+/// The terminal as it was when a conversation began.
+#[cfg(unix)]
+static TERMINAL: Mutex<Option<nix::sys::termios::Termios>> = Mutex::new(None);
+
+/// Remembers the modes of the terminal, for [`restore_terminal`]: line editing changes them.
+#[cfg(unix)]
+pub(crate) fn remember_terminal() {
+    let modes = nix::sys::termios::tcgetattr(std::io::stdin()).ok();
+    *TERMINAL.lock().unwrap_or_else(PoisonError::into_inner) = modes;
+}
+
+/// Takes the terminal out of the modes of the dashboard or of line editing, where it is in them.
 pub(crate) fn restore_terminal() {
+    #[cfg(unix)]
+    {
+        use nix::sys::termios::{SetArg, tcsetattr};
+        let modes = TERMINAL.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(modes) = &*modes {
+            tcsetattr(std::io::stdin(), SetArg::TCSANOW, modes).ok();
+            // The end of bracketed paste, which rustyline begins.
+            std::io::stderr().write_all(b"\x1b[?2004l").ok();
+        }
+    }
     let mut stdout = std::io::stdout();
     if terminal::is_raw_mode_enabled().unwrap_or(false) {
         terminal::disable_raw_mode().ok();

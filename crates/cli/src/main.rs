@@ -46,11 +46,10 @@ enum Command {
     Inspect(commands::inspect::Args),
     /// Merge an adapter into a checkpoint, or write its prompt as a tensor.
     Export(commands::export::Args),
-    /// Chat with a model (not implemented yet).
-    #[command(hide_possible_values = true)]
-    Chat(commands::planned::Args),
-    /// Check a run before it starts (not implemented yet).
-    Doctor(commands::planned::Args),
+    /// Talk to a model, with or without adapters.
+    Chat(commands::chat::Args),
+    /// Check a run before it starts: files, tokens, lengths, memory and time. Takes the arguments of train.
+    Doctor(commands::doctor::Args),
     /// Serve a model and any number of adapters over an OpenAI-compatible HTTP interface.
     Serve(commands::serve::Args),
     /// Time training steps or decoding with random weights of a model's shape.
@@ -75,8 +74,8 @@ fn run() -> ExitCode {
         Command::Generate(args) => commands::generate::run(args),
         Command::Inspect(args) => commands::inspect::run(args),
         Command::Export(args) => commands::export::run(args),
-        Command::Chat(_) => commands::planned::refuse("chat"),
-        Command::Doctor(_) => commands::planned::refuse("doctor"),
+        Command::Chat(args) => commands::chat::run(args),
+        Command::Doctor(args) => commands::doctor::run(args),
         Command::Serve(args) => commands::serve::run(args),
         Command::Bench(args) => commands::bench::run(args),
     };

@@ -1,4 +1,6 @@
-//! The machine's memory, and what the process took of it.
+//! The machine's memory and disk, and what the process took of them.
+
+use std::path::Path;
 
 /// The largest resident size so far, in bytes; `None` where the system does not say.
 pub(crate) fn peak_resident() -> Option<u64> {
@@ -32,6 +34,32 @@ fn address_space() -> u64 {
     }
     #[cfg(not(unix))]
     u64::MAX
+}
+
+/// What of it nobody uses now, in bytes.
+pub(crate) fn free() -> u64 {
+    let memory = sysinfo::MemoryRefreshKind::nothing().with_ram();
+    let system =
+        sysinfo::System::new_with_specifics(sysinfo::RefreshKind::nothing().with_memory(memory));
+    let limit = system.cgroup_limits().map(|limits| limits.free_memory);
+    limit.map_or(system.available_memory(), |limit| {
+        limit.min(system.available_memory())
+    })
+}
+
+/// Bytes that are free where `path` is or would be made; `None` where the system does not say.
+pub(crate) fn free_disk(path: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let there = path.ancestors().find(|path| path.exists());
+        let there = there.unwrap_or(Path::new("."));
+        let found = nix::sys::statvfs::statvfs(there).ok()?;
+        // Types differ between systems.
+        #[allow(clippy::useless_conversion, reason = "not on every system")]
+        u64::from(found.blocks_available()).checked_mul(found.fragment_size().into())
+    }
+    #[cfg(not(unix))]
+    None
 }
 
 fn machine() -> u64 {

@@ -1,6 +1,6 @@
 //! What goes to the terminal.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -28,6 +28,29 @@ pub(crate) fn print_report(text: &str) -> Result<()> {
     print(&lines.collect::<Vec<_>>().join("\n"))
 }
 
+/// Text to stdout that nobody knows: what in it would steer a terminal is escaped, but for the ends of lines and tabs.
+pub(crate) fn print_harmless(text: &str) -> Result<()> {
+    let parts = text.split_inclusive(['\n', '\t']).map(|part| {
+        let end = part
+            .strip_suffix(['\n', '\t'])
+            .map_or("", |kept| &part[kept.len()..]);
+        escaped(&part[..part.len() - end.len()]) + end
+    });
+    print(&parts.collect::<String>())
+}
+
+/// A line to stderr for whoever types, less loud than what they read there, where colours are wanted.
+pub(crate) fn note(line: &str) {
+    let stderr = io::stderr();
+    let plain = !stderr.is_terminal() || std::env::var_os("NO_COLOR").is_some();
+    match plain {
+        true => say(line),
+        false => {
+            writeln!(stderr.lock(), "\u{1b}[2m{}\u{1b}[0m", bearable(line)).unwrap_or_default()
+        }
+    }
+}
+
 /// The longest line on stderr, in characters.
 const LONGEST_LINE: usize = 4000;
 
@@ -47,7 +70,7 @@ fn bearable(text: &str) -> String {
 }
 
 /// The text with escapes in place of the characters that steer a terminal or turn the direction of writing.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let steers = |c: char| {
         c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

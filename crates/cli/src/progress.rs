@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use burn_peft_train::Stage;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::output;
+
 /// How long something may take before its bar shows.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -28,6 +30,30 @@ impl Progress {
             what,
             "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}",
         )
+    }
+
+    /// A bar that counts the bytes of several files.
+    pub(crate) fn download() -> Self {
+        Self::new(
+            "",
+            "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        )
+    }
+
+    /// Says what is under way now.
+    pub(crate) fn name(&self, what: &str) {
+        self.bar.set_message(what.to_owned());
+    }
+
+    /// `done` are done already, and say nothing about how fast it goes on.
+    pub(crate) fn start_at(&self, done: u64) {
+        self.bar.set_position(done);
+        self.bar.reset_eta();
+    }
+
+    /// A line above the bar.
+    pub(crate) fn say(&self, line: &str) {
+        self.bar.suspend(|| output::say(line));
     }
 
     fn new(what: &str, template: &str) -> Self {

@@ -1,6 +1,10 @@
 //! Ctrl-C, SIGTERM and SIGHUP.
 
 use std::process::exit;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, Ordering::SeqCst},
+};
 
 use anyhow::{Context, Result};
 use burn_peft_serve::StopServer;
@@ -13,21 +17,47 @@ pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Has the signals stop a run: the first one after the step, or whatever its `unit` is, another one at once. A signal that the process
 /// was started to ignore, as with `nohup`, stays ignored.
+#[cfg(unix)]
 pub(crate) fn stop_run(stop: Stop, unit: &'static str, json: bool) -> Result<()> {
-    on_signal(move || request(&stop, unit, json))
+    on_signals(move |_| request(&stop, unit, json))
 }
 
 /// Has the signals stop a server: the first one when what runs is finished, another one at once.
+#[cfg(unix)]
 pub(crate) fn stop_server(stop: StopServer) -> Result<()> {
-    on_signal(move || match stop.request() {
+    on_signals(move |_| request_server(&stop))
+}
+
+/// Has Ctrl-C stop a server.
+#[cfg(not(unix))]
+pub(crate) fn stop_server(stop: StopServer) -> Result<()> {
+    ctrlc::set_handler(move || request_server(&stop)).context("Ctrl-C cannot be caught")
+}
+
+fn request_server(stop: &StopServer) {
+    match stop.request() {
         true => output::say("stopping when what runs is finished"),
         false => leave(INTERRUPTED),
+    }
+}
+
+/// Has Ctrl-C stop an answer of a conversation, and whatever else these signals meet end the program.
+#[cfg(unix)]
+pub(crate) fn stop_answers(answering: Answering) -> Result<()> {
+    use signal_hook::consts::SIGINT;
+
+    faults::remember_terminal();
+    on_signals(move |signal| {
+        if signal != SIGINT || !answering.stop() {
+            leave(INTERRUPTED);
+        }
     })
 }
 
-/// Calls `act` with each signal.
+/// Calls `act` with each of these signals that comes, on a thread of its own. Those that the process was started to
+/// ignore stay ignored.
 #[cfg(unix)]
-fn on_signal(act: impl Fn() + Send + 'static) -> Result<()> {
+fn on_signals(act: impl Fn(i32) + Send + 'static) -> Result<()> {
     use signal_hook::{consts, iterator::Signals};
 
     let ignored = ignored();
@@ -41,7 +71,7 @@ fn on_signal(act: impl Fn() + Send + 'static) -> Result<()> {
             if signal == consts::SIGHUP {
                 output::let_go_of_a_closed_terminal();
             }
-            act();
+            act(signal);
         }
     };
     let thread = std::thread::Builder::new().name("signals".into());
@@ -49,10 +79,55 @@ fn on_signal(act: impl Fn() + Send + 'static) -> Result<()> {
     Ok(())
 }
 
-/// Calls `act` with each Ctrl-C.
+/// Has Ctrl-C stop a run.
 #[cfg(not(unix))]
-fn on_signal(act: impl Fn() + Send + 'static) -> Result<()> {
+pub(crate) fn stop_run(stop: Stop, unit: &'static str, json: bool) -> Result<()> {
+    ctrlc::set_handler(move || request(&stop, unit, json)).context("Ctrl-C cannot be caught")
+}
+
+/// Has Ctrl-C stop an answer of a conversation, and end the program where there is none to stop.
+#[cfg(not(unix))]
+pub(crate) fn stop_answers(answering: Answering) -> Result<()> {
+    let act = move || {
+        if !answering.stop() {
+            leave(INTERRUPTED);
+        }
+    };
     ctrlc::set_handler(act).context("Ctrl-C cannot be caught")
+}
+
+/// Whether a conversation is computing an answer, and whether it was asked to stop that. Clones are of the same
+/// conversation.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Answering(Arc<AtomicU8>);
+
+impl Answering {
+    const NOTHING: u8 = 0;
+    const ANSWER: u8 = 1;
+    const STOPPING: u8 = 2;
+
+    /// An answer begins.
+    pub(crate) fn begin(&self) {
+        self.0.store(Self::ANSWER, SeqCst);
+    }
+
+    /// It has ended.
+    pub(crate) fn end(&self) {
+        self.0.store(Self::NOTHING, SeqCst);
+    }
+
+    /// Whether it is to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.0.load(SeqCst) == Self::STOPPING
+    }
+
+    /// Asks it to stop. Returns whether there was an answer that was not asked before.
+    pub(crate) fn stop(&self) -> bool {
+        let asked = self
+            .0
+            .compare_exchange(Self::ANSWER, Self::STOPPING, SeqCst, SeqCst);
+        asked.is_ok()
+    }
 }
 
 /// The signals that the process ignores, a bit each, where the system says.
@@ -100,4 +175,22 @@ fn request(stop: &Stop, unit: &str, json: bool) {
 pub(crate) fn leave(status: u8) -> ! {
     faults::restore_terminal();
     exit(status.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_stopped_once_and_nothing_else_is() {
+        let answering = Answering::default();
+        assert!(!answering.stop());
+        answering.begin();
+        assert!(!answering.is_stopping());
+        assert!(answering.clone().stop());
+        assert!(answering.is_stopping());
+        assert!(!answering.stop(), "the second signal ends the program");
+        answering.end();
+        assert!(!answering.is_stopping());
+    }
 }

@@ -8,7 +8,12 @@ use burn_peft_data::TextTokenizer;
 use burn_peft_decoder::{Checkpoint, Decoder};
 use burn_peft_ops::Ops;
 
-use crate::{builtin, hub, output, progress::Progress};
+use crate::{
+    builtin,
+    hub::{self, Contents},
+    output,
+    progress::Progress,
+};
 
 /// Where a model comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,15 +38,21 @@ impl ModelSource {
             folder
         } else if folder.exists() {
             bail!("{name}: a model is a folder, this is a file");
-        } else if hub::is_hub_id(name) {
-            hub::snapshot(name, revision)?
         } else {
-            bail!("{name}: no such model folder, and not a hub id (`owner/model`) either");
+            hub::folder(name, revision, Contents::Model)?
         };
         Ok(Self::Folder {
             name: name.to_owned(),
             folder,
         })
+    }
+
+    /// The name that adapter folders have for it; `None` of the built-in model.
+    pub(crate) fn name(&self) -> Option<String> {
+        match self {
+            Self::BuiltIn => None,
+            Self::Folder { name, .. } => Some(name.clone()),
+        }
     }
 
     pub(crate) fn checkpoint(&self) -> Result<Checkpoint> {

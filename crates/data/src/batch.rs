@@ -28,7 +28,7 @@ impl Padding {
     }
 
     /// The width of a batch whose longest row has `longest` tokens.
-    fn width(&self, longest: usize) -> usize {
+    pub(crate) fn width(&self, longest: usize) -> usize {
         let multiple = self.multiple_of.unwrap_or(1).max(1);
         longest
             .checked_next_multiple_of(multiple)

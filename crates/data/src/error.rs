@@ -33,6 +33,25 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// A data file is not what can be read.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: String,
+        /// What it is, and what to do.
+        reason: String,
+    },
+
+    /// A data file is not there, and its path looks like the id of a data set on the Hub.
+    #[error(
+        "{name}: no such file. Data are local files: fetch the data set {name} of the Hugging Face Hub with \
+         `hf download {name} --repo-type dataset --local-dir DIR` and give one of its files (jsonl, json, csv or parquet)"
+    )]
+    HubData {
+        /// The path.
+        name: String,
+    },
+
     /// A `tokenizer.json` is malformed, or this build cannot read it.
     #[error("{}: not a tokenizer this build can read", path.display())]
     Tokenizer {
@@ -194,7 +213,10 @@ pub enum Error {
     },
 
     /// No known format has the keys of the first row.
-    #[error("{path}:{line}: no known format has the keys {keys}; the formats are {formats}")]
+    #[error(
+        "{path}:{line}: no known format has the keys {keys}; the formats are {formats}; where columns have other \
+         names, run.toml says which they are: data.columns = {{ prompt = \"COLUMN\", completion = \"COLUMN\" }}"
+    )]
     UnknownFormat {
         /// The file.
         path: String,
@@ -339,6 +361,17 @@ pub enum Error {
          raise max_length"
     )]
     AllDropped {
+        /// The file.
+        path: String,
+        /// The limit, in tokens.
+        max_length: usize,
+    },
+
+    /// Every row is longer than `max_length`, and such rows are left out.
+    #[error(
+        "{path}: every row has more than max_length = {max_length} tokens, and such rows are left out; raise max_length"
+    )]
+    AllTooLong {
         /// The file.
         path: String,
         /// The limit, in tokens.

@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::example::{IGNORE_INDEX, RowLabel};
 use crate::row::{Label, LabelValue, Row};
 use crate::rows::Rows;
@@ -100,17 +100,13 @@ impl Labels {
     /// # Errors
     /// The first that is not, with its file and line and the name that is nearest to it.
     pub fn check(&self, rows: &Rows) -> Result<()> {
-        for (line, row) in rows.rows() {
+        for (index, (_, row)) in rows.rows().iter().enumerate() {
             let checked = match (row.label(), row.tags()) {
                 (Some(label), _) => self.row_label(label).map(drop),
                 (None, Some(tags)) => self.tag_classes(tags).map(drop),
                 (None, None) => Ok(()),
             };
-            checked.map_err(|reason| Error::BadRow {
-                path: rows.path().to_owned(),
-                line: *line,
-                reason,
-            })?;
+            checked.map_err(|reason| rows.bad(index, reason))?;
         }
         Ok(())
     }

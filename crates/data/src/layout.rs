@@ -118,7 +118,7 @@ impl<'a> Layout<'a> {
     }
 
     /// Returns ids with the eos, labels and placement. `texts` are the ids of
-    /// [`texts`](Self::texts), in the same order.
+    /// [`texts`](Self::texts), in the same order. A learned text that ends with the eos gets no second one, as in TRL.
     pub(crate) fn assemble(
         &self,
         texts: &[&[u32]],
@@ -130,7 +130,8 @@ impl<'a> Layout<'a> {
             .expect("the learned text is one of the texts");
         let (mut input_ids, mut placement) = concatenate(&self.given, given, tokenizer);
         let mut labels = vec![IGNORE_INDEX; input_ids.len()];
-        let learned = learned.iter().copied().chain([eos]);
+        let end = (learned.last() != Some(&eos)).then_some(eos);
+        let learned = learned.iter().copied().chain(end);
         labels.extend(learned.clone().map(i64::from));
         input_ids.extend(learned);
         placement.extend(repeat_n(input_ids.len(), self.after));

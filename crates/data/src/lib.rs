@@ -67,6 +67,7 @@ mod given;
 mod labels;
 mod layout;
 mod loader;
+mod mix;
 mod order;
 mod panics;
 mod row;
@@ -87,11 +88,17 @@ pub use example::{Example, IGNORE_INDEX, Parts, RowLabel};
 pub use labels::{Labels, ProblemType};
 pub use layout::{Prompt, instruction_prompt};
 pub use loader::StepLoader;
+pub use mix::Mix;
 pub use order::BatchOrder;
 pub use row::{Answer, Label, LabelValue, Question, Row, RowFormat};
-pub use rows::{Rows, parse_rows, parse_rows_for, read_rows, read_rows_for};
+pub use rows::{
+    ColumnNames, RowReader, Rows, RowsOfFile, parse_rows, parse_rows_for, read_rows, read_rows_for,
+};
 pub use stream::StreamDecoder;
 pub use task::Task;
 pub use template::Template;
-pub use tokenize::{Candidates, Targets, TokenizeOptions, Tokenized, Verbalizer, tokenize_rows};
-pub use tokenizer::TextTokenizer;
+pub use tokenize::{
+    Candidates, ExcessLength, FileOutcome, Supervise, Targets, TokenizeOptions, Tokenized,
+    Verbalizer, tokenize_rows,
+};
+pub use tokenizer::{NamedToken, TextTokenizer, TokenizerFacts};

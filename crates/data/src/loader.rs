@@ -11,6 +11,7 @@ use burn_dataset::Dataset;
 use crate::batch::{Batch, Padding, load};
 use crate::error::{Error, Result};
 use crate::example::Example;
+use crate::mix::Mix;
 use crate::order::BatchOrder;
 
 /// Yields the micro-batches of one optimizer step at a time, through all epochs of a run.
@@ -25,6 +26,7 @@ use crate::order::BatchOrder;
 pub struct StepLoader<B: Backend> {
     dataset: Arc<dyn Dataset<Example>>,
     lengths: Arc<[usize]>,
+    mix: Mix,
     order: BatchOrder,
     padding: Padding,
     /// The steps of the run that this loader stands for: all of them, or a slice.
@@ -56,6 +58,7 @@ impl<B: Backend> StepLoader<B> {
         }
         Ok(Self {
             dataset: Arc::new(dataset),
+            mix: Mix::once(lengths.len()),
             lengths,
             order,
             padding,
@@ -65,10 +68,37 @@ impl<B: Backend> StepLoader<B> {
         })
     }
 
+    /// Returns a loader whose epochs have each example as often as `mix` says, instead of once.
+    ///
+    /// # Panics
+    /// If `mix` is one of another number of examples.
+    #[must_use]
+    pub fn mixed(mut self, mix: Mix) -> Self {
+        assert_eq!(
+            mix.examples(),
+            self.lengths.len(),
+            "a mix of these examples"
+        );
+        self.mix = mix;
+        self
+    }
+
     /// Returns a loader of the same run that starts at `step`, the number of steps already done.
     pub fn starting_at(mut self, step: usize) -> Self {
         self.start = step.clamp(self.steps.start, self.steps.end);
         self
+    }
+
+    /// For each step of an epoch, counted from 0, its micro-batches: their rows, and the tokens of each row with its
+    /// padding.
+    pub fn epoch_shapes(&self, epoch: usize) -> Vec<Vec<[usize; 2]>> {
+        let shape = |indices: &Vec<usize>| {
+            let longest = indices.iter().map(|&index| self.lengths[index]).max();
+            [indices.len(), self.padding.width(longest.unwrap_or(0))]
+        };
+        let steps = self.order.steps(&self.mix, &self.lengths, epoch);
+        let steps = steps.iter();
+        steps.map(|step| step.iter().map(shape).collect()).collect()
     }
 }
 
@@ -132,10 +162,11 @@ impl<B: Backend> Iterator for StepIterator<'_, B> {
         if self.step >= loader.steps.end {
             return None;
         }
-        let steps_per_epoch = loader.order.steps_per_epoch(loader.lengths.len());
+        let steps_per_epoch = loader.order.steps_per_epoch(loader.mix.len());
         let epoch = self.step / steps_per_epoch;
         if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
-            self.epoch = Some((epoch, loader.order.steps(&loader.lengths, epoch)));
+            let steps = loader.order.steps(&loader.mix, &loader.lengths, epoch);
+            self.epoch = Some((epoch, steps));
         }
         let (_, steps) = self.epoch.as_ref()?;
         let micro_batches = &steps[self.step % steps_per_epoch];
@@ -184,11 +215,13 @@ mod tests {
 
     #[test]
     fn epochs_follow_each_other_in_their_own_order() {
-        let lengths = vec![1; 17];
+        let (mix, lengths) = (Mix::once(17), vec![1; 17]);
         let order = BatchOrder::new(3, 4, 2);
         assert_eq!(
             indices(&loader(6)),
-            [order.steps(&lengths, 0), order.steps(&lengths, 1)].concat()
+            [0, 1]
+                .map(|epoch| order.steps(&mix, &lengths, epoch))
+                .concat()
         );
     }
 
@@ -206,6 +239,20 @@ mod tests {
         for step in 0..=whole.len() + 1 {
             let resumed = loader(9).starting_at(step);
             assert_eq!(indices(&resumed), whole[step.min(whole.len())..]);
+        }
+    }
+
+    #[test]
+    fn a_mixed_run_has_the_steps_of_its_mix_and_resumes_at_any() {
+        let mix = Mix::new([(10, 0.5), (7, 2.5)]);
+        let mixed = |steps| loader(steps).mixed(mix.clone());
+        // 5 + 18 examples, in steps of up to 8.
+        let order = BatchOrder::new(3, 4, 2);
+        let whole = indices(&mixed(9));
+        let epochs = [0, 1, 2].map(|epoch| order.steps(&mix, &[1; 17], epoch));
+        assert_eq!(whole, epochs.concat());
+        for step in 0..9 {
+            assert_eq!(indices(&mixed(9).starting_at(step)), whole[step..]);
         }
     }
 
@@ -259,6 +306,17 @@ mod tests {
                 assert_eq!(ids[row * batch.seq], 100 * *index as i64);
             }
         }
+    }
+
+    #[test]
+    fn the_shapes_of_an_epoch_are_those_of_its_batches() {
+        let loader = loader(6);
+        let shapes: Vec<Vec<[usize; 2]>> = loader
+            .iter()
+            .map(|step| step.iter().map(|batch| [batch.batch, batch.seq]).collect())
+            .collect();
+        assert_eq!(loader.epoch_shapes(0), shapes[..3]);
+        assert_eq!(loader.epoch_shapes(1), shapes[3..]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use crate::error::{Error, Result};
+use crate::mix::Mix;
 
 /// The number of micro-batches in a megabatch of `group_by_length`, as in transformers' `get_length_grouped_indices`.
 const MEGABATCH: usize = 50;
@@ -62,18 +63,18 @@ impl BatchOrder {
     }
 
     /// Returns the steps of `epoch`, which counts from 0: steps, their micro-batches, and the indices of the
-    /// examples in these. `lengths` are the examples' lengths in tokens. Without `group_by_length` only
-    /// their number matters.
+    /// examples in these. `lengths` are the lengths of all examples in tokens, and `mix` says which of them the
+    /// epoch has. Without `group_by_length` the lengths do not matter.
     ///
     /// # Panics
     /// A size is zero.
-    pub(crate) fn steps(&self, lengths: &[usize], epoch: usize) -> Vec<Vec<Vec<usize>>> {
+    pub(crate) fn steps(&self, mix: &Mix, lengths: &[usize], epoch: usize) -> Vec<Vec<Vec<usize>>> {
         let mut random = self.random(epoch);
-        let mut order: Vec<usize> = (0..lengths.len()).collect();
+        let mut order = mix.epoch(self.seed, epoch);
         order.shuffle(&mut random);
         let mut micro_batches: Vec<Vec<usize>> = if self.group_by_length {
             // At least four megabatches, so that the order of a small file stays somewhat random.
-            let count = lengths.len() / self.batch_size.saturating_mul(4);
+            let count = order.len() / self.batch_size.saturating_mul(4);
             let count = count.clamp(1, MEGABATCH);
             let megabatches = order.chunks_mut(self.batch_size.saturating_mul(count));
             megabatches
@@ -112,13 +113,18 @@ impl BatchOrder {
 mod tests {
     use super::*;
 
+    /// The steps of an epoch that has each example once.
+    fn steps(order: &BatchOrder, lengths: &[usize], epoch: usize) -> Vec<Vec<Vec<usize>>> {
+        order.steps(&Mix::once(lengths.len()), lengths, epoch)
+    }
+
     #[test]
     fn a_batch_larger_than_any_file_is_the_whole_file() {
         let order = BatchOrder {
             group_by_length: true,
             ..BatchOrder::new(0, usize::MAX / 2, usize::MAX)
         };
-        let steps = order.steps(&[1, 2, 3], 0);
+        let steps = steps(&order, &[1, 2, 3], 0);
         assert_eq!((steps.len(), steps[0].len(), steps[0][0].len()), (1, 1, 3));
     }
 
@@ -135,29 +141,29 @@ mod tests {
     fn an_epoch_is_a_permutation_that_depends_on_seed_and_epoch_only() {
         let lengths = vec![1; 100];
         let order = BatchOrder::new(7, 8, 3);
-        let first = order.steps(&lengths, 0);
-        assert_eq!(first, order.steps(&lengths, 0));
+        let first = steps(&order, &lengths, 0);
+        assert_eq!(first, steps(&order, &lengths, 0));
         assert_eq!(sorted(flat(&first)), (0..100).collect::<Vec<_>>());
-        assert_ne!(flat(&first), flat(&order.steps(&lengths, 1)));
+        assert_ne!(flat(&first), flat(&steps(&order, &lengths, 1)));
         assert_ne!(
             flat(&first),
-            flat(&BatchOrder::new(8, 8, 3).steps(&lengths, 0))
+            flat(&steps(&BatchOrder::new(8, 8, 3), &lengths, 0))
         );
     }
 
     #[test]
     fn batch_size_and_accumulation_cut_the_same_permutation() {
         let lengths = vec![1; 100];
-        let first = BatchOrder::new(7, 8, 3).steps(&lengths, 2);
+        let first = steps(&BatchOrder::new(7, 8, 3), &lengths, 2);
         assert_eq!(
             flat(&first),
-            flat(&BatchOrder::new(7, 5, 1).steps(&lengths, 2))
+            flat(&steps(&BatchOrder::new(7, 5, 1), &lengths, 2))
         );
     }
 
     #[test]
     fn the_last_micro_batch_and_the_last_group_are_kept_though_partial() {
-        let steps = BatchOrder::new(0, 4, 2).steps(&[1; 17], 0);
+        let steps = steps(&BatchOrder::new(0, 4, 2), &[1; 17], 0);
         let sizes: Vec<Vec<usize>> = steps
             .iter()
             .map(|step| step.iter().map(Vec::len).collect())
@@ -168,7 +174,7 @@ mod tests {
 
     #[test]
     fn no_examples_are_no_steps() {
-        assert!(BatchOrder::new(0, 4, 2).steps(&[], 0).is_empty());
+        assert!(steps(&BatchOrder::new(0, 4, 2), &[], 0).is_empty());
         assert_eq!(BatchOrder::new(0, 4, 2).steps_per_epoch(0), 0);
     }
 
@@ -176,7 +182,7 @@ mod tests {
     #[test]
     fn the_order_is_the_one_earlier_builds_had() {
         assert_eq!(
-            flat(&BatchOrder::new(42, 4, 1).steps(&[1; 8], 3)),
+            flat(&steps(&BatchOrder::new(42, 4, 1), &[1; 8], 3)),
             [3, 0, 7, 1, 4, 2, 5, 6]
         );
     }
@@ -192,7 +198,7 @@ mod tests {
                     .map(|&index| longest - lengths[index])
                     .sum::<usize>()
             };
-            order.steps(&lengths, 0).concat().iter().map(waste).sum()
+            steps(order, &lengths, 0).concat().iter().map(waste).sum()
         };
         let random = BatchOrder::new(1, 4, 2);
         let grouped = BatchOrder {
@@ -205,10 +211,23 @@ mod tests {
             padding(&grouped),
             padding(&random)
         );
-        let steps = grouped.steps(&lengths, 0);
-        assert_eq!(sorted(flat(&steps)), (0..203).collect::<Vec<_>>());
-        assert_eq!(steps.len(), grouped.steps_per_epoch(203));
-        assert_ne!(flat(&steps), flat(&grouped.steps(&lengths, 1)));
+        let first = steps(&grouped, &lengths, 0);
+        assert_eq!(sorted(flat(&first)), (0..203).collect::<Vec<_>>());
+        assert_eq!(first.len(), grouped.steps_per_epoch(203));
+        assert_ne!(flat(&first), flat(&steps(&grouped, &lengths, 1)));
+    }
+
+    #[test]
+    fn an_epoch_has_examples_as_often_as_the_mix_says() {
+        let mix = Mix::new([(3, 2.0), (4, 0.5)]);
+        let order = BatchOrder::new(5, 2, 1);
+        let epoch = |epoch| flat(&order.steps(&mix, &[1; 7], epoch));
+        assert_eq!(sorted(epoch(0))[..6], [0, 0, 1, 1, 2, 2]);
+        let rest = [
+            sorted(epoch(0))[6..].to_vec(),
+            sorted(epoch(1))[6..].to_vec(),
+        ];
+        assert_eq!(sorted(rest.concat()), [3, 4, 5, 6]);
     }
 
     #[test]

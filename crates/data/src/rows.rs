@@ -2,43 +2,63 @@
 
 mod columns;
 mod conll;
+mod files;
 mod keys;
 mod labelled;
 mod line;
+mod lines;
 mod messages;
+mod names;
+mod parquet;
 mod questions;
+mod reader;
+mod sources;
 mod strict;
+mod table;
 #[cfg(test)]
 mod tests;
+mod tokenized;
+mod tools;
 mod values;
 
+use std::borrow::Cow;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::row::{Row, RowFormat};
 use crate::task::Task;
-use columns::{Columns, Purpose};
+use columns::Purpose;
+use files::Kind;
 pub(crate) use keys::{UnknownKeys, rows_of};
-use line::Line;
-use questions::Found;
-use serde_json::{Map, Value};
+pub use names::ColumnNames;
+use reader::Reader;
+pub use sources::RowsOfFile;
+use sources::SourceFile;
 
-/// The rows of one file, each with its line number, and the name of the file for error messages.
-/// There is at least one row.
+/// The rows of a file, each with its line number, and the name of the file for error messages; or those of several
+/// files for one task ([`join`](Self::join)). There is at least one row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rows {
     path: String,
     rows: Vec<(usize, Row)>,
+    /// The files that the rows are from, in their order. None of them is empty.
+    files: Vec<SourceFile>,
     notes: Vec<String>,
 }
 
 impl Rows {
     /// One row that stands in no file; messages use `path` as the name of one.
     pub fn single(path: &str, row: Row) -> Self {
+        Self::of_file(path.to_owned(), vec![(1, row)], Vec::new())
+    }
+
+    fn of_file(path: String, rows: Vec<(usize, Row)>, notes: Vec<String>) -> Self {
+        let files = vec![SourceFile::new(&path, rows.len())];
         Self {
-            path: path.to_owned(),
-            rows: vec![(1, row)],
-            notes: Vec::new(),
+            path,
+            rows,
+            files,
+            notes,
         }
     }
 
@@ -49,23 +69,24 @@ impl Rows {
     pub fn part(&self, range: std::ops::Range<usize>) -> Self {
         Self {
             path: self.path.clone(),
+            files: self.files_of(&range),
             rows: self.rows[range].to_vec(),
             notes: Vec::new(),
         }
     }
 
-    /// The path of the file, or the name that [`parse_rows`] was given.
+    /// The path of the file, or the name that [`parse_rows`] was given; of several files, a name for all.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The rows with their line numbers, which start at 1. In a list that stands on one line, the numbers are those
-    /// of the rows.
+    /// The rows with their line numbers, which start at 1. In a list that stands on one line and in a Parquet file, the
+    /// numbers are those of the rows.
     pub fn rows(&self) -> &[(usize, Row)] {
         &self.rows
     }
 
-    /// The format of all rows.
+    /// The format of all rows; of several files, that of the first.
     pub fn format(&self) -> RowFormat {
         self.rows[0].1.format()
     }
@@ -82,20 +103,49 @@ impl Rows {
     }
 }
 
-/// Reads a data file: one JSON object a line, or a JSON document that holds a list of them, alone or as the `data` of
-/// an object. Blank lines, a byte-order mark and `\r\n` are accepted.
+/// Reads data files. The default reads rows to learn from, by the names that their columns have.
+///
+/// ```
+/// use burn_peft_data::{ColumnNames, RowReader};
+///
+/// let names = [("prompt", "frage"), ("completion", "antwort")];
+/// let names = names.map(|(field, column)| (field.to_owned(), column.to_owned()));
+/// let columns = ColumnNames::try_from(std::collections::BTreeMap::from(names))?;
+/// let reader = RowReader { columns: Some(&columns), task: None };
+/// let rows = reader.parse("rows.csv", b"frage,antwort\n2 + 2?,4\n")?;
+/// assert_eq!(rows.rows()[0].1.prompt_and_answer().unwrap().1, "4");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RowReader<'a> {
+    /// Which column of a file is which field of a row, where they have names of their own.
+    pub columns: Option<&'a ColumnNames>,
+    /// The task of rows that are to be predicted: with or without label, tags or answers, which are not read. Of
+    /// [`Task::CausalLm`], a completion that a row does not have is empty.
+    pub task: Option<Task>,
+}
+
+/// Reads a data file of rows to learn from.
+///
+/// The file is one JSON object a line, a JSON document that holds a list of them (alone or as the `data` of an object),
+/// a CSV table with a header, or a Parquet table; each of these may be packed with gzip. Blank lines, a byte-order mark
+/// and `\r\n` are accepted.
 ///
 /// | keys | [`RowFormat`] |
 /// |---|---|
-/// | `prompt`, `completion` | [`PromptCompletion`](RowFormat::PromptCompletion) |
+/// | `prompt`, `completion` | [`PromptCompletion`](RowFormat::PromptCompletion); of lists of turns [`Messages`](RowFormat::Messages) |
 /// | `instruction`, `output`; optional: `input`, `system`, `history` | [`Instruction`](RowFormat::Instruction) |
-/// | `messages`: a list of `{role, content, …}`; optional: `tools`, `documents`, `chat_template_kwargs` | [`Messages`](RowFormat::Messages) |
+/// | `messages`: a list of `{role, content, …}`; optional: `system`, `tools`, `documents`, `chat_template_kwargs` | [`Messages`](RowFormat::Messages) |
+/// | `conversations` or `conversation`: a list of `{from, value, …}` | [`Messages`](RowFormat::Messages) |
 /// | `context`, `question`, `answers`; optional: `id`, `title`, `is_impossible` | [`Questions`](RowFormat::Questions) |
 /// | `tokens` or `words`, `tags`, `ner_tags` or `labels` | [`Tagging`](RowFormat::Tagging) |
 /// | `input_ids`, `labels` | [`Tokenized`](RowFormat::Tokenized) |
 /// | `input_ids`, `tags` or `ner_tags` | [`TaggingIds`](RowFormat::TaggingIds) |
 /// | `input_ids`, `label` | [`ClassificationIds`](RowFormat::ClassificationIds) |
+/// | `input_ids`; optional: `completion_mask`, `assistant_masks` | [`Tokenized`](RowFormat::Tokenized) |
 /// | `text` or `sentence`, `label` or `labels`; optional: `text_pair`; or the keys of a pair in GLUE | [`Classification`](RowFormat::Classification) |
+/// | `instruction`, `query`, `question` or `input`, and `response`, `answer` or `output` | [`Instruction`](RowFormat::Instruction) |
+/// | `prompt`, and `response`, `answer` or `output` | [`PromptCompletion`](RowFormat::PromptCompletion) |
 /// | `text` | [`Text`](RowFormat::Text) |
 ///
 /// The keys of the first row decide the format of the file. The formats are tried in the order of this
@@ -106,10 +156,10 @@ impl Rows {
 /// docs/data.md says how they are recognised.
 ///
 /// # Errors
-/// The file cannot be read, it has no rows, or a line is not UTF-8, not JSON, or not of the format of
+/// The file cannot be read or unpacked, it has no rows, or a line is not UTF-8, not JSON, or not of the format of
 /// the first row.
 pub fn read_rows(path: &Path) -> Result<Rows> {
-    read(path, Purpose::Learning)
+    RowReader::default().read(path)
 }
 
 /// Reads rows from memory. Error messages use `path` as the name of the file.
@@ -117,7 +167,7 @@ pub fn read_rows(path: &Path) -> Result<Rows> {
 /// # Errors
 /// See [`read_rows`].
 pub fn parse_rows(path: &str, text: &str) -> Result<Rows> {
-    parse(path, text.as_bytes(), Purpose::Learning)
+    RowReader::default().parse(path, text.as_bytes())
 }
 
 /// Reads rows that are to be predicted: those of [`read_rows`] for `task`, with or without label, tags or answers,
@@ -126,7 +176,7 @@ pub fn parse_rows(path: &str, text: &str) -> Result<Rows> {
 /// # Errors
 /// See [`read_rows`]. The rows are for another task.
 pub fn read_rows_for(path: &Path, task: Task) -> Result<Rows> {
-    read(path, Purpose::Predicting(task))
+    RowReader::predicting(task).read(path)
 }
 
 /// Reads rows that are to be predicted from memory. Error messages use `path` as the name of the file.
@@ -134,144 +184,50 @@ pub fn read_rows_for(path: &Path, task: Task) -> Result<Rows> {
 /// # Errors
 /// See [`read_rows_for`].
 pub fn parse_rows_for(path: &str, text: &str, task: Task) -> Result<Rows> {
-    parse(path, text.as_bytes(), Purpose::Predicting(task))
+    RowReader::predicting(task).parse(path, text.as_bytes())
 }
 
-fn read(path: &Path, purpose: Purpose) -> Result<Rows> {
-    let bytes = burn_peft_files::read(path).map_err(|error| Error::Read {
-        path: error.path,
-        source: error.source,
-    })?;
-    parse(&path.display().to_string(), &bytes, purpose)
-}
-
-fn parse(path: &str, bytes: &[u8], purpose: Purpose) -> Result<Rows> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let text = std::str::from_utf8(bytes).map_err(|error| {
-        let before = &bytes[..error.valid_up_to()];
-        Error::NotUtf8 {
-            path: path.to_owned(),
-            line: 1 + before.iter().filter(|&&byte| byte == b'\n').count(),
-        }
-    })?;
-    let mut reader = Reader::new(path, purpose);
-    if conll::is_conll(path, text, purpose) {
-        reader.rows = conll::parse(path, text, purpose)?;
-    } else if values::is_document(text) {
-        let document = values::Document::parse(path, text)?;
-        reader.is_on_one_line = document.is_on_one_line;
-        reader.notes = document.notes(path);
-        for (number, value) in document.rows {
-            let object = Line { path, number }.expect_object(value)?;
-            reader.push(number, object)?;
-        }
-    } else {
-        for (index, text) in text.split('\n').enumerate() {
-            let number = index + 1;
-            let line = Line { path, number };
-            if !text.trim().is_empty() {
-                reader.push(number, line.object(text)?)?;
-            }
-        }
-    }
-    reader.finish()
-}
-
-/// Takes the rows of a file one after the other.
-struct Reader<'a> {
-    path: &'a str,
-    rows: Vec<(usize, Row)>,
-    purpose: Purpose,
-    /// The line of the first row, and the keys that it has set.
-    first: Option<(usize, Columns)>,
-    /// Whether a document stands on one line: the numbers are then those of the rows.
-    is_on_one_line: bool,
-    unknown: UnknownKeys,
-    found: Found,
-    notes: Vec<String>,
-}
-
-impl<'a> Reader<'a> {
-    fn new(path: &'a str, purpose: Purpose) -> Self {
+impl RowReader<'_> {
+    /// Reads rows that are to be predicted.
+    pub fn predicting(task: Task) -> Self {
         Self {
-            path,
-            purpose,
-            rows: Vec::new(),
-            first: None,
-            is_on_one_line: false,
-            unknown: UnknownKeys::default(),
-            found: Found::default(),
-            notes: Vec::new(),
+            task: Some(task),
+            ..Self::default()
         }
     }
 
-    fn push(&mut self, number: usize, object: Map<String, Value>) -> Result<()> {
-        let path = self.path;
-        let line = Line { path, number };
-        let is_article = object.get("paragraphs").is_some_and(Value::is_array)
-            && Columns::detect(&object, Purpose::Learning).is_none();
-        if let (true, Purpose::Predicting(task)) = (is_article, self.purpose)
-            && task != Task::Qa
-        {
-            return Err(Error::OtherTask {
-                path: path.to_owned(),
-                line: number,
-                format: "an article of SQuAD".to_owned(),
-                found: Task::Qa,
-                task,
-            });
-        }
-        if is_article {
-            let is_labelled = self.purpose == Purpose::Learning;
-            let rows = line.article(object, is_labelled, &mut self.found)?;
-            for row in rows {
-                let number = match self.is_on_one_line {
-                    true => self.rows.len() + 1,
-                    false => number,
-                };
-                self.rows.push((number, row));
-            }
-            return Ok(());
-        }
-        let (first_line, columns) = match self.first {
-            Some(known) => known,
-            None => {
-                let columns = line.detect(&object, self.purpose)?;
-                *self.first.insert((number, columns))
-            }
-        };
-        let unknown = object
-            .iter()
-            .filter(|(key, value)| !columns.knows(key) && !value.is_null());
-        self.unknown.count(unknown.map(|(key, _)| key.as_str()));
-        self.rows.push((
-            number,
-            line.row(object, &columns, first_line, &mut self.found)?,
-        ));
-        Ok(())
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// See [`read_rows`], and [`read_rows_for`] if there is a task. No row has a column that was named.
+    pub fn read(&self, path: &Path) -> Result<Rows> {
+        let bytes = files::read(path)?;
+        self.parse_file(&path.display().to_string(), bytes.into())
     }
 
-    fn finish(mut self) -> Result<Rows> {
-        let path = self.path.to_owned();
-        if self.rows.is_empty() {
-            return Err(Error::NoRows { path });
+    /// Reads the bytes of a file. Error messages use `path` as its name, and its end says what is in it.
+    ///
+    /// # Errors
+    /// See [`read`](Self::read).
+    pub fn parse(&self, path: &str, bytes: &[u8]) -> Result<Rows> {
+        self.parse_file(path, bytes.into())
+    }
+
+    fn parse_file(&self, path: &str, bytes: Cow<'_, [u8]>) -> Result<Rows> {
+        let (name, bytes) = files::unpacked(path, bytes)?;
+        let purpose = self.task.map_or(Purpose::Learning, Purpose::Predicting);
+        let mut reader = Reader::new(path, purpose, self.columns);
+        if files::is_parquet(&bytes) {
+            parquet::read(bytes.into_owned(), &mut reader)?;
+            return reader.finish();
         }
-        labelled::mark_flags(&mut self.rows);
-        let mut notes = self.notes;
-        notes.extend(self.unknown.notes(&path, "is not used"));
-        notes.extend(match self.found.moved {
-            0 => None,
-            1 => Some(format!(
-                "{path}: 1 answer does not begin where answer_start says and was found at another place"
-            )),
-            moved => Some(format!(
-                "{path}: {moved} answers do not begin where answer_start says and were found at other places"
-            )),
-        });
-        Ok(Rows {
-            notes,
-            path,
-            rows: self.rows,
-        })
+        let text = files::text(path, &bytes)?;
+        match files::kind(name, text, purpose, self.columns) {
+            Kind::Conll => reader.add(conll::parse(path, text, purpose)?),
+            Kind::Table(delimiter) => table::read(text, delimiter, &mut reader)?,
+            Kind::Document => values::read(text, &mut reader)?,
+            Kind::Lines => lines::read(text, &mut reader)?,
+        }
+        reader.finish()
     }
 }

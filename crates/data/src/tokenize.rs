@@ -5,6 +5,7 @@ mod classes;
 mod draft;
 mod source;
 mod spans;
+mod supervise;
 mod tags;
 #[cfg(test)]
 mod tests;
@@ -15,12 +16,14 @@ mod verbalizer;
 use crate::error::{Error, Result};
 use crate::example::Example;
 use crate::labels::Labels;
+use crate::row::Row;
 use crate::rows::Rows;
 use crate::task::Task;
 use crate::template::Template;
 use crate::tokenizer::TextTokenizer;
 use source::Source;
 pub(crate) use spans::TurnFrame;
+pub use supervise::{ExcessLength, Supervise};
 use usage::Usage;
 pub use verbalizer::{Candidates, Verbalizer};
 
@@ -37,6 +40,11 @@ pub struct TokenizeOptions<'a> {
     pub template: Option<&'a Template>,
     /// What is learned of a row. Default: its text.
     pub targets: Targets<'a>,
+    /// Which tokens of a text are learned. Default: the assistant's turns, or the completion.
+    pub supervise: Supervise,
+    /// What becomes of a row that is longer than `max_length`. Default: it is cut. A context with a question becomes
+    /// windows and is never too long.
+    pub excess_length: ExcessLength,
 }
 
 /// What is learned of a row.
@@ -82,18 +90,32 @@ impl Targets<'_> {
     }
 }
 
-/// The examples of a file, and how many rows `max_length` changed or removed.
+/// The examples of a file, or of several one after the other, and how many rows `max_length` changed or removed.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Tokenized {
     /// The examples, in file order.
     pub examples: Vec<Example>,
     /// The number of examples that were cut to `max_length`.
     pub truncated: usize,
-    /// The number of rows that were left out because the cut would have removed every learned token.
+    /// The number of rows that were left out, because the cut would have removed every learned token or because
+    /// [`ExcessLength::Drop`] says so.
     pub dropped: usize,
+    /// What became of each file, in the order of [`Rows::files`].
+    pub files: Vec<FileOutcome>,
     /// What the rows have that does not reach the model, a sentence for each: keys that no format has, and what the
     /// chat template does not write. It begins with the name of the file.
     pub notes: Vec<String>,
+}
+
+/// What became of the rows of one file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FileOutcome {
+    /// The number of its examples.
+    pub examples: usize,
+    /// See [`Tokenized::truncated`].
+    pub truncated: usize,
+    /// See [`Tokenized::dropped`].
+    pub dropped: usize,
 }
 
 /// Tokenises and labels every row, in file order. `progress` receives the rows done and the rows in all.
@@ -114,16 +136,18 @@ pub struct Tokenized {
 /// between them. Instruction rows do not use the model's chat template, so that they mean the same on
 /// every model. Write `messages` rows to use it.
 ///
+/// The table is that of [`Supervise::Assistant`].
+///
 /// A row longer than `max_length` keeps its first `max_length` tokens and loses the end of its completion
 /// with the eos, as in transformers and TRL (`truncation_mode = "keep_start"`). A row that loses its whole
-/// completion is dropped; TRL keeps it, and it then contributes nothing to the loss or makes it 0/0. Of the other tasks,
-/// texts to classify are cut until the row fits, words at the end, and contexts into windows.
+/// completion is dropped, as in TRL, so that no part of a prompt stands alone. Of the other tasks, texts to classify are
+/// cut until the row fits, words at the end, and contexts into windows. [`ExcessLength`] has other choices.
 ///
 /// # Errors
 /// The rows are not those of the targets' [task](Targets::task). With file and line: a label is none of the classes, the
 /// cut leaves no token of a text to classify or of words to tag, a question leaves no room for its context, a row has nothing to learn before it is cut, its ids are outside the vocabulary or the model's
 /// table, the chat template does not accept its conversation or leaves out a turn, or it lacks a field of the template. Without a line: the
-/// tokenizer has no eos, the model has no chat template, or the cut leaves no row.
+/// tokenizer has no eos, the model has no chat template, or the cut leaves no row of a file.
 pub fn tokenize_rows(
     rows: &Rows,
     tokenizer: &TextTokenizer,
@@ -140,62 +164,102 @@ pub fn tokenize_rows(
             task: wanted,
         });
     }
-    let all = rows.rows();
-    let source = Source {
-        path: rows.path(),
-        tokenizer,
-        template: options.template,
-        limit: options.max_length.unwrap_or(usize::MAX),
-    };
+    let all = rows.rows().len();
     let mut tokenized = Tokenized {
         notes: rows.notes().to_vec(),
         ..Tokenized::default()
     };
+    let mut first = 0;
+    for file in rows.files() {
+        let source = Source {
+            path: file.path,
+            tokenizer,
+            template: options.template,
+            limit: options.max_length.unwrap_or(usize::MAX),
+            supervise: options.supervise,
+        };
+        let mut progress = |done| progress(first + done, all);
+        let (examples, outcome) = tokenize_file(
+            &source,
+            file.rows,
+            options,
+            &mut tokenized.notes,
+            &mut progress,
+        )?;
+        tokenized.truncated += outcome.truncated;
+        tokenized.dropped += outcome.dropped;
+        tokenized.files.push(outcome);
+        let row = |example: Example| Example {
+            row: first + example.row,
+            ..example
+        };
+        tokenized.examples.extend(examples.into_iter().map(row));
+        first += file.rows.len();
+    }
+    Ok(tokenized)
+}
+
+/// Tokenises the rows of a file. `progress` receives the rows done.
+fn tokenize_file(
+    source: &Source<'_>,
+    rows: &[(usize, Row)],
+    options: TokenizeOptions<'_>,
+    notes: &mut Vec<String>,
+    progress: &mut dyn FnMut(usize),
+) -> Result<(Vec<Example>, FileOutcome)> {
     let mut usage = Usage::default();
     let mut unlearned = answers::Unlearned::default();
-    let mut done = 0;
-    for chunk in all.chunks(CHUNK) {
+    let mut examples = Vec::with_capacity(rows.len());
+    let (mut found, mut done) = (FileOutcome::default(), 0);
+    for chunk in rows.chunks(CHUNK) {
         let outcomes = match options.targets {
-            Targets::Text => draft::tokenize_chunk(&source, chunk, &mut usage)?,
-            Targets::Class(labels) => classes::tokenize_chunk(&source, chunk, labels)?,
+            Targets::Text => draft::tokenize_chunk(source, chunk, &mut usage)?,
+            Targets::Class(labels) => classes::tokenize_chunk(source, chunk, labels)?,
             Targets::Tags {
                 labels,
                 label_all_tokens,
-            } => tags::Tags::new(labels, label_all_tokens).tokenize_chunk(&source, chunk)?,
+            } => tags::Tags::new(labels, label_all_tokens).tokenize_chunk(source, chunk)?,
             Targets::Answers {
                 doc_stride,
                 no_answer,
                 every_window,
-            } => answers::Windows::new(&source, doc_stride, no_answer, every_window)?
-                .tokenize_chunk(&source, chunk, &mut unlearned)?,
+            } => answers::Windows::new(source, doc_stride, no_answer, every_window)?
+                .tokenize_chunk(source, chunk, &mut unlearned)?,
             Targets::Verbalizer(labels, words) => {
-                Verbalizer::new(labels, words, tokenizer)?.tokenize_chunk(&source, chunk, labels)?
+                let words = Verbalizer::new(labels, words, source.tokenizer)?;
+                words.tokenize_chunk(source, chunk, labels)?
             }
         };
-        for (index, outcome) in outcomes.into_iter().enumerate() {
-            tokenized.dropped += usize::from(outcome.examples.is_empty());
-            tokenized.truncated += usize::from(outcome.is_cut);
-            let examples = outcome.examples.into_iter();
-            tokenized.examples.extend(examples.map(|example| Example {
+        for (index, mut outcome) in outcomes.into_iter().enumerate() {
+            let excess = options.excess_length;
+            excess.apply(source, chunk[index].0, &mut outcome)?;
+            let is_left = !outcome.examples.is_empty();
+            found.dropped += usize::from(!is_left);
+            found.truncated += usize::from(is_left && outcome.too_long.is_some());
+            let own = outcome.examples.into_iter();
+            examples.extend(own.map(|example| Example {
                 row: done + index,
                 ..example
             }));
         }
         done += chunk.len();
-        progress(done, all.len());
+        progress(done);
     }
-    tokenized.notes.extend(usage.notes(rows.path()));
-    tokenized.notes.extend(unlearned.notes(rows.path()));
-    if tokenized.examples.is_empty() && wanted == Task::Qa {
-        return Err(Error::NoAnswers {
-            path: rows.path().to_owned(),
-        });
+    notes.extend(usage.notes(source.path));
+    notes.extend(unlearned.notes(source.path));
+    found.examples = examples.len();
+    let path = || source.path.to_owned();
+    let max_length = source.limit;
+    match (examples.is_empty(), options.targets, options.excess_length) {
+        (false, ..) => Ok((examples, found)),
+        (true, Targets::Answers { .. }, _) => Err(Error::NoAnswers { path: path() }),
+        (true, _, ExcessLength::Drop) => Err(Error::AllTooLong {
+            path: path(),
+            max_length,
+        }),
+        (true, ..) => Err(Error::AllDropped {
+            path: path(),
+            max_length,
+        }),
     }
-    if tokenized.examples.is_empty() {
-        return Err(Error::AllDropped {
-            path: rows.path().to_owned(),
-            max_length: source.limit,
-        });
-    }
-    Ok(tokenized)
 }

@@ -3,6 +3,7 @@
 mod bounds;
 mod chat;
 mod config;
+mod facts;
 mod files;
 mod jinja;
 mod marks;
@@ -25,6 +26,8 @@ use crate::panics::caught;
 use crate::tokenize::TurnFrame;
 use chat::ChatTemplate;
 use config::SpecialToken;
+use facts::Named;
+pub use facts::{NamedToken, TokenizerFacts};
 use files::Files;
 pub(crate) use marks::Rendered;
 pub(crate) use specials::Specials;
@@ -43,6 +46,8 @@ pub struct TextTokenizer {
     /// The rows of the model's embedding table, if known.
     table_rows: Option<usize>,
     chat: Option<Arc<ChatTemplate>>,
+    /// What the files beside it name.
+    named: Arc<Named>,
     /// How the chat template begins and ends a turn of the assistant; found at its first use.
     frame: Arc<OnceLock<Option<TurnFrame>>>,
 }
@@ -107,6 +112,7 @@ impl TextTokenizer {
                 .filter(|id| tokenizer.id_to_token(*id).is_some()),
             (Some(id), _) => Some(id),
         };
+        let named = Named::new(&special, &tokenizer, config.ends.ids(&tokenizer));
         let beside = tokenizer.get_added_tokens_decoder().into_iter();
         let beside = beside.filter(|(_, token)| token.special || !token.content.trim().is_empty());
         let special_ids = beside.map(|(id, _)| id).chain(eos_id);
@@ -128,6 +134,7 @@ impl TextTokenizer {
                 .map_or(0, |id| id as usize + 1),
             table_rows: None,
             chat,
+            named: Arc::new(named),
             frame: Arc::default(),
             tokenizer: Arc::new(tokenizer),
         })
@@ -252,8 +259,13 @@ impl TextTokenizer {
 
     /// Whether `id` is the eos, a special token, or another token beside the vocabulary that is not white space: some
     /// models' ends of turns are not called special.
-    pub(crate) fn is_special(&self, id: u32) -> bool {
+    pub fn is_special(&self, id: u32) -> bool {
         self.special_ids.contains(&id)
+    }
+
+    /// Whether the model has a chat template.
+    pub fn has_chat_template(&self) -> bool {
+        self.chat.is_some()
     }
 
     /// Renders a conversation with the model's own Jinja template, in the environment that transformers

@@ -120,14 +120,36 @@ impl<B: Backend> KvCache<B> {
         LayerKv { key, value }
     }
 
+    /// Forgets every cell from `len` on, for rows that go on otherwise than before. Nothing is forgotten if no more
+    /// cells are held.
+    ///
+    /// # Panics
+    /// If a prefix [stands among](Self::prefix_among) the cells that are forgotten, or among some that did not come yet.
+    pub fn truncate(&mut self, len: usize) {
+        if len >= self.len() {
+            return;
+        }
+        assert!(
+            self.prefix_before.is_none(),
+            "a prefix whose place is not decided yet"
+        );
+        // The tensors stay as they are: what is behind the mask's end is written over.
+        self.mask = self.mask.first(len);
+    }
+
     /// Makes room for `more` cells, so that what comes next is written in place instead of a longer copy
     /// being made of everything. For generation: a tracked tensor would be copied all the same.
     pub(crate) fn reserve(&mut self, more: usize) {
+        let len = self.len();
         for states in self.layers.iter_mut().flatten().flatten() {
             let [batch, heads, held, head_dim] = states.dims();
+            if self.roomy && held >= len + more {
+                continue;
+            }
             let options = (&states.device(), states.dtype());
-            let room = Tensor::zeros([batch, heads, held + more, head_dim], options);
-            *states = room.slice_assign(s![.., .., ..held, ..], states.clone());
+            let room = Tensor::zeros([batch, heads, len + more, head_dim], options);
+            let filled = states.clone().slice(s![.., .., ..len, ..]);
+            *states = room.slice_assign(s![.., .., ..len, ..], filled);
         }
         self.roomy = true;
     }

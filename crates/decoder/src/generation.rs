@@ -43,12 +43,13 @@ pub struct Generated {
 ///
 /// `last` are the hidden states of each row's last token, `[batch, d_model]`, as
 /// [`Decoder::decode`] returns them; `prompt_ids` are the rows' ids, for the repetition penalty.
-/// `on_token` is called with row and id as soon as they are known and may break off.
+/// `on_token` is called with row and id as soon as they are known and may break off. The cache holds the new tokens
+/// afterwards, too, but for the last one.
 #[must_use]
 pub fn generate<B: Ops>(
     model: &Decoder<B>,
     mut last: Tensor<B, 2>,
-    mut cache: KvCache<B>,
+    cache: &mut KvCache<B>,
     prompt_ids: &[Vec<u32>],
     options: &GenerationOptions,
     on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<()>,
@@ -89,7 +90,7 @@ pub fn generate<B: Ops>(
         }
         let ids = Tensor::<B, 2, Int>::from_data(TensorData::new(ids, [batch, 1]), &device);
         let mask = AttentionMask::full(batch, 1);
-        last = model.decode(model.embed(ids), &mask, &mut cache, None);
+        last = model.decode(model.embed(ids), &mask, &mut *cache, None);
     }
     rows.into_iter().map(Row::into_generated).collect()
 }

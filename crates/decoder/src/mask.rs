@@ -77,6 +77,28 @@ impl AttentionMask {
         }
     }
 
+    /// The first `seq` cells of every row.
+    ///
+    /// # Panics
+    /// If there are not as many, or if one of them stands among cells that are not kept.
+    pub(crate) fn first(&self, seq: usize) -> Self {
+        let cut = |row: usize| row * self.seq..row * self.seq + seq;
+        let cells = (0..self.batch).flat_map(|row| self.cells[cut(row)].iter().copied());
+        let places = self.places.as_ref().map(|places| {
+            let rows = (0..self.batch).flat_map(|row| places[cut(row)].iter().copied());
+            let places: Vec<usize> = rows.collect();
+            assert!(
+                places.iter().all(|place| *place < seq),
+                "a prefix stands among cells that are kept"
+            );
+            places
+        });
+        Self {
+            places,
+            ..Self::new(self.batch, seq, cells.collect())
+        }
+    }
+
     /// This mask's cells, which are all tokens, standing among `other`'s: cell `i` of row `r` in front
     /// of `other`'s cell `before[r][i]`. In memory they come first.
     ///
@@ -283,6 +305,18 @@ mod tests {
             seen(&later, 1),
             [[1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1]].concat()
         );
+    }
+
+    #[test]
+    fn the_first_cells_keep_their_places_and_what_follows_counts_on_from_them() {
+        let all =
+            AttentionMask::full(2, 1).among(&mask(&[&[1, 1, 1], &[0, 1, 1]]), &[vec![1], vec![2]]);
+        let later = |mask: &AttentionMask| mask.then(&AttentionMask::full(2, 1)).positions(1);
+        let expected = Positions::PerRow(vec![vec![3], vec![2]]);
+        assert_eq!(later(&all.first(3)), expected);
+        let longer = all.then(&AttentionMask::full(2, 5));
+        assert_eq!(longer.first(4), all);
+        assert_eq!(all.first(4), all);
     }
 
     #[test]

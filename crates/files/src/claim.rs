@@ -49,6 +49,40 @@ impl ClaimedFolder {
         Self::lock(path, made).map(Some)
     }
 
+    /// Checks that a folder can be claimed, and neither makes nor changes anything.
+    ///
+    /// # Errors
+    /// As [`claim`](Self::claim).
+    pub fn check(path: &Path) -> Result<(), Error> {
+        let mut nearest = path;
+        while !nearest.exists() && parent(nearest) != nearest {
+            nearest = parent(nearest);
+        }
+        if !nearest.is_dir() {
+            let reason = format!("{} is a file", nearest.display());
+            let error = io::Error::new(io::ErrorKind::NotADirectory, reason);
+            return Err(Error::to("create", path)(error));
+        }
+        let action = if nearest == path {
+            "write to"
+        } else {
+            "create"
+        };
+        check_writable(nearest).map_err(Error::to(action, path))?;
+        let lock = path.join(LOCK_FILE);
+        if is_shared(&lock) {
+            return Ok(());
+        }
+        match File::open(&lock) {
+            Ok(mut file) => match file.try_lock() {
+                Err(TryLockError::WouldBlock) => Err(Error::to("write to", path)(held(&mut file))),
+                // Some network file systems have no locks.
+                Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
+            },
+            Err(_) => Ok(()),
+        }
+    }
+
     fn lock(path: &Path, made: Vec<PathBuf>) -> Result<Self, Error> {
         Ok(Self {
             path: path.to_owned(),
@@ -125,14 +159,7 @@ fn lock_file(folder: &Path) -> Result<Option<File>, Error> {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                file.read_to_string(&mut holder).ok();
-                let holder = match holder.trim() {
-                    "" => "another process",
-                    named => named,
-                };
-                let reason = format!("{holder} is writing to it");
-                return Err(refused(io::Error::new(io::ErrorKind::ResourceBusy, reason)));
+                return Err(refused(held(&mut file)));
             }
             // Some network file systems have no locks.
             Err(TryLockError::Error(_)) => return Ok(None),
@@ -146,6 +173,32 @@ fn lock_file(folder: &Path) -> Result<Option<File>, Error> {
                 .map_err(refused)?;
             return Ok(Some(file));
         }
+    }
+}
+
+/// Who has locked the file.
+fn held(file: &mut File) -> io::Error {
+    let mut holder = String::new();
+    file.read_to_string(&mut holder).ok();
+    let holder = match holder.trim() {
+        "" => "another process",
+        named => named,
+    };
+    let reason = format!("{holder} is writing to it");
+    io::Error::new(io::ErrorKind::ResourceBusy, reason)
+}
+
+/// Whether this process may make files in a folder.
+fn check_writable(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use nix::unistd::{AccessFlags, access};
+        Ok(access(folder, AccessFlags::W_OK | AccessFlags::X_OK)?)
+    }
+    #[cfg(not(unix))]
+    match fs::metadata(folder)?.permissions().readonly() {
+        true => Err(io::ErrorKind::PermissionDenied.into()),
+        false => Ok(()),
     }
 }
 
@@ -214,6 +267,28 @@ mod tests {
         let names: Vec<_> = fs::read_dir(&path).unwrap().collect();
         assert_eq!(names.len(), 1);
         assert_eq!(names[0].as_ref().unwrap().file_name(), "mine");
+    }
+
+    #[test]
+    fn a_check_makes_nothing_and_refuses_what_a_claim_would() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("runs/a");
+        ClaimedFolder::check(&path).unwrap();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+
+        let claimed = ClaimedFolder::claim(&path).unwrap();
+        let refused = ClaimedFolder::check(&path).unwrap_err().to_string();
+        let expected = ClaimedFolder::claim(&path).unwrap_err().to_string();
+        assert_eq!(refused, expected);
+        drop(claimed);
+
+        let file = root.path().join("file");
+        fs::write(&file, "").unwrap();
+        for path in [file.clone(), file.join("a/b")] {
+            let refused = ClaimedFolder::check(&path).unwrap_err().to_string();
+            let expected = ClaimedFolder::claim(&path).unwrap_err().to_string();
+            assert_eq!(refused, expected);
+        }
     }
 
     #[test]

@@ -1,11 +1,19 @@
 //! `README.md`, the model card.
 
+mod front_matter;
+#[cfg(test)]
+mod tests;
+mod usage;
+
+use std::path::Path;
+
 use burn_peft_decoder::DecoderConfig;
 
 use crate::config::AdapterConfig;
 use crate::folder::AdapterFolder;
+use crate::hub_id::is_hub_id;
 use crate::peft_type::Landing;
-use crate::task::{CAUSAL_BACKBONE, HeadLayout, TaskType};
+use crate::task::TaskType;
 
 /// The line that says a card is ours to overwrite.
 pub(crate) const MARK: &str =
@@ -16,10 +24,73 @@ pub(crate) const MARK: &str =
 pub struct ModelCard {
     /// The heading. Default: the method and the base model.
     pub title: Option<String>,
-    /// Rows of a table, such as `("training loss", "1.52")`.
+    /// Rows of a table, such as `("steps", "400")`.
     pub facts: Vec<(String, String)>,
+    /// The files it was trained on and measured with.
+    pub data: Vec<CardData>,
+    /// How good it is.
+    pub scores: Vec<CardScore>,
+    /// The rows that the scores are of, as the end of a sentence, such as `100 rows of test.jsonl`.
+    pub scored_on: Option<String>,
+    /// The settings of the run, as TOML.
+    pub settings: Option<String>,
     /// Why PEFT does not load the folder, as a sentence ([`AdapterFolder::refused_by_peft`]); `None` if it does.
     pub refused_by_peft: Option<String>,
+}
+
+/// A file of rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CardData {
+    /// What it was for, such as `training`.
+    pub purpose: String,
+    /// Its name, without its folder.
+    pub file: String,
+    /// Its rows.
+    pub rows: usize,
+}
+
+/// A score of the base alone and with the adapter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CardScore {
+    /// What is measured.
+    pub name: String,
+    /// Without the adapter, where that is known.
+    pub before: Option<String>,
+    /// With it.
+    pub after: String,
+}
+
+/// The base model as a card can name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Base<'a> {
+    /// On the hub.
+    Hub(&'a str),
+    /// In a folder of somebody's machine, by its last part.
+    Folder(&'a str),
+    /// The name of none is known.
+    Unknown,
+}
+
+impl<'a> Base<'a> {
+    fn of(config: &'a AdapterConfig) -> Self {
+        match config.base_name() {
+            // A folder goes before the hub wherever models are named.
+            Some(name) if is_hub_id(name) && !Path::new(name).is_dir() => Self::Hub(name),
+            Some(name) => {
+                let mut parts = name.split(['/', '\\']);
+                let last = parts.rfind(|part| !["", ".", ".."].contains(part));
+                last.map_or(Self::Unknown, Self::Folder)
+            }
+            None => Self::Unknown,
+        }
+    }
+
+    fn name(self) -> Option<&'a str> {
+        match self {
+            Self::Hub(name) | Self::Folder(name) => Some(name),
+            Self::Unknown => None,
+        }
+    }
 }
 
 impl AdapterFolder {
@@ -49,136 +120,127 @@ fn biases_beyond_peft(config: &AdapterConfig) -> Option<String> {
 impl ModelCard {
     /// The text: front matter that the Hugging Face hub reads, then a summary.
     pub(crate) fn render(&self, folder: &AdapterFolder) -> String {
-        let config = &folder.config;
-        let task = config.task_type.and_then(TaskType::head);
+        let base = Base::of(&folder.config);
         let method = folder.method_name();
-        let base = config.base_model_name_or_path.as_deref().map(one_line);
-        let mut text = String::from("---\n");
-        if let Some(base) = &base {
-            text += &format!("base_model: {}\n", scalar(base));
-        }
-        let pipeline = task.map_or("text-generation", |head| head.pipeline);
-        text += &format!("library_name: peft\npipeline_tag: {pipeline}\ntags:\n");
-        if let Some(base) = &base {
-            text += &format!("- {}\n", scalar(&format!("base_model:adapter:{base}")));
-        }
-        text += &format!("- burn\n- {method}\n- transformers\n---\n\n{MARK}\n\n");
-        text += &match (&self.title, &base) {
+        let mut text = front_matter::of(folder, base);
+        text += &format!("\n{MARK}\n\n");
+        text += &match (&self.title, base.name()) {
             (Some(title), _) => format!("# {}\n", one_line(title)),
-            (None, Some(base)) => format!("# {method} for {base}\n"),
+            (None, Some(base)) => format!("# {method} for {}\n", one_line(base)),
             (None, None) => format!("# {method}\n"),
         };
-        let what = config.method.peft_type();
+        let what = folder.config.method.peft_type();
         text += &format!(
             "\nAn adapter in Hugging Face PEFT's format (`{what}`), trained with burn-peft.\n\n"
         );
-        text += "| | |\n|---|---|\n";
-        let mut rows = vec![("method".to_string(), method.to_string())];
-        rows.extend(
-            base.as_ref()
-                .map(|base| ("base model".to_string(), base.clone())),
-        );
+        text += &table(["", ""], self.facts_of(folder, base));
+        text += &self.measured();
+        text += &usage::here(folder, base);
+        let refused = || biases_beyond_peft(&folder.config);
+        text += &match self.refused_by_peft.clone().or_else(refused) {
+            Some(reason) => {
+                format!("\n{reason} PEFT does not load this folder; burn-peft does.\n")
+            }
+            None => usage::in_peft(folder, base),
+        };
+        text + &self.training()
+    }
+
+    /// What the configuration says, and what this card adds.
+    fn facts_of(&self, folder: &AdapterFolder, base: Base<'_>) -> Vec<[String; 2]> {
+        let config = &folder.config;
+        let row = |name: &str, value: String| [name.to_owned(), value];
+        let mut rows = vec![row("method", folder.method_name().to_owned())];
+        let known = base.name().map(|base| row("base model", base.to_owned()));
+        rows.extend(known);
+        let revision = config.revision.clone();
+        rows.extend(revision.map(|revision| row("revision of the base model", revision)));
         let tokens = config.method.virtual_tokens();
-        rows.extend(tokens.map(|tokens| {
-            (
-                "virtual tokens".to_string(),
-                tokens.num_virtual_tokens.to_string(),
-            )
-        }));
         rows.extend(
-            config
-                .task_type
-                .filter(|_| task.is_some())
-                .map(|task| ("task".to_string(), format!("`{}`", task.name()))),
+            tokens.map(|tokens| row("virtual tokens", tokens.num_virtual_tokens.to_string())),
         );
+        let task = config.task_type.filter(|task| task.head().is_some());
+        rows.extend(task.map(|task| row("task", format!("`{}`", task.name()))));
         let named = config.task.clone().unwrap_or_default();
         if !named.labels.is_empty() {
-            rows.push(("labels".to_string(), named.labels.join(", ")));
+            rows.push(row("labels", named.labels.join(", ")));
         }
         if !named.verbalizer.is_empty() {
             let texts = named.verbalizer.iter();
             let texts: Vec<_> = texts.map(|text| format!("`{text}`")).collect();
-            rows.push(("texts for the labels".to_string(), texts.join(", ")));
+            rows.push(row("texts for the labels", texts.join(", ")));
         }
-        rows.extend(config.template.as_ref().map(|template| {
-            (
-                "template (PEFT puts virtual tokens in front)".to_string(),
-                format!("`{template}`"),
-            )
+        let template = config.template.as_ref();
+        rows.extend(template.map(|template| {
+            let name = "template (PEFT puts virtual tokens in front)";
+            row(name, format!("`{template}`"))
         }));
-        for (name, value) in rows.iter().chain(&self.facts) {
-            text += &format!("| {} | {} |\n", cell(name), cell(value));
+        let facts = self.facts.iter();
+        rows.extend(facts.map(|(name, value)| row(name, value.clone())));
+        rows
+    }
+
+    /// The scores.
+    fn measured(&self) -> String {
+        if self.scores.is_empty() {
+            return String::new();
         }
-        let refused = || biases_beyond_peft(config);
-        if let Some(reason) = self.refused_by_peft.clone().or_else(refused) {
-            text += &format!("\n{reason} PEFT does not load this folder; burn-peft does.\n");
-        } else if let Some(base) = &base {
-            text += &usage(folder, task, base);
+        let rows = self.scores.iter().map(|score| {
+            let before = score.before.clone().unwrap_or_else(|| "–".into());
+            [score.name.clone(), before, score.after.clone()]
+        });
+        let on = self.scored_on.as_ref();
+        let on = on.map_or_else(String::new, |on| format!("On {}:\n\n", one_line(on)));
+        format!(
+            "\n## Results\n\n{on}{}",
+            table(["", "base model alone", "with this adapter"], rows)
+        )
+    }
+
+    /// The data and the settings.
+    fn training(&self) -> String {
+        let mut text = String::new();
+        if !self.data.is_empty() {
+            let rows = self.data.iter();
+            let rows = rows.map(|data| {
+                [
+                    data.purpose.clone(),
+                    data.file.clone(),
+                    data.rows.to_string(),
+                ]
+            });
+            text += "\n## Training data\n\n";
+            text += &table(["for", "file", "rows"], rows);
+        }
+        if let Some(settings) = &self.settings {
+            text += "\n## Training settings\n\nAs in burn-peft's run.toml:\n";
+            text += &fenced("toml", settings);
         }
         text
     }
 }
 
-/// How to use the folder in PEFT.
-fn usage(folder: &AdapterFolder, task: Option<HeadLayout>, base: &str) -> String {
-    let class = task.map_or("AutoModelForCausalLM", |head| head.class);
-    let (base, name) = (python(base), python("path/of/this/folder"));
-    let options = match task {
-        Some(head) if head.outputs.is_none() => {
-            let outputs = folder.head().map_or(0, |head| head.outputs());
-            format!(", num_labels={outputs}")
-        }
-        // Otherwise transformers leaves all layers at random, with a warning.
-        Some(head) => format!(
-            ", key_mapping={{\"^{CAUSAL_BACKBONE}\": \"{}\"}}",
-            head.backbone
-        ),
-        None => String::new(),
+/// A Markdown table.
+fn table<const N: usize>(heads: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let line = |cells: [String; N]| format!("| {} |\n", cells.join(" | ").replace("|  |", "| |"));
+    let mut text = match heads.iter().all(|head| head.is_empty()) {
+        true => format!("|{}\n", " |".repeat(N)),
+        false => line(heads.map(str::to_owned)),
     };
-    let mut text = format!(
-        "\n```python\nfrom peft import PeftModel\nfrom transformers import {class}\n\n\
-         base = {class}.from_pretrained({base}{options})\n\
-         model = PeftModel.from_pretrained(base, {name})\n```\n"
-    );
-    let prompt = match folder.config.method.landing() {
-        Landing::Prompt(tokens) => Some(tokens.num_virtual_tokens),
-        Landing::Prefix(_) | Landing::Biases(_) => None,
-    };
-    text += &match (folder.config.task_type, prompt) {
-        (Some(TaskType::SeqCls), Some(_)) => {
-            "\nGive PEFT rows of one length: with a prompt it takes the last cell of a row for its last token, padding or not.\n"
-                .to_owned()
-        }
-        (Some(TaskType::SeqCls), None) => {
-            "\nSet `base.config.pad_token_id` for batches: transformers finds the last token of a row by it.\n"
-                .to_owned()
-        }
-        (Some(TaskType::TokenCls), Some(tokens)) => {
-            format!("\nPEFT gives logits for the {tokens} virtual tokens too, in front of those of a row.\n")
-        }
-        (Some(TaskType::QuestionAns), Some(tokens)) => format!(
-            "\nPEFT gives logits for the {tokens} virtual tokens too, so it counts the tokens of an answer from {tokens}.\n"
-        ),
-        _ => String::new(),
-    };
+    text += &format!("|{}\n", "---|".repeat(N));
+    for row in rows {
+        text += &line(row.map(|value| cell(&value)));
+    }
     text
 }
 
-/// A YAML scalar: plain where that is safe, else quoted as JSON is, which YAML reads.
-fn scalar(value: &str) -> String {
-    let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | ':');
-    if value.starts_with(|c: char| c.is_ascii_alphabetic())
-        && value.contains('/')
-        && value.chars().all(safe)
-    {
-        value.into()
-    } else {
-        python(value)
+/// A block of code whose fence no line of it ends.
+fn fenced(language: &str, code: &str) -> String {
+    let mut fence = "```".to_owned();
+    while code.contains(&fence) {
+        fence.push('`');
     }
-}
-
-fn python(value: &str) -> String {
-    serde_json::Value::from(value).to_string()
+    format!("\n{fence}{language}\n{}\n{fence}\n", code.trim_end())
 }
 
 fn cell(value: &str) -> String {
@@ -189,172 +251,7 @@ fn one_line(value: &str) -> String {
     value.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-#[cfg(test)]
-mod tests {
-    use burn_peft::{HeadKind, LayerModule};
-
-    use super::*;
-    use crate::test_support::{base, folder};
-    use crate::{
-        AdapterTensor, BeftOptions, HeadTensors, MethodOptions, PrefixTuningOptions,
-        PromptTuningOptions, TargetModules, TaskOptions, VirtualTokenOptions,
-    };
-
-    /// Of biases at one module.
-    fn of_biases(module: LayerModule, base: Option<&str>) -> AdapterFolder {
-        let targets = TargetModules::Names(vec![module.name().into()]);
-        let mut folder = folder(MethodOptions::Beft(BeftOptions::new(targets)), &[]);
-        folder.config.base_model_name_or_path = base.map(Into::into);
-        folder
-    }
-
-    fn render(base: Option<&str>, card: &ModelCard) -> String {
-        card.render(&of_biases(LayerModule::QProj, base))
-    }
-
-    /// The card of an adapter with a head of this many outputs.
-    fn with_head(method: MethodOptions, kind: HeadKind, outputs: usize) -> String {
-        let head = HeadTensors {
-            kind,
-            weight: AdapterTensor::new([outputs, 1], vec![1.0; outputs]),
-            bias: None,
-        };
-        let folder = folder(method, &[]).with_head(head);
-        ModelCard::default().render(&folder)
-    }
-
-    #[test]
-    fn a_card_says_how_peft_loads_a_head() {
-        let biases = || of_biases(LayerModule::QProj, None).config.method;
-        for (kind, pipeline, call) in [
-            (
-                HeadKind::Sequence,
-                "text-classification",
-                "AutoModelForSequenceClassification.from_pretrained(\"some/base\", num_labels=7)",
-            ),
-            (
-                HeadKind::Token,
-                "token-classification",
-                "AutoModelForTokenClassification.from_pretrained(\"some/base\", num_labels=7)",
-            ),
-            (
-                HeadKind::Span,
-                "question-answering",
-                "AutoModelForQuestionAnswering.from_pretrained(\"some/base\", \
-                 key_mapping={\"^model\": \"transformer\"})",
-            ),
-        ] {
-            let text = with_head(biases(), kind, 7);
-            assert!(text.contains(&format!("pipeline_tag: {pipeline}\n")));
-            assert!(text.contains(&format!("\nbase = {call}\n")), "{text}");
-            let task = TaskType::of(kind).name();
-            assert!(text.contains(&format!("| task | `{task}` |\n")));
-        }
-    }
-
-    #[test]
-    fn a_card_says_what_peft_does_with_prompts_and_heads() {
-        let tokens = || VirtualTokenOptions::prompt(3, &base());
-        let prompt = || MethodOptions::PromptTuning(PromptTuningOptions::new(tokens()));
-        let prefix = MethodOptions::PrefixTuning(PrefixTuningOptions::new(tokens()));
-        let pooled = "Give PEFT rows of one length";
-        assert!(with_head(prompt(), HeadKind::Sequence, 2).contains(pooled));
-        let text = with_head(prefix, HeadKind::Sequence, 2);
-        assert!(!text.contains(pooled) && text.contains("pad_token_id"));
-        assert!(with_head(prompt(), HeadKind::Token, 2).contains("the 3 virtual tokens too"));
-        let text = with_head(prompt(), HeadKind::Span, 2);
-        assert!(text.contains("an answer from 3"), "{text}");
-    }
-
-    #[test]
-    fn labels_and_their_texts_are_shown() {
-        let mut folder = of_biases(LayerModule::QProj, None);
-        folder.config.task = Some(TaskOptions {
-            labels: vec!["bad".into(), "good|fine".into()],
-            verbalizer: vec![" no".into(), " yes".into()],
-            ..TaskOptions::default()
-        });
-        let text = ModelCard::default().render(&folder);
-        assert!(text.contains("| labels | bad, good\\|fine |\n"), "{text}");
-        assert!(
-            text.contains("| texts for the labels | ` no`, ` yes` |\n"),
-            "{text}"
-        );
-    }
-
-    #[test]
-    fn the_front_matter_names_base_library_and_tags() {
-        let text = render(Some("Qwen/Qwen2.5-0.5B"), &ModelCard::default());
-        let front = text.split("---\n").nth(1).unwrap();
-        assert_eq!(
-            front,
-            "base_model: Qwen/Qwen2.5-0.5B\nlibrary_name: peft\npipeline_tag: text-generation\ntags:\n\
-             - base_model:adapter:Qwen/Qwen2.5-0.5B\n- burn\n- bitfit\n- transformers\n"
-        );
-        assert!(text.contains("# bitfit for Qwen/Qwen2.5-0.5B\n"));
-        assert!(!render(None, &ModelCard::default()).contains("base_model"));
-    }
-
-    #[test]
-    fn a_template_is_shown() {
-        let mut folder = of_biases(LayerModule::QProj, None);
-        let card = ModelCard::default();
-        assert!(!card.render(&folder).contains("template"));
-        folder.config.template = Some("{prompt:3}\n{input}{completion}".into());
-        assert!(
-            card.render(&folder)
-                .contains("| `{prompt:3} {input}{completion}` |\n")
-        );
-    }
-
-    #[test]
-    fn odd_names_cannot_break_the_card() {
-        let facts = vec![("a|b".to_string(), "c\nd".to_string())];
-        let text = render(
-            Some("true: \"x\"\n---\ntags: [y]"),
-            &ModelCard {
-                title: Some("t\n---".into()),
-                facts,
-                ..ModelCard::default()
-            },
-        );
-        assert!(
-            text.starts_with("---\nbase_model: \"true: \\\"x\\\" --- tags: [y]\"\n"),
-            "{text}"
-        );
-        assert!(text.contains("\n# t ---\n"));
-        assert!(text.contains("\n| a\\|b | c d |\n"));
-    }
-
-    #[test]
-    fn a_card_shows_pefts_code_only_where_peft_loads_the_folder() {
-        let base = base();
-        let biases = |module| of_biases(module, Some("a/b")).config.method;
-        let prefix = |tokens| MethodOptions::PrefixTuning(PrefixTuningOptions::new(tokens));
-        for (method, refused) in [
-            (biases(LayerModule::OProj), None),
-            (
-                biases(LayerModule::InputLayernorm),
-                Some("`input_layernorm`"),
-            ),
-            (prefix(VirtualTokenOptions::prefix(3, &base)), None),
-            (
-                prefix(VirtualTokenOptions::attention_prefix(3, &base)),
-                Some("each query head"),
-            ),
-        ] {
-            let folder = folder(method, &[]);
-            let card = ModelCard {
-                refused_by_peft: folder.refused_by_peft(&base),
-                ..ModelCard::default()
-            };
-            let text = card.render(&folder);
-            assert_eq!(
-                text.contains("PeftModel.from_pretrained"),
-                refused.is_none(),
-                "{text}"
-            );
-            assert!(text.contains(refused.unwrap_or_default()), "{text}");
-        }
-    }
+/// What the folder's task is to PEFT, where it has a head.
+fn head_of(folder: &AdapterFolder) -> Option<crate::task::HeadLayout> {
+    folder.config.task_type.and_then(TaskType::head)
 }

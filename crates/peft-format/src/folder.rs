@@ -97,6 +97,18 @@ impl AdapterFolder {
         Ok(staged.commit()?)
     }
 
+    /// Writes the card alone, for a folder that is saved already. A `README.md` of somebody else's is left alone.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save_card(&self, dir: &Path, card: &ModelCard) -> Result<(), Error> {
+        let path = dir.join(CARD_FILE);
+        if owns_card(&path)? {
+            burn_peft_files::write(&path, card.render(self).as_bytes())?;
+        }
+        Ok(())
+    }
+
     /// The adapter's files in the order in which they get their places in `dir`.
     pub(crate) fn files(&self, dir: &Path) -> Vec<(&'static str, Vec<u8>)> {
         let config = |weights: &[Checksum]| {

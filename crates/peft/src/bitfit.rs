@@ -9,7 +9,7 @@ use burn::{
 use burn_peft_decoder::{DecoderConfig, LayerBiases};
 
 use crate::{
-    Adapter, Error, Injection, LayerModule, LayerRange, ModuleListing,
+    Adapter, AdapterPath, Error, Injection, LayerModule, LayerRange, ModuleListing,
     method::{BaseScale, Method, StartsFrom},
     param::{Init, Source},
 };
@@ -25,8 +25,8 @@ crate::options! {
         pub layers: Option<LayerRange> = None,
             shown as "all",
             source "Ben Zaken et al. 2022";
-        /// The folder of an adapter to start from (`BEFT`).
-        pub init_from: Option<String> = None;
+        /// An adapter to start from (`BEFT`): its folder, or a hub id.
+        pub init_from: Option<AdapterPath> = None;
     }
 }
 
@@ -65,8 +65,12 @@ impl Method for BitFitConfig {
         }
     }
 
+    fn init_from_mut(&mut self) -> Option<&mut AdapterPath> {
+        self.init_from.as_mut()
+    }
+
     fn starts_from(&self) -> StartsFrom<'_> {
-        StartsFrom::Nothing.or_folder(self.init_from.as_deref())
+        StartsFrom::Nothing.or_folder(self.init_from.as_ref())
     }
 }
 

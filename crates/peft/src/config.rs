@@ -6,8 +6,9 @@ use burn_peft_ops::Ops;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnyAdapter, BitFitConfig, Choice, Error, InitTokens, LinearProbeConfig, ModuleListing,
-    OptionDoc, PTuningConfig, PTuningV2Config, PrefixTuningConfig, PromptTuningConfig,
+    AdapterPath, AnyAdapter, BitFitConfig, Choice, Error, InitTokens, LinearProbeConfig,
+    ModuleListing, OptionDoc, PTuningConfig, PTuningV2Config, PrefixTuningConfig,
+    PromptTuningConfig,
     method::{BaseScale, Method, StartsFrom},
     one_of,
     param::Source,
@@ -161,13 +162,18 @@ impl MethodConfig {
         }
     }
 
-    /// The adapter folder that the adapter starts from, where there is one.
+    /// The adapter that the adapter starts from, where there is one.
     #[must_use]
-    pub fn init_from(&self) -> Option<&str> {
+    pub fn init_from(&self) -> Option<&AdapterPath> {
         match self.method().starts_from() {
             StartsFrom::Folder(folder) => Some(folder),
             _ => None,
         }
+    }
+
+    /// The same, to note where it lies.
+    pub fn init_from_mut(&mut self) -> Option<&mut AdapterPath> {
+        self.method_mut().init_from_mut()
     }
 
     /// Settings that are known to train badly at this learning rate, or to have no effect, a sentence each.

@@ -30,6 +30,11 @@ impl<B: Backend> Injected<B> {
         }
     }
 
+    /// The frozen model, without the adapter's biases.
+    pub(crate) fn base(&self) -> &Decoder<B> {
+        &self.base
+    }
+
     /// For any number of batches.
     pub(crate) fn for_many(base: Decoder<B>, injection: Injection<B>) -> Self {
         Self {
@@ -94,8 +99,8 @@ impl<B: Ops> Injected<B> {
         let prompt_ids = real_ids(&inputs);
         let prepared = self.prepare(inputs);
         let base = prepared.base().clone();
-        let (last, cache) = prepared.generation_start();
-        generate(&base, last, cache, &prompt_ids, options, on_token)
+        let (last, mut cache) = prepared.generation_start();
+        generate(&base, last, &mut cache, &prompt_ids, options, on_token)
     }
 }
 

@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 mod adapter;
+mod adapter_path;
 mod any;
 mod base_values;
 mod bitfit;
@@ -62,10 +63,12 @@ mod prepared;
 mod prompt;
 mod prompt_encoder;
 mod prompt_tuning;
+mod session;
 mod sizes;
 mod virtual_tokens;
 
 pub use adapter::{Adapter, Injection, VirtualTokens};
+pub use adapter_path::AdapterPath;
 pub use any::{AnyAdapter, NoAdapter};
 pub use bitfit::{BitFit, BitFitConfig};
 pub use burn_peft_decoder::LayerModule;
@@ -91,5 +94,6 @@ pub use prepared::Prepared;
 pub use prompt::PromptTuning;
 pub use prompt_encoder::PTuning;
 pub use prompt_tuning::{PromptTuningConfig, PromptTuningInit, RandomInit};
+pub use session::Session;
 pub use sizes::{parameter_line, room_for_rows};
 pub use virtual_tokens::InitTokens;

@@ -2,7 +2,7 @@
 
 use burn_peft_decoder::DecoderConfig;
 
-use crate::{Error, ModuleListing};
+use crate::{AdapterPath, Error, ModuleListing};
 
 /// What of a base decides how fast an adapter is to learn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,6 +48,11 @@ pub(crate) trait Method {
     /// Puts in the values that options have on `base` where they were left out.
     fn fill_in(&mut self, _base: &DecoderConfig) {}
 
+    /// The adapter to start from, where there is one.
+    fn init_from_mut(&mut self) -> Option<&mut AdapterPath> {
+        None
+    }
+
     /// What a new adapter starts from, besides random numbers and the base.
     fn starts_from(&self) -> StartsFrom<'_> {
         StartsFrom::Nothing
@@ -78,7 +83,7 @@ pub(crate) enum StartsFrom<'a> {
     /// The tokens of each label.
     Labels(&'a [String]),
     /// The adapter in a folder.
-    Folder(&'a str),
+    Folder(&'a AdapterPath),
 }
 
 impl<'a> StartsFrom<'a> {
@@ -88,7 +93,7 @@ impl<'a> StartsFrom<'a> {
     }
 
     /// The folder in place of this, if there is one.
-    pub(crate) fn or_folder(self, folder: Option<&'a str>) -> Self {
+    pub(crate) fn or_folder(self, folder: Option<&'a AdapterPath>) -> Self {
         folder.map_or(self, Self::Folder)
     }
 }

@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 use burn_peft_decoder::DecoderConfig;
 
 use crate::{
-    Error, LayerRange, ModuleListing, Prefix, PrefixHeads, PrefixInit,
+    AdapterPath, Error, LayerRange, ModuleListing, Prefix, PrefixHeads, PrefixInit,
     method::{BaseScale, Method, StartsFrom, without_effect},
     param::Source,
     prefix::PrefixSpec,
@@ -37,8 +37,8 @@ crate::options! {
         /// Dropout on the keys and values while training.
         pub prefix_dropout: f64 = 0.0,
             source "PEFT has none; Liu et al. used 0.1 to 0.2";
-        /// The folder of an adapter to start from (`PREFIX_TUNING`), in place of `init_weights`.
-        pub init_from: Option<String> = None;
+        /// An adapter to start from (`PREFIX_TUNING`), in place of `init_weights`: its folder, or a hub id.
+        pub init_from: Option<AdapterPath> = None;
     }
 }
 
@@ -81,10 +81,14 @@ impl Method for PTuningV2Config {
         }
     }
 
+    fn init_from_mut(&mut self) -> Option<&mut AdapterPath> {
+        self.init_from.as_mut()
+    }
+
     fn starts_from(&self) -> StartsFrom<'_> {
         let uses_text = self.init_weights == PrefixInit::Text;
         StartsFrom::text_if(uses_text, self.prefix_init_text.as_deref())
-            .or_folder(self.init_from.as_deref())
+            .or_folder(self.init_from.as_ref())
     }
 
     fn decided_by_folder(&self) -> Vec<&'static str> {

@@ -3,7 +3,7 @@
 use burn_peft_decoder::DecoderConfig;
 
 use crate::{
-    Error, ModuleListing,
+    AdapterPath, Error, ModuleListing,
     method::{BaseScale, Method, StartsFrom, without_effect},
     virtual_tokens::{DEFAULT_TOKENS, check_at_least_1},
 };
@@ -25,8 +25,9 @@ crate::options! {
         /// How `"RANDOM"` draws.
         pub random_init: RandomInit = RandomInit::Scaled,
             source "this project";
-        /// The folder of an adapter to start from (`PROMPT_TUNING` or `P_TUNING`), in place of `prompt_tuning_init`.
-        pub init_from: Option<String> = None;
+        /// An adapter to start from (`PROMPT_TUNING` or `P_TUNING`), in place of `prompt_tuning_init`: its folder, or a
+        /// hub id.
+        pub init_from: Option<AdapterPath> = None;
     }
 }
 
@@ -98,13 +99,17 @@ impl Method for PromptTuningConfig {
         Some(&mut self.num_virtual_tokens)
     }
 
+    fn init_from_mut(&mut self) -> Option<&mut AdapterPath> {
+        self.init_from.as_mut()
+    }
+
     fn starts_from(&self) -> StartsFrom<'_> {
         let text = self.prompt_tuning_init_text.as_deref();
         match self.prompt_tuning_init {
             PromptTuningInit::ClassLabels => StartsFrom::Labels(&self.prompt_tuning_init_labels),
             init => StartsFrom::text_if(init == PromptTuningInit::Text, text),
         }
-        .or_folder(self.init_from.as_deref())
+        .or_folder(self.init_from.as_ref())
     }
 
     fn warnings(&self) -> Vec<String> {

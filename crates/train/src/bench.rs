@@ -131,7 +131,7 @@ pub fn time_decoding<B: Ops>(
 }
 
 /// Until the device has done all that it was asked.
-fn wait_for<B: Backend>(device: &B::Device) {
+pub(crate) fn wait_for<B: Backend>(device: &B::Device) {
     if let Err(error) = B::sync(device) {
         panic!("the device failed: {error:?}");
     }

@@ -63,6 +63,15 @@ impl Checkpoint {
     /// [`Error::NoCheckpoint`] where there is none, and what is wrong with the newest where none is whole.
     pub fn latest(output_dir: &Path, damaged: &mut dyn FnMut(&Error)) -> Result<Self, Error> {
         burn_peft_files::restore_replaced(&folder(output_dir))?;
+        Self::newest(output_dir, damaged)
+    }
+
+    /// As [`latest`](Self::latest), but changes nothing: what a process set aside that ended while it replaced a
+    /// checkpoint is not put back.
+    pub(crate) fn newest(
+        output_dir: &Path,
+        damaged: &mut dyn FnMut(&Error),
+    ) -> Result<Self, Error> {
         let mut newest = None;
         for (_, path) in steps_in(&folder(output_dir))?.into_iter().rev() {
             match Self::open(&path) {
@@ -144,6 +153,24 @@ impl Checkpoint {
         Ok(model.load_record(self.read::<B, M::Record>(MODEL, device)?))
     }
 
+    /// The best evaluation so far, where it is of an earlier step.
+    pub(crate) fn best_before(&self) -> Option<&BestEval> {
+        let best = self.state.best.best.as_ref();
+        best.filter(|best| best.step != self.state.step)
+    }
+
+    /// The checkpoint of the best evaluation of the run in `output_dir`.
+    ///
+    /// # Errors
+    /// [`Error::BestLost`] where it is missing or damaged.
+    pub(crate) fn best(output_dir: &Path, best: &BestEval) -> Result<Self, Error> {
+        let path = folder(output_dir).join(format!("step-{}", best.step));
+        Self::open(&path).map_err(|error| Error::BestLost {
+            step: best.step,
+            reason: error.to_string(),
+        })
+    }
+
     /// The model that was saved: `base` with the method's own module, as it was trained.
     ///
     /// # Errors
@@ -165,6 +192,17 @@ impl Checkpoint {
         Ok(self.load_model(trainee, &device)?.into_model())
     }
 
+    /// Puts the saved parameters in the place of the learner's, and leaves everything else.
+    pub(crate) fn restore_model<LC: LearningComponentsTypes>(
+        &self,
+        learner: &mut Learner<LC>,
+        device: &Device<TrainingBackend<LC>>,
+    ) -> Result<(), Error> {
+        self.check_parameters::<TrainingBackend<LC>, _>(&learner.model())?;
+        learner.load_model(self.read::<_, LearnerModelRecord<LC>>(MODEL, device)?);
+        Ok(())
+    }
+
     /// Puts model, optimizer and scheduler back to where they were: the model first, because the
     /// optimizer's state is keyed by parameter ids, which come with the model's record.
     pub(crate) fn restore<LC: LearningComponentsTypes>(
@@ -172,8 +210,7 @@ impl Checkpoint {
         learner: &mut Learner<LC>,
         device: &Device<TrainingBackend<LC>>,
     ) -> Result<(), Error> {
-        self.check_parameters::<TrainingBackend<LC>, _>(&learner.model())?;
-        learner.load_model(self.read::<_, LearnerModelRecord<LC>>(MODEL, device)?);
+        self.restore_model(learner, device)?;
         learner.load_optim(self.read::<_, LearnerOptimizerRecord<LC>>(OPTIMIZER, device)?);
         learner.load_scheduler(self.read::<_, LearnerSchedulerRecord<LC>>(SCHEDULER, device)?);
         Ok(())

@@ -83,6 +83,28 @@ pub fn complete<B: Ops, A: Adapter<B>>(
     stop_ids: &[u32],
     progress: &mut dyn FnMut(usize),
 ) -> Result<Vec<Scored>, Error> {
+    let found = complete_until(
+        model,
+        tokenizer,
+        rows,
+        batch_size,
+        stop_ids,
+        progress,
+        &|| false,
+    )?;
+    Ok(found.unwrap_or_else(|| unreachable!("nothing stops it")))
+}
+
+/// [`complete`]; `None` where `stop` said so before all rows were done.
+pub(crate) fn complete_until<B: Ops, A: Adapter<B>>(
+    model: &PeftModel<B, A>,
+    tokenizer: &TextTokenizer,
+    rows: &[PromptRow<'_>],
+    batch_size: usize,
+    stop_ids: &[u32],
+    progress: &mut dyn FnMut(usize),
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Vec<Scored>>, Error> {
     let mut longest = 0;
     for row in rows {
         longest = longest.max(tokenizer.encode(row.reference)?.len());
@@ -94,6 +116,9 @@ pub fn complete<B: Ops, A: Adapter<B>>(
     let room = positions.saturating_sub(model.adapter().inject().num_virtual_tokens());
     let model = model.injected();
     for chunk in rows.chunks(batch_size) {
+        if stop() {
+            return Ok(None);
+        }
         let mut prompts = chunk
             .iter()
             .map(|row| row.ids(tokenizer))
@@ -121,7 +146,7 @@ pub fn complete<B: Ops, A: Adapter<B>>(
         }
         progress(scored.len());
     }
-    Ok(scored)
+    Ok(Some(scored))
 }
 
 /// Prompts of different lengths as one batch whose rows end together. It has a cell at least, so that a row may

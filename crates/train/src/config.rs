@@ -4,18 +4,27 @@
 //! burn-peft. This file joins the sections and writes the resolved configuration back; `load` reads
 //! files and `--set` overrides, `document` says where a fault stands, `validate` checks values.
 
+mod data;
 mod document;
+mod hints;
 mod load;
+mod lr_scheduler;
+mod report_to;
 mod sections;
+mod steps;
 mod task;
 mod validate;
 
+pub use data::{DataFile, DataFiles, ExcessLengthStrategy, Supervise, ValidationSplit};
 pub use load::Override;
+pub use lr_scheduler::{LrSchedulerKwargs, LrSchedulerType};
+pub use report_to::ReportTo;
 pub use sections::{
-    BaseDtype, DataConfig, GradientCheckpointing, LrSchedulerType, ModelConfig, OptimizerKind,
-    OutputConfig, SECTIONS, TrainConfig, options_of,
+    BaseDtype, DataConfig, GradientCheckpointing, ModelConfig, OptimizerKind, OutputConfig,
+    SECTIONS, TrainConfig, options_of,
 };
 
+pub use steps::{IntervalStrategy, SaveStrategy, Steps};
 pub use task::{TaskConfig, Verbalizer};
 
 use burn_peft::MethodConfig;

@@ -31,12 +31,12 @@ pub enum Error {
         place: String,
         /// The name that was found.
         name: String,
-        /// The nearest known one.
+        /// What to write in its place.
         hint: String,
     },
 
     /// A key that its section does not have.
-    #[error("{place}{section} has no key `{key}`; {hint}")]
+    #[error("{place}{section} has no key `{key}`{}", behind(hint))]
     UnknownKey {
         /// File and line, or flag.
         place: String,
@@ -44,7 +44,7 @@ pub enum Error {
         section: String,
         /// The key that was found.
         key: String,
-        /// The nearest known one.
+        /// What to write in its place; may be empty.
         hint: String,
     },
 
@@ -191,6 +191,25 @@ pub enum Error {
         message: String,
     },
 
+    /// The checkpoint of the best evaluation, which the run is to end with, cannot be read.
+    #[error(
+        "the checkpoint of step {step}, the best so far, cannot be read: {reason}; \
+         --resume --set train.load_best_model_at_end=false goes on without it"
+    )]
+    BestLost {
+        /// Its step.
+        step: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A setting that can do nothing without evaluations, and no rows for them.
+    #[error("{key} needs validation rows, and there are none: give data.valid (--valid FILE)")]
+    NoValidation {
+        /// The setting.
+        key: String,
+    },
+
     /// The run diverged. The step's update was not applied.
     #[error(
         "the {what} of step {step} is {value} at learning rate {learning_rate:e}: \
@@ -243,6 +262,13 @@ pub enum Error {
     /// The adapter's folder.
     #[error(transparent)]
     Format(#[from] burn_peft_format::Error),
+}
+
+fn behind(hint: &str) -> String {
+    match hint {
+        "" => String::new(),
+        hint => format!("; {hint}"),
+    }
 }
 
 fn sentences(differences: &[Difference]) -> String {

@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use burn_peft::{Adapter, Head, HeadKind, Injected, PeftModel};
 use burn_peft_data::{Batch, EvalLoader, Example, Padding};
 use burn_peft_ops::Ops;
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     Error, Losses,
@@ -13,10 +13,11 @@ use crate::{
 };
 
 /// How likely a model finds a file.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Mean over the labels: of a supervised token or of a class the negative log-likelihood in nats, of a number the
     /// squared error. NaN where no label is known.
+    #[serde(deserialize_with = "number_or_nan")]
     pub loss: f64,
     /// `exp(loss)`; `None` where no text is learned.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,6 +29,11 @@ pub struct Evaluation {
     /// Each example on its own, in the order of the file.
     #[serde(skip)]
     pub per_example: Vec<ExampleLoss>,
+}
+
+/// JSON has no NaN: it is written as null.
+fn number_or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// How likely a model finds one example.
@@ -81,10 +87,24 @@ pub fn evaluate<B: Ops, A: Adapter<B>>(
     loader: &dyn DataLoader<B, Batch<B>>,
     progress: &mut dyn FnMut(usize),
 ) -> Evaluation {
+    evaluate_until(model, loader, progress, &|| false)
+        .unwrap_or_else(|| unreachable!("nothing stops it"))
+}
+
+/// [`evaluate`]; `None` where `stop` said so before all rows were done.
+pub(crate) fn evaluate_until<B: Ops, A: Adapter<B>>(
+    model: &PeftModel<B, A>,
+    loader: &dyn DataLoader<B, Batch<B>>,
+    progress: &mut dyn FnMut(usize),
+    stop: &dyn Fn() -> bool,
+) -> Option<Evaluation> {
     let mut per_example = vec![ExampleLoss::default(); loader.num_items()];
     let mut done = 0;
     let injected = model.injected();
     for batch in loader.iter() {
+        if stop() {
+            return None;
+        }
         let found = match model.head() {
             None => {
                 let mut rows = vec![ExampleLoss::default(); batch.batch];
@@ -99,7 +119,10 @@ pub fn evaluate<B: Ops, A: Adapter<B>>(
         done += batch.batch;
         progress(done);
     }
-    Evaluation::from_examples(per_example, model.head().is_none())
+    Some(Evaluation::from_examples(
+        per_example,
+        model.head().is_none(),
+    ))
 }
 
 /// A loader of rows to be scored, `batch_size` of like length at a time.
@@ -174,6 +197,12 @@ impl Evaluation {
     /// Each row on its own, in the order of the file; `examples` are those that were scored. The windows of a row are put
     /// together.
     pub fn per_row(&self, examples: &[Example]) -> Vec<ExampleLoss> {
+        let rows = self.of_rows(examples).into_iter();
+        rows.map(|(_, row)| row).collect()
+    }
+
+    /// The same with the index of each row in the file: rows of which nothing supervised was left are missing.
+    pub fn of_rows(&self, examples: &[Example]) -> Vec<(usize, ExampleLoss)> {
         let mut rows: Vec<(usize, ExampleLoss)> = Vec::new();
         for (example, found) in examples.iter().zip(&self.per_example) {
             match rows.last_mut() {
@@ -181,7 +210,7 @@ impl Evaluation {
                 _ => rows.push((example.row, found.clone())),
             }
         }
-        rows.into_iter().map(|(_, row)| row).collect()
+        rows
     }
 
     fn from_examples(per_example: Vec<ExampleLoss>, is_text: bool) -> Self {

@@ -117,7 +117,8 @@ where
     let base = Decoder::<B>::from_inner(base);
     let seed = config.train.seed;
     let model = new_model(&config.method, base, &rows.task, &rows.tokenizer, seed)?;
-    let loader = step_loader::<B>(&config, rows.train, rows.padding, rows.plan, device)?;
+    let (train, mix) = (rows.train, rows.mix);
+    let loader = step_loader::<B>(&config, train, mix, rows.padding, rows.plan, device)?;
     let mut trainee = Trainee::new(model).recomputing(rows.recompute);
     let mut optimizer = init_optimizer::<B, Trainee<B, _>>(&config.train);
     let (mut points, mut mean, steps) = (Vec::new(), Mean::default(), rows.plan.total_steps);

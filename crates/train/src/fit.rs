@@ -3,6 +3,7 @@
 
 mod no_data;
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,10 +23,12 @@ use burn_train::{
 use self::no_data::NoData;
 use crate::checkpoint::{Checkpoint, StepCheckpointer};
 use crate::identity::RunIdentity;
-use crate::metrics::ScalarMetric;
-use crate::record::{Observer, open_metrics};
+use crate::memory::resident;
+use crate::metrics::{ScalarMetric, TimeLeftMetric};
+use crate::record::{EvalRecord, Observer, Observers, open_metrics};
 use crate::render::{PlainRenderer, RendererChoice, dashboard, terminal_is_closed};
-use crate::strategy::{FitSummary, Session, Settings, StepStrategy};
+use crate::strategy::{BestRule, FitSummary, Session, Settings, StepStrategy};
+use crate::tensorboard::EventFile;
 use crate::{
     Error, LmOutput, Plan, RunConfig, RunOptimizer, Schedule, TrainConfig, init_optimizer,
 };
@@ -40,6 +43,51 @@ pub type ValidData<B, M> = Arc<
             <<M as AutodiffModule<B>>::InnerModule as InferenceStep>::Input,
         >,
 >;
+
+/// Scores a model on the validation rows.
+pub trait Scorer<M>: Send {
+    /// The scores of all rows; `None` where `stop` said so before they were all scored.
+    ///
+    /// # Errors
+    /// Whatever keeps the rows from being scored. It ends the run.
+    fn score(&mut self, model: &M, stop: &dyn Fn() -> bool) -> Result<Option<EvalScores>, Error>;
+}
+
+/// What an evaluation says of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvalScores {
+    /// Mean over all labels, in nats.
+    pub loss: f64,
+    /// Supervised tokens; with a head, labels.
+    pub label_tokens: usize,
+    /// Tokens of the rows.
+    pub tokens: usize,
+    /// Other scores, by their names in `metrics.jsonl`, as `eval_accuracy`.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// How a run is evaluated.
+pub enum Validation<B: AutodiffBackend, M: AutodiffModule<B>>
+where
+    M::InnerModule: InferenceStep<Output = LmOutput>,
+{
+    /// By the loss of these batches.
+    Losses(ValidData<B, M>),
+    /// By these scores.
+    Scores(Box<dyn Scorer<M::InnerModule>>),
+}
+
+impl<B: AutodiffBackend, M: AutodiffModule<B>> std::fmt::Debug for Validation<B, M>
+where
+    M::InnerModule: InferenceStep<Output = LmOutput>,
+{
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Losses(_) => "Losses(..)",
+            Self::Scores(_) => "Scores(..)",
+        })
+    }
+}
 
 /// What [`fit`] needs besides model and data.
 pub struct FitOptions {
@@ -61,6 +109,12 @@ pub struct FitOptions {
     pub observers: Vec<Box<dyn Observer>>,
     /// Stops the run after the step under way; the run saves a checkpoint first.
     pub interrupter: Interrupter,
+    /// The base's own loss on the validation rows: a new run logs it as step 0.
+    pub base_eval: Option<EvalRecord>,
+    /// Seconds that will pass between the last step and the end of the run; what is said of the time left counts them.
+    pub closing_seconds: f64,
+    /// Bytes of memory in use, where that is known.
+    pub memory: Box<dyn FnMut() -> Option<u64> + Send>,
     /// Called once, right before the first step, or before a finished run ends. An error ends the run.
     pub before_first_step: Box<dyn FnMut() -> Result<(), Error> + Send>,
 }
@@ -81,6 +135,9 @@ impl FitOptions {
             renderer: RendererChoice::Plain,
             observers: Vec::new(),
             interrupter: Interrupter::new(),
+            base_eval: None,
+            closing_seconds: 0.0,
+            memory: Box::new(resident),
             before_first_step: Box::new(|| Ok(())),
         }
     }
@@ -125,7 +182,7 @@ type Components<B, M> = LearningComponentsMarker<B, Schedule, M, RunOptimizer<M,
 pub fn fit<B, M>(
     model: M,
     train: TrainData<B, M>,
-    valid: Option<ValidData<B, M>>,
+    valid: Option<Validation<B, M>>,
     device: &Device<B>,
     options: FitOptions,
 ) -> Result<(M::InnerModule, FitSummary), Error>
@@ -134,7 +191,6 @@ where
     M: TrainStep<Output = LmOutput> + AutodiffModule<B> + Display + 'static,
     M::InnerModule: InferenceStep<Output = LmOutput>,
 {
-    let start = options.start_step();
     let FitOptions {
         train: config,
         learning_rate,
@@ -154,29 +210,55 @@ where
         learning_rate,
         plan.warmup_steps,
         plan.total_steps,
-    );
+    )
+    .with(config.lr_scheduler_kwargs.clone().unwrap_or_default());
     let mut learner = Learner::<Components<B, M>>::new(model, init_optimizer(&config), schedule);
     if let Some(checkpoint) = &resume {
         checkpoint.check_run(&run, &plan)?;
         checkpoint.restore(&mut learner, device)?;
+        // Now, and not after the rest of the run.
+        if let Some(best) = checkpoint
+            .best_before()
+            .filter(|_| config.load_best_model_at_end)
+        {
+            Checkpoint::best(&output_dir, best)?;
+        }
     }
     let (dir, state) = (
         output_dir.clone(),
         resume.as_ref().map(|saved| saved.state.clone()),
     );
     let mut before = options.before_first_step;
+    let report_to = config.report_to;
     let begin = move || {
         before()?;
-        open_metrics(&dir, state.as_ref())
+        let mut own: Observers = vec![Box::new(open_metrics(&dir, state.as_ref())?)];
+        if report_to.tensorboard {
+            own.push(Box::new(EventFile::create(
+                &dir,
+                state.as_ref().map(|state| state.step),
+            )?));
+        }
+        Ok(own)
     };
+    let mut memory = options.memory;
+    let memory_is_known = memory().is_some();
 
     let outcome = Arc::new(Mutex::new(None));
+    let (rule, evaluates) = (BestRule::new(&config), valid.is_some());
+    let (valid, scorer): (ValidData<B, M>, _) = match valid {
+        None => (Arc::new(NoData), None),
+        Some(Validation::Losses(rows)) => (rows, None),
+        Some(Validation::Scores(scorer)) => (Arc::new(NoData), Some(scorer)),
+    };
     let strategy = StepStrategy::<Components<B, M>> {
         device: device.clone(),
         session: Mutex::new(Session {
             observers: options.observers,
             begin: Box::new(begin),
+            memory,
             checkpointer: StepCheckpointer::new(&output_dir, config.save_total_limit),
+            scorer,
         }),
         outcome: outcome.clone(),
         settings: Settings {
@@ -184,10 +266,12 @@ where
             plan,
             run,
             resumed: resume,
-            evaluates: valid.is_some(),
+            evaluates,
+            output_dir: output_dir.clone(),
+            base_eval: options.base_eval,
+            closing_seconds: options.closing_seconds,
         },
     };
-    let valid = valid.unwrap_or_else(|| Arc::new(NoData));
     let training = SupervisedTraining::new(&output_dir, train, valid)
         // Burn's would install a tracing subscriber for the whole process.
         .with_application_logger(None)
@@ -199,17 +283,22 @@ where
         .metric_train_numeric(LearningRateMetric::new())
         .metric_train_numeric(ScalarMetric::grad_norm())
         .metric_train_numeric(ScalarMetric::tokens_per_second())
+        .metric_train(TimeLeftMetric)
         .metric_valid_numeric(ScalarMetric::loss())
         .with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)));
+    let training = match memory_is_known {
+        true => training.metric_train_numeric(ScalarMetric::memory()),
+        false => training,
+    };
+    let training = match rule.metric() {
+        "loss" => training,
+        _ => training.metric_valid_numeric(ScalarMetric::deciding(&rule)),
+    };
     let total = plan.total_steps;
     let training = match options.renderer {
         RendererChoice::Tui => training.renderer(dashboard(options.interrupter)),
-        RendererChoice::Plain => {
-            training.renderer(PlainRenderer::new(std::io::stderr(), start, total))
-        }
-        RendererChoice::Silent => {
-            training.renderer(PlainRenderer::new(std::io::sink(), start, total))
-        }
+        RendererChoice::Plain => training.renderer(PlainRenderer::new(std::io::stderr(), total)),
+        RendererChoice::Silent => training.renderer(PlainRenderer::new(std::io::sink(), total)),
     };
     let result = training.launch(learner);
     // The dashboard leaves the terminal when it is dropped; only then may errors be printed.

@@ -1,26 +1,28 @@
 //! The scores of held-out rows: how likely they are, and how good the texts that a model writes for them.
 
-use std::ops::Range;
+use std::{ops::Range, time::Instant};
 
 use burn_peft::{Adapter, PeftModel};
 use burn_peft_data::{Example, Padding, Rows, Task, Template, TextTokenizer};
 use burn_peft_ops::Ops;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
     Error, Evaluation, ExampleLoss, Predicted, Prediction, Scored, TaskScores, TaskSetup,
     TextScores, complete,
-    complete::prompts_of,
-    evaluate,
-    evaluate::eval_loader,
-    predictions::{predictions, scores_of},
+    complete::{complete_until, prompts_of},
+    evaluate::{eval_loader, evaluate_until},
+    predictions::{predictions, sample_of, scores_of},
     prompts_and_references,
     verbalizer::word_predictions,
 };
 
-/// Texts that are kept to be shown.
+/// Texts that are written to be shown. They take time.
 const SAMPLES: usize = 3;
+
+/// Predictions of a head that are kept to be shown.
+const SHOWN_PREDICTIONS: usize = 8;
 
 /// Batches whose rows are sorted by length together before they are computed. More waste less padding, fewer give the
 /// first results earlier.
@@ -74,7 +76,7 @@ pub struct HeldOutRows<'a> {
 }
 
 /// Scores of the held-out rows.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct HeldOut {
     /// How likely the rows are.
     #[serde(flatten)]
@@ -85,9 +87,15 @@ pub struct HeldOut {
     /// How good the texts are, where all were written.
     #[serde(flatten)]
     pub texts: Option<TextScores>,
-    /// The first texts, where some were written.
+    /// The first rows with what the model says of them.
     #[serde(skip)]
     pub samples: Vec<Scored>,
+    /// The texts that were written, in the order of the rows: all, or the first few.
+    #[serde(skip)]
+    pub completions: Vec<Scored>,
+    /// Wall time of the evaluation alone, in seconds.
+    #[serde(skip)]
+    pub eval_seconds: f64,
 }
 
 impl HeldOutRows<'_> {
@@ -102,21 +110,43 @@ impl HeldOutRows<'_> {
         texts: Texts,
         progress: &mut dyn FnMut(Stage, u64, u64),
     ) -> Result<HeldOut, Error> {
-        let evaluation = self.evaluate(model, 0..self.examples.len(), &mut |done, all| {
-            progress(Stage::Evaluating, done, all);
-        })?;
+        let found = self.score_until(model, texts, progress, &|| false)?;
+        Ok(found.unwrap_or_else(|| unreachable!("nothing stops it")))
+    }
+
+    /// [`score`](Self::score); `None` where `stop` said so before all of it was done.
+    pub(crate) fn score_until<B: Ops, A: Adapter<B>>(
+        &self,
+        model: &PeftModel<B, A>,
+        texts: Texts,
+        progress: &mut dyn FnMut(Stage, u64, u64),
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<HeldOut>, Error> {
+        let began = Instant::now();
+        let progress_of_rows = &mut |done, all| progress(Stage::Evaluating, done, all);
+        let all = 0..self.examples.len();
+        let Some(evaluation) = self.evaluate(model, all, progress_of_rows, stop)? else {
+            return Ok(None);
+        };
         let mut found = HeldOut {
             evaluation,
             scores: None,
             texts: None,
             samples: Vec::new(),
+            completions: Vec::new(),
+            eval_seconds: began.elapsed().as_secs_f64(),
         };
         if self.task.task != Task::CausalLm {
             let rows = 0..self.rows.rows().len();
             let losses = &found.evaluation.per_example;
             let predicted = self.predictions(model, rows, 0..self.examples.len(), losses)?;
             found.scores = scores_of(self.task, self.rows.rows(), &predicted);
-            return Ok(found);
+            let shown = self.rows.rows().iter().zip(&predicted);
+            let shown = shown.take(SHOWN_PREDICTIONS);
+            found.samples = shown
+                .map(|((_, row), predicted)| sample_of(self.task, row, predicted))
+                .collect();
+            return Ok(Some(found));
         }
         let mut rows = prompts_and_references(self.rows, self.template).unwrap_or_default();
         rows.truncate(match texts {
@@ -125,19 +155,24 @@ impl HeldOutRows<'_> {
             Texts::Scored => usize::MAX,
         });
         let all = rows.len() as u64;
-        found.samples = complete(
+        let completions = complete_until(
             model,
             self.tokenizer,
             &rows,
             self.batch_size,
             &self.stop_ids,
             &mut |done| progress(Stage::Generating, done as u64, all),
+            stop,
         )?;
+        let Some(completions) = completions else {
+            return Ok(None);
+        };
+        found.completions = completions;
         found.texts = (texts == Texts::Scored)
-            .then(|| TextScores::of(&found.samples))
+            .then(|| TextScores::of(&found.completions))
             .flatten();
-        found.samples.truncate(SAMPLES);
-        Ok(found)
+        found.samples = found.completions.iter().take(SAMPLES).cloned().collect();
+        Ok(Some(found))
     }
 
     /// Calls `each` with what the model says of each row, in their order, some batches at a time.
@@ -159,8 +194,8 @@ impl HeldOutRows<'_> {
             examples = own.end;
             let found = match self.task.head_kind() {
                 Some(_) => {
-                    self.evaluate(model, own.clone(), &mut |_, _| ())?
-                        .per_example
+                    let found = self.evaluate(model, own.clone(), &mut |_, _| (), &|| false)?;
+                    found.map_or_else(Vec::new, |found| found.per_example)
                 }
                 None => Vec::new(),
             };
@@ -171,20 +206,21 @@ impl HeldOutRows<'_> {
         Ok(())
     }
 
-    /// How likely some of the examples are.
-    fn evaluate<B: Ops, A: Adapter<B>>(
+    /// How likely some of the examples are; `None` where it was stopped.
+    pub(crate) fn evaluate<B: Ops, A: Adapter<B>>(
         &self,
         model: &PeftModel<B, A>,
         examples: Range<usize>,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Evaluation, Error> {
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Evaluation>, Error> {
         let all = examples.len() as u64;
         let padding = Padding::of(self.tokenizer);
         let device = model.base().device();
         let examples = self.examples[examples].to_vec();
         let loader = eval_loader(examples, self.batch_size, padding, &device)?;
         let progress = &mut |done| progress(done as u64, all);
-        Ok(evaluate(model, &loader, progress))
+        Ok(evaluate_until(model, &loader, progress, stop))
     }
 
     /// What the model says of some rows, whose examples and their losses are given.

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use burn_peft_data::Example;
+use burn_peft_data::{Example, Mix};
 use burn_peft_files::Checksum;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::Error;
+use crate::{Error, RunConfig};
 
 /// Keys of run.toml that another key or a checksum stands for: files may move.
 const ELSEWHERE: [&str; 5] = [
@@ -20,19 +20,28 @@ const ELSEWHERE: [&str; 5] = [
 ];
 
 /// Keys that may be changed on purpose in the middle of a run.
-const CHANGEABLE: [&str; 12] = [
+const CHANGEABLE: [&str; 21] = [
     "data.test",
     "train.num_train_epochs",
     "train.max_steps",
     "train.learning_rate",
     "train.head_learning_rate",
+    "train.logging_strategy",
     "train.logging_steps",
+    "train.logging_first_step",
+    "train.eval_strategy",
     "train.eval_steps",
+    "train.eval_delay",
+    "train.save_strategy",
     "train.save_steps",
+    "train.load_best_model_at_end",
+    "train.early_stopping_patience",
+    "train.early_stopping_threshold",
     "train.save_total_limit",
     "train.predict_with_generate",
     "train.per_device_eval_batch_size",
     "train.gradient_checkpointing",
+    "train.report_to",
 ];
 
 /// A run, as each of its checkpoints remembers it.
@@ -172,7 +181,8 @@ fn keys_of(config: &str) -> Result<Table, Error> {
         message: error.message().to_owned(),
     })?;
     let mut keys = Table::new();
-    for (section, value) in sections {
+    // A key that came later than the run had its default.
+    for (section, value) in defaults()?.into_iter().chain(sections) {
         let Value::Table(table) = value else { continue };
         for (key, value) in table {
             keys.insert(format!("{section}.{key}"), value);
@@ -181,11 +191,37 @@ fn keys_of(config: &str) -> Result<Table, Error> {
     Ok(keys)
 }
 
+/// The sections that every run has, with their defaults.
+fn defaults() -> Result<Table, Error> {
+    let RunConfig { data, train, .. } = RunConfig::default();
+    let sections = [
+        ("data", Value::try_from(data)),
+        ("train", Value::try_from(train)),
+    ];
+    let section = |(name, value): (&str, Result<Value, _>)| {
+        let value = value.map_err(|error: toml::ser::Error| Error::ConfigSyntax {
+            place: String::new(),
+            message: error.to_string(),
+        });
+        Ok((name.to_owned(), value?))
+    };
+    sections.into_iter().map(section).collect()
+}
+
 /// Enough of a checksum to tell two apart.
 fn short(checksum: &str) -> String {
     match checksum {
         "" => "absent".to_owned(),
         text => text.chars().take(12).collect(),
+    }
+}
+
+/// A checksum of tokenised rows, and of how often an epoch has them where that is not once.
+pub(crate) fn checksum_of_mixed(examples: &[Example], mix: &Mix) -> String {
+    let rows = checksum_of_rows(examples);
+    match mix.is_once() {
+        true => rows,
+        false => Checksum::of(format!("{rows} {mix:?}").as_bytes()).to_string(),
     }
 }
 
@@ -217,7 +253,7 @@ mod tests {
     use burn_peft_data::{Parts, RowLabel};
 
     use super::*;
-    use crate::{Override, RunConfig};
+    use crate::Override;
 
     fn identity(set: &[&str]) -> RunIdentity {
         let overrides: Vec<_> = set.iter().map(|s| Override::parse(s).unwrap()).collect();
@@ -246,6 +282,8 @@ mod tests {
             ("train.weight_decay=0.5", false),
             ("method.num_virtual_tokens=3", false),
             ("data.max_length=3", false),
+            ("data.validation_split=0.1", false),
+            ("data.excess_length_strategy=drop", false),
             ("data.template={input}{completion}", false),
             ("model.dtype=bf16", false),
         ] {
@@ -283,6 +321,23 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_the_run_was_saved_without_had_its_default() {
+        let found = identity(&[]);
+        let config: Vec<&str> = found.config.lines().collect();
+        let without = config.iter().filter(|line| !line.starts_with("supervise"));
+        let saved = RunIdentity {
+            config: without.copied().collect::<Vec<_>>().join("\n"),
+            ..found.clone()
+        };
+        assert_ne!(saved.config, found.config);
+        assert_eq!(saved.differences(&found).unwrap(), Differences::default());
+        let other = saved
+            .differences(&identity(&["data.supervise=all"]))
+            .unwrap();
+        assert_eq!(names(&other.refused), ["data.supervise"]);
+    }
+
+    #[test]
     fn another_backend_is_said_and_not_refused() {
         let saved = identity(&[]);
         let other = RunIdentity {
@@ -294,6 +349,20 @@ mod tests {
             (names(&found.risky), found.refused.len()),
             (vec!["the backend"], 0)
         );
+    }
+
+    #[test]
+    fn rows_of_other_weights_are_other_rows() {
+        let sum = |files: &[(usize, f64)]| checksum_of_mixed(&[], &Mix::new(files.iter().copied()));
+        assert_eq!(sum(&[(4, 1.0), (3, 1.0)]), checksum_of_rows(&[]));
+        let sums = [
+            &[(4, 1.0), (3, 1.0)],
+            &[(4, 1.0), (3, 2.0)],
+            &[(4, 1.0), (3, 0.5)],
+            &[(3, 1.0), (4, 2.0)],
+        ];
+        let sums: BTreeSet<String> = sums.iter().map(|files| sum(*files)).collect();
+        assert_eq!(sums.len(), 4);
     }
 
     #[test]

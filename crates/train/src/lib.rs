@@ -39,14 +39,17 @@
 
 mod bench;
 mod checkpoint;
+mod comparison;
 mod complete;
 mod config;
+mod doctor;
 mod error;
 mod evaluate;
 mod find_lr;
 mod fit;
 mod held_out;
 mod identity;
+mod intervals;
 mod loss;
 mod memory;
 mod method;
@@ -64,20 +67,29 @@ mod step;
 mod stop;
 mod strategy;
 mod task;
+mod tensorboard;
 mod verbalizer;
 
 pub use bench::{SyntheticBatch, time_decoding, time_steps};
 pub use burn_train::Interrupter;
 pub use checkpoint::{BestEval, Checkpoint, TrainerState};
+pub use comparison::{ScoreLine, comparison};
 pub use complete::{PromptRow, complete, left_padded, prompts_and_references, stop_ids};
 pub use config::{
-    BaseDtype, DataConfig, GradientCheckpointing, LrSchedulerType, ModelConfig, OptimizerKind,
-    OutputConfig, Override, RunConfig, SECTIONS, TaskConfig, TrainConfig, Verbalizer, options_of,
+    BaseDtype, DataConfig, DataFile, DataFiles, ExcessLengthStrategy, GradientCheckpointing,
+    IntervalStrategy, LrSchedulerKwargs, LrSchedulerType, ModelConfig, OptimizerKind, OutputConfig,
+    Override, ReportTo, RunConfig, SECTIONS, SaveStrategy, Steps, Supervise, TaskConfig,
+    TrainConfig, ValidationSplit, Verbalizer, options_of,
+};
+pub use doctor::{
+    Bar, CheckOptions, DiskNeed, Estimate, FileCheck, LabelCount, Learning, Lengths, LongestBatch,
+    Lost, MemoryCheck, PreviewRow, PreviewToken, Rehearsal, Repeats, RunCheck, Stretch,
+    check_parts, check_run,
 };
 pub use error::Error;
 pub use evaluate::{Evaluation, ExampleLoss, Logits, evaluate};
 pub use find_lr::{LrCurve, LrPoint, find_lr};
-pub use fit::{FitOptions, TrainData, ValidData, fit};
+pub use fit::{EvalScores, FitOptions, Scorer, TrainData, ValidData, Validation, fit};
 pub use held_out::{HeldOut, HeldOutRows, Stage, Texts};
 pub use identity::{Difference, RunIdentity};
 pub use loss::{Losses, injected_losses, losses};

@@ -1,5 +1,7 @@
 //! What a training step takes of memory, estimated before it is made.
 
+use std::path::Path;
+
 use burn::tensor::DType;
 use burn_peft_decoder::DecoderConfig;
 
@@ -40,6 +42,21 @@ impl StepSize {
         let states = states.into_iter().fold(1, usize::saturating_mul);
         states.saturating_add(weights + FIXED)
     }
+
+    /// The most rows of a micro-batch whose step fits `memory`, in bytes; 0 where one row does not.
+    #[must_use]
+    pub fn largest_batch(&self, base: &DecoderConfig, recompute: bool, memory: u64) -> usize {
+        let of = |batch| Self { batch, ..*self }.bytes(base, recompute) as u64;
+        let (none, row) = (of(0), of(1) - of(0));
+        let rows = usable(memory).saturating_sub(none) / row.max(1);
+        usize::try_from(rows).unwrap_or(usize::MAX)
+    }
+}
+
+/// What of a machine's memory a step may take: a tenth is left to everything else.
+#[must_use]
+pub(crate) fn usable(memory: u64) -> u64 {
+    memory / 10 * 9
 }
 
 impl GradientCheckpointing {
@@ -49,10 +66,22 @@ impl GradientCheckpointing {
         match (self, memory) {
             (Self::Always, _) => true,
             (Self::Never, _) | (Self::Auto, None) => false,
-            // A tenth is left to everything else on the machine.
-            (Self::Auto, Some(memory)) => size.bytes(base, false) as u64 > memory / 10 * 9,
+            (Self::Auto, Some(memory)) => size.bytes(base, false) as u64 > usable(memory),
         }
     }
+}
+
+/// Bytes of memory that the process holds; `None` where the system does not say.
+pub(crate) fn resident() -> Option<u64> {
+    let status = match cfg!(target_os = "linux") {
+        true => burn_peft_files::read_to_string(Path::new("/proc/self/status")).ok()?,
+        false => return None,
+    };
+    let kilobytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = kilobytes.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(1024 * kilobytes)
 }
 
 #[cfg(test)]
@@ -75,5 +104,25 @@ mod tests {
         assert!(decide(GradientCheckpointing::Always, Some(u64::MAX)));
         assert!(!decide(GradientCheckpointing::Never, Some(0)));
         assert!(size.bytes(&base, true) < size.bytes(&base, false));
+    }
+
+    #[test]
+    fn the_largest_batch_is_the_last_that_auto_does_not_recompute() {
+        let base = DecoderConfig::named("qwen2.5-0.5b").expect("a known name");
+        let size = StepSize {
+            dtype: DType::F32,
+            batch: 1,
+            seq: 300,
+        };
+        let memory = 20 << 30;
+        let batch = size.largest_batch(&base, false, memory);
+        assert!(batch > 1);
+        let recomputes = |batch| {
+            let size = StepSize { batch, ..size };
+            GradientCheckpointing::Auto.decide(size, &base, Some(memory))
+        };
+        assert!(!recomputes(batch) && recomputes(batch + 1));
+        assert!(size.largest_batch(&base, true, memory) > batch);
+        assert_eq!(size.largest_batch(&base, false, 1 << 20), 0);
     }
 }

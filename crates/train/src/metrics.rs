@@ -1,11 +1,14 @@
 //! What a step reports, and how reports are averaged and shown to burn-train.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use burn_train::ItemLazy;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::exact;
+use crate::fit::EvalScores;
+use crate::strategy::BestRule;
 use burn_train::metric::state::{FormatOptions, NumericMetricState};
 use burn_train::metric::{
     Adaptor, Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes,
@@ -28,6 +31,12 @@ pub struct LmOutput {
     pub grad_norm: Option<f64>,
     /// Wall time, data included.
     pub seconds: Option<f64>,
+    /// Of an evaluation, the metric that decides which is the best.
+    pub metric: Option<f64>,
+    /// Bytes of memory that the process holds.
+    pub memory: Option<u64>,
+    /// Seconds until the run's end, evaluations and checkpoints included.
+    pub time_left: Option<f64>,
 }
 
 impl LmOutput {
@@ -39,6 +48,9 @@ impl LmOutput {
             tokens,
             grad_norm: None,
             seconds: None,
+            metric: None,
+            memory: None,
+            time_left: None,
         }
     }
 
@@ -96,12 +108,11 @@ impl Window {
     /// The mean over the steps, and an empty window; `None` where there was no step.
     pub(crate) fn take(&mut self) -> Option<LmOutput> {
         let window = std::mem::take(self);
+        let loss = window.loss / window.steps as f64;
         (window.steps > 0).then(|| LmOutput {
-            loss: window.loss / window.steps as f64,
-            label_tokens: window.label_tokens,
-            tokens: window.tokens,
             grad_norm: (window.norms > 0).then(|| window.norm / window.norms as f64),
             seconds: Some(window.seconds),
+            ..LmOutput::new(loss, window.label_tokens, window.tokens)
         })
     }
 }
@@ -125,21 +136,22 @@ impl TokenMean {
         self.tokens += output.tokens;
     }
 
-    /// `None` where there was no supervised token.
-    pub(crate) fn output(&self, seconds: f64) -> Option<LmOutput> {
-        (self.label_tokens > 0).then(|| LmOutput {
+    /// The loss of them all; NaN where there was no supervised token.
+    pub(crate) fn scores(&self) -> EvalScores {
+        EvalScores {
             loss: self.nll / self.label_tokens as f64,
             label_tokens: self.label_tokens,
             tokens: self.tokens,
-            grad_norm: None,
-            seconds: Some(seconds),
-        })
+            metrics: BTreeMap::new(),
+        }
     }
 }
 
 pub(crate) const LOSS: &str = "Loss";
 pub(crate) const GRAD_NORM: &str = "Grad Norm";
 pub(crate) const TOKENS_PER_SECOND: &str = "Tokens/s";
+pub(crate) const MEMORY: &str = "Memory (GiB)";
+pub(crate) const TIME_LEFT: &str = "Time left";
 
 /// One number of an [`LmOutput`] as a burn-train metric.
 ///
@@ -168,12 +180,23 @@ impl ScalarMetric {
         Self::new(LOSS, false, |output| Some(output.loss))
     }
 
+    /// The metric that decides which evaluation is the best.
+    pub(crate) fn deciding(rule: &BestRule) -> Self {
+        Self::new(rule.metric(), rule.greater_is_better(), |output| {
+            output.metric
+        })
+    }
+
     pub(crate) fn grad_norm() -> Self {
         Self::new(GRAD_NORM, false, |output| output.grad_norm)
     }
 
     pub(crate) fn tokens_per_second() -> Self {
         Self::new(TOKENS_PER_SECOND, true, LmOutput::tokens_per_second)
+    }
+
+    pub(crate) fn memory() -> Self {
+        Self::new(MEMORY, false, |output| output.memory.map(gib))
     }
 }
 
@@ -213,6 +236,40 @@ impl Numeric for ScalarMetric {
     }
 }
 
+/// Bytes in units of 2^30.
+pub(crate) fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
+/// How long the run still takes. It is a text for burn-train: nobody wants a curve of it.
+#[derive(Clone)]
+pub(crate) struct TimeLeftMetric;
+
+impl Metric for TimeLeftMetric {
+    type Input = LmOutput;
+
+    fn name(&self) -> MetricName {
+        Arc::new(TIME_LEFT.into())
+    }
+
+    fn update(&mut self, item: &LmOutput, _metadata: &MetricMetadata) -> SerializedEntry {
+        let text = item.time_left.map_or_else(String::new, duration);
+        SerializedEntry::new(text.clone(), text)
+    }
+
+    fn clear(&mut self) {}
+}
+
+/// Seconds for a reader, as in `1m15s`.
+pub(crate) fn duration(seconds: f64) -> String {
+    let seconds = seconds.ceil() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
+        (hours, minutes, _) => format!("{hours}h{minutes:02}m"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,13 +289,18 @@ mod tests {
     }
 
     #[test]
+    fn durations_are_short() {
+        assert_eq!([9.0, 75.0, 7260.0].map(duration), ["9s", "1m15s", "2h01m"]);
+    }
+
+    #[test]
     fn an_evaluation_is_the_mean_over_its_tokens() {
         let mut mean = TokenMean::default();
-        assert_eq!(mean.output(1.0), None);
+        assert_eq!(mean.scores().label_tokens, 0);
         mean.push(&LmOutput::new(1.0, 10, 20));
         mean.push(&LmOutput::new(4.0, 30, 60));
         mean.push(&LmOutput::new(f64::NAN, 0, 7));
-        let found = mean.output(1.0).unwrap();
+        let found = mean.scores();
         assert_eq!(
             (found.loss, found.label_tokens, found.tokens),
             (3.25, 40, 87)

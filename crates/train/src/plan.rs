@@ -2,7 +2,7 @@
 
 use burn_peft_data::BatchOrder;
 
-use crate::TrainConfig;
+use crate::{Steps, TrainConfig};
 
 /// How many steps a run has. A *step* is one optimizer update.
 ///
@@ -39,8 +39,8 @@ impl Plan {
             _ => (config.num_train_epochs * steps_per_epoch as f64).ceil() as usize,
         };
         let warmup_steps = match config.warmup_steps {
-            0 => (config.warmup_ratio * total_steps as f64).ceil() as usize,
-            steps => steps,
+            Steps::Count(0) => (config.warmup_ratio * total_steps as f64).ceil() as usize,
+            steps => steps.of(total_steps),
         };
         Self {
             steps_per_epoch,
@@ -96,7 +96,7 @@ mod tests {
     fn max_steps_and_warmup_steps_go_before_epochs_and_ratio() {
         let config = TrainConfig {
             max_steps: 60,
-            warmup_steps: 7,
+            warmup_steps: Steps::Count(7),
             warmup_ratio: 0.5,
             ..TrainConfig::default()
         };
@@ -109,5 +109,18 @@ mod tests {
                 warmup_steps: 7
             }
         );
+    }
+
+    #[test]
+    fn warmup_steps_below_one_are_a_share_as_in_transformers_5() {
+        for (share, expected) in [(0.1, 6), (0.03, 2), (0.999, 60)] {
+            let config = TrainConfig {
+                max_steps: 60,
+                warmup_steps: Steps::Share(share),
+                ..TrainConfig::default()
+            };
+            let plan = Plan::with_steps_per_epoch(&config, 10);
+            assert_eq!(plan.warmup_steps, expected, "{share}");
+        }
     }
 }

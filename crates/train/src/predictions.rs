@@ -1,12 +1,14 @@
 //! What a model says of rows, under the names of their classes.
 
+use std::fmt;
+
 use burn_peft_data::{Example, Labels, Parts, ProblemType, Row, RowLabel};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
     ExampleLoss, Logits, TaskSetup,
-    scoring::{Answer, AnswerOptions, AnswerWindow, TaskScores, best_answer},
+    scoring::{Answer, AnswerOptions, AnswerWindow, Scored, TaskScores, best_answer},
 };
 
 /// What a model says of one row.
@@ -137,6 +139,78 @@ fn of_question(task: &TaskSetup, row: &Row, windows: &[(&Example, &Logits)]) -> 
     Predicted {
         prediction: Prediction::Answer(best_answer(context, &windows, &options)),
         scores: Value::Null,
+    }
+}
+
+/// A row with what is right and what a model says of it, as texts.
+pub(crate) fn sample_of(task: &TaskSetup, row: &Row, predicted: &Predicted) -> Scored {
+    Scored {
+        prompt: given(row),
+        reference: gold(task, row).unwrap_or_default(),
+        text: predicted.prediction.to_string(),
+    }
+}
+
+/// What a model is given of a row.
+fn given(row: &Row) -> String {
+    match (row.text(), row.words(), row.question()) {
+        (Some((text, None)), ..) => text.to_owned(),
+        (Some((text, Some(pair))), ..) => format!("{text}\n{pair}"),
+        (_, Some(words), _) => words.join(" "),
+        (.., Some(question)) => format!("{}\n{}", question.question, question.context),
+        // Token ids say nothing to a reader.
+        _ => String::new(),
+    }
+}
+
+/// What is right of a row, under the names of the classes.
+fn gold(task: &TaskSetup, row: &Row) -> Option<String> {
+    let Some(labels) = &task.labels else {
+        let answers = row.question()?.answers.as_ref()?;
+        return Some(answers.first().map_or("", |answer| &answer.text).to_owned());
+    };
+    let name = |class: usize| labels.names[class].as_str();
+    if let Some(tags) = labels.gold_tags(row).ok()? {
+        let tags = tags
+            .iter()
+            .map(|class| usize::try_from(*class).map_or("-", name));
+        return Some(tags.collect::<Vec<_>>().join(" "));
+    }
+    Some(match labels.gold(row).ok()? {
+        RowLabel::Class(class) => name(class).to_owned(),
+        RowLabel::Classes(chosen) => {
+            let names = labels.names.iter().zip(chosen);
+            let names = names.filter_map(|(name, chosen)| chosen.then_some(name.as_str()));
+            names.collect::<Vec<_>>().join(", ")
+        }
+        RowLabel::Values(values) => joined(&values),
+        RowLabel::Span { .. } | RowLabel::Unknown => return None,
+    })
+}
+
+fn joined(numbers: &[f32]) -> String {
+    let numbers: Vec<String> = numbers
+        .iter()
+        .map(|number| format!("{number:.4}"))
+        .collect();
+    numbers.join(", ")
+}
+
+impl fmt::Display for Prediction {
+    /// As a reader sees it; empty where there is none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Label(name) => f.write_str(name),
+            Self::Names(names) => f.write_str(&names.join(", ")),
+            Self::Tags(tags) => {
+                let tags = tags.iter().map(|tag| tag.as_deref().unwrap_or("-"));
+                f.write_str(&tags.collect::<Vec<_>>().join(" "))
+            }
+            Self::Number(number) => f.write_str(&joined(&[*number])),
+            Self::Numbers(numbers) => f.write_str(&joined(numbers)),
+            Self::Answer(answer) => f.write_str(&answer.text),
+            Self::Text(text) => f.write_str(text),
+        }
     }
 }
 

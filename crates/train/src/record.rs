@@ -1,5 +1,6 @@
 //! The run's curve as data: one JSON object for each logged step and each evaluation.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
@@ -25,9 +26,12 @@ pub struct TrainRecord {
     pub grad_norm: Option<f64>,
     /// Tokens of the rows per second; evaluations and checkpoints do not count.
     pub tokens_per_second: f64,
+    /// Memory in use, in units of 2^30 bytes: on a GPU the device's. `None` where the system does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_gib: Option<f64>,
 }
 
-/// An evaluation on the validation rows.
+/// An evaluation on the validation rows. The one after step 0 is of the base without an adapter.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvalRecord {
     /// Steps done.
@@ -40,6 +44,33 @@ pub struct EvalRecord {
     pub eval_label_tokens: usize,
     /// Wall time of the evaluation.
     pub eval_seconds: f64,
+    /// The scores of the task, where the evaluation computes them: `eval_accuracy` and the like.
+    #[serde(flatten)]
+    pub metrics: BTreeMap<String, f64>,
+}
+
+impl EvalRecord {
+    /// A number of the evaluation by its name, without `eval_`. `None` where it is not defined for these rows.
+    pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        match name {
+            "loss" => Some(self.eval_loss),
+            "perplexity" => Some(self.eval_loss.exp()),
+            name => self.metrics.get(&format!("eval_{name}")).copied(),
+        }
+    }
+
+    /// For tests of what an evaluation decides.
+    #[cfg(test)]
+    pub(crate) fn of_loss(step: usize, eval_loss: f64) -> Self {
+        Self {
+            step,
+            epoch: 0.0,
+            eval_loss,
+            eval_label_tokens: 1,
+            eval_seconds: 0.0,
+            metrics: BTreeMap::new(),
+        }
+    }
 }
 
 /// A line of `metrics.jsonl`.
@@ -60,6 +91,9 @@ pub trait Observer: Send {
     /// Whatever keeps the record from being kept.
     fn record(&mut self, record: &LogRecord) -> Result<(), Error>;
 }
+
+/// Those whom a run tells its records.
+pub(crate) type Observers = Vec<Box<dyn Observer>>;
 
 impl<F: FnMut(&LogRecord) -> Result<(), Error> + Send> Observer for F {
     fn record(&mut self, record: &LogRecord) -> Result<(), Error> {
@@ -157,7 +191,7 @@ mod tests {
             steps_per_epoch: 40,
             epoch: 0.0,
             seed: 0,
-            best_eval: None,
+            best: Default::default(),
             learning_rate: 0.0,
             eval,
             window: Window::default(),
@@ -174,6 +208,7 @@ mod tests {
             eval_loss: 2.0,
             eval_label_tokens: 7,
             eval_seconds: 0.25,
+            metrics: BTreeMap::new(),
         }
     }
 
@@ -185,6 +220,7 @@ mod tests {
             learning_rate: 1e-3,
             grad_norm: Some(0.5),
             tokens_per_second: 100.0,
+            memory_gib: Some(1.5),
         })
     }
 
@@ -206,7 +242,7 @@ mod tests {
         lines.record(&LogRecord::Eval(eval(10))).unwrap();
         let text = String::from_utf8(lines.writer).unwrap();
         let expected = "{\"step\":10,\"epoch\":0.5,\"loss\":2.25,\"learning_rate\":0.001,\"grad_norm\":0.5,\
-                        \"tokens_per_second\":100.0}\n{\"step\":10,\"epoch\":0.5,\"eval_loss\":2.0,\
+                        \"tokens_per_second\":100.0,\"memory_gib\":1.5}\n{\"step\":10,\"epoch\":0.5,\"eval_loss\":2.0,\
                         \"eval_label_tokens\":7,\"eval_seconds\":0.25}\n";
         assert_eq!(text, expected);
         assert_eq!(

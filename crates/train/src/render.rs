@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
-use std::time::{Duration, Instant};
 
 use burn_train::Interrupter;
 use burn_train::metric::{MetricDefinition, MetricId};
@@ -12,7 +11,7 @@ use burn_train::renderer::{
     MetricsRendererTraining, ProgressType, TrainingProgress,
 };
 
-use crate::metrics::{GRAD_NORM, LOSS, TOKENS_PER_SECOND};
+use crate::metrics::{GRAD_NORM, LOSS, TIME_LEFT, TOKENS_PER_SECOND};
 
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,21 +78,19 @@ fn keep_ctrl_c() {
 pub(crate) struct PlainRenderer<W> {
     writer: W,
     total: usize,
-    start: usize,
-    started: Instant,
     names: HashMap<MetricId, String>,
+    time_left: Option<String>,
     train: HashMap<String, f64>,
     valid: HashMap<String, f64>,
 }
 
 impl<W: Write> PlainRenderer<W> {
-    /// A renderer of a run of `total` steps that begins with `start` of them done.
-    pub(crate) fn new(writer: W, start: usize, total: usize) -> Self {
+    /// A renderer of a run of `total` steps.
+    pub(crate) fn new(writer: W, total: usize) -> Self {
         Self {
             writer,
             total,
-            start,
-            started: Instant::now(),
+            time_left: None,
             names: HashMap::new(),
             train: HashMap::new(),
             valid: HashMap::new(),
@@ -115,17 +112,16 @@ impl<W: Write> PlainRenderer<W> {
             .and_then(|()| self.writer.flush())
             .ok();
     }
-
-    fn remaining(&self, step: usize) -> Duration {
-        let done = step.saturating_sub(self.start).max(1);
-        self.started
-            .elapsed()
-            .mul_f64(self.total.saturating_sub(step) as f64 / done as f64)
-    }
 }
 
 impl<W: Write + Send + Sync> MetricsRendererTraining for PlainRenderer<W> {
     fn update_train(&mut self, state: MetricState) {
+        if let MetricState::Generic(entry) = &state {
+            let name = self.names.get(&entry.metric_id);
+            if name.is_some_and(|name| name == TIME_LEFT) {
+                self.time_left = Some(entry.serialized_entry.formatted.clone());
+            }
+        }
         self.train.extend(self.named(state));
     }
 
@@ -147,16 +143,24 @@ impl<W: Write + Send + Sync> MetricsRendererTraining for PlainRenderer<W> {
                 text += &format!("  {label} {}", format(*value));
             }
         }
-        text += &format!("  eta {}", duration(self.remaining(step)));
+        if let Some(left) = self.time_left.take() {
+            text += &format!("  eta {left}");
+        }
         self.line(&text);
     }
 
     fn render_valid(&mut self, progress: TrainingProgress, _indicators: Vec<ProgressType>) {
         let step = progress.iteration.unwrap_or_default();
-        let values = std::mem::take(&mut self.valid);
+        let mut values = std::mem::take(&mut self.valid);
         let mut text = format!("step {step}/{}", self.total);
-        if let Some(value) = values.get(LOSS) {
-            text += &format!("  eval loss {}", decimals(*value));
+        if let Some(value) = values.remove(LOSS) {
+            text += &format!("  eval loss {}", decimals(value));
+        }
+        for (name, value) in values {
+            text += &format!("  eval {name} {}", decimals(value));
+        }
+        if step == 0 {
+            text += "  (the base)";
         }
         self.line(&text);
     }
@@ -196,20 +200,11 @@ fn significant(value: f64) -> String {
     }
 }
 
-fn duration(duration: Duration) -> String {
-    let seconds = duration.as_secs_f64().ceil() as u64;
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, seconds) => format!("{seconds}s"),
-        (0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
-        (hours, minutes, _) => format!("{hours}h{minutes:02}m"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::LmOutput;
-    use crate::metrics::ScalarMetric;
+    use crate::metrics::{ScalarMetric, TimeLeftMetric};
     use burn::data::dataloader::Progress;
     use burn_train::metric::{LearningRateMetric, Metric, MetricEntry, MetricMetadata, Numeric};
     use std::sync::Arc;
@@ -237,6 +232,20 @@ mod tests {
         }
     }
 
+    fn show_time_left(renderer: &mut PlainRenderer<Vec<u8>>, output: &LmOutput) {
+        let mut metric = TimeLeftMetric;
+        let id = MetricId::new(metric.name());
+        renderer.register_metric(MetricDefinition::new(id.clone(), &metric));
+        let metadata = MetricMetadata {
+            progress: Progress::new(1, 1),
+            global_progress: Progress::new(1, 1),
+            iteration: None,
+            lr: None,
+        };
+        let entry = MetricEntry::new(id, metric.update(output, &metadata));
+        renderer.update_train(MetricState::Generic(entry));
+    }
+
     fn progress(step: usize) -> TrainingProgress {
         TrainingProgress {
             iteration: Some(step),
@@ -246,10 +255,12 @@ mod tests {
 
     #[test]
     fn a_logged_step_and_an_evaluation_are_a_line_each() {
-        let mut renderer = PlainRenderer::new(Vec::new(), 0, 60);
+        let mut renderer = PlainRenderer::new(Vec::new(), 60);
         let mut output = LmOutput::new(2.34512, 10, 1234);
         output.grad_norm = Some(0.523);
         output.seconds = Some(1.0);
+        output.time_left = Some(74.5);
+        show_time_left(&mut renderer, &output);
         show(&mut renderer, ScalarMetric::loss(), &output, false);
         show(&mut renderer, ScalarMetric::grad_norm(), &output, false);
         show(
@@ -262,15 +273,12 @@ mod tests {
         renderer.render_train(progress(60), Vec::new());
         show(&mut renderer, ScalarMetric::loss(), &output, true);
         renderer.render_valid(progress(60), Vec::new());
+        show(&mut renderer, ScalarMetric::loss(), &output, true);
+        renderer.render_valid(progress(0), Vec::new());
         let text = String::from_utf8(renderer.writer).unwrap();
-        let expected = "step 60/60  loss 2.3451  lr 1.00e-2  grad norm 0.52  tok/s 1234  eta 0s\n\
-                        step 60/60  eval loss 2.3451\n";
+        let expected = "step 60/60  loss 2.3451  lr 1.00e-2  grad norm 0.52  tok/s 1234  eta 1m15s\n\
+                        step 60/60  eval loss 2.3451\n\
+                        step 0/60  eval loss 2.3451  (the base)\n";
         assert_eq!(text, expected);
-    }
-
-    #[test]
-    fn durations_are_short() {
-        let text = |seconds| duration(Duration::from_secs(seconds));
-        assert_eq!([text(9), text(75), text(7260)], ["9s", "1m15s", "2h01m"]);
     }
 }

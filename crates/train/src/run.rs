@@ -1,12 +1,16 @@
 //! A whole run: from a checkpoint and rows to an adapter folder, with scores before and after.
 
+mod card;
 mod folder;
 mod model;
 mod options;
+mod ready;
 mod resolve;
 mod rows;
+mod scores;
+mod validation;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Instant};
 
 use burn::{
     module::AutodiffModule,
@@ -15,20 +19,28 @@ use burn::{
 use burn_peft::{NoAdapter, PeftModel, parameter_line};
 use burn_peft_data::Template;
 use burn_peft_decoder::Decoder;
-use burn_peft_format::{AdapterFolder, ModelCard};
-use burn_peft_ops::Ops;
+use burn_peft_format::AdapterFolder;
+use burn_peft_ops::{Kernels, Ops};
 
+use self::card::card;
 pub use self::options::{RunInputs, RunOptions};
-use self::resolve::{Known, identity, resolve};
 pub(crate) use self::{
+    folder::look,
     model::new_model,
-    rows::{Machine, RunRows, step_loader},
+    ready::Ready,
+    rows::{Cut, Machine, RunRows, step_loader, tokenize_options},
+};
+use self::{
+    rows::comparable,
+    scores::{SCORES_FILE, Scores},
+    validation::{ValidationRows, check_has_rows, numbers, scores_predictions},
 };
 use crate::{
-    Checkpoint, Error, FitOptions, FitSummary, GradientCheckpointing, HeldOut, HeldOutRows, Method,
-    RunConfig, Stage, TaskSetup, Texts, Trainee,
+    Checkpoint, Error, EvalRecord, FitOptions, FitSummary, GradientCheckpointing, HeldOut,
+    HeldOutRows, Method, RunConfig, Stage, TaskSetup, Texts, Trainee, Validation,
     evaluate::eval_loader,
     fit,
+    memory::resident,
     start::{check_init_from, settled},
     stop_ids,
 };
@@ -49,6 +61,8 @@ pub struct RunReport {
     pub output_dir: PathBuf,
     /// Parameters trained.
     pub trainable_params: usize,
+    /// Steps of the run, those that were not done included.
+    pub total_steps: usize,
 }
 
 /// Trains an adapter of the method that `config` names, and writes its folder.
@@ -100,6 +114,15 @@ where
         mut progress,
         mut notes,
     } = options;
+    if config.data.validation_split.is_some() && inputs.valid.is_none() {
+        return Err(Error::BadValue {
+            place: String::new(),
+            key: "data.validation_split".into(),
+            message: "the inputs have no validation rows; `RunConfig::hold_out` takes them out"
+                .into(),
+        });
+    }
+    check_has_rows(config, inputs.valid.as_ref())?;
     let folder = folder::claim(config.output.dir.as_deref(), method.name(), resume)?;
     stop.claimed(&folder);
     let output_dir = folder.path().to_owned();
@@ -109,41 +132,23 @@ where
     let resume = resume
         .then(|| Checkpoint::latest(&output_dir, &mut damaged))
         .transpose()?;
-    let rows = RunRows::read(
+    let asked_checkpointing = config.train.gradient_checkpointing;
+    let Ready {
+        config,
+        identity,
+        rows,
+    } = Ready::new::<B::InnerBackend>(
         method,
         config,
         inputs,
+        &output_dir,
+        resume.as_ref(),
         Machine { dtype, memory },
+        device,
         &mut progress,
         &mut notes,
     )?;
-    let known = Known {
-        dtype,
-        base: inputs.checkpoint.config(),
-        learning_rate: rows.learning_rate,
-        head: rows.task.head_kind().is_some(),
-        plan: rows.plan,
-        recompute: rows.recompute,
-        train: &rows.train,
-        valid: rows.valid.as_deref(),
-    };
-    let asked_checkpointing = config.train.gradient_checkpointing;
-    let mut config = resolve(config, method, known);
-    config.task = rows.task.config.clone();
-    config.output.dir = Some(output_dir.clone());
     let config = &config;
-    let identity = identity::<B::InnerBackend>(config, method, inputs, known, device)?;
-    if let Some(saved) = &resume {
-        notes(&format!(
-            "resuming at step {} of {}",
-            saved.state.step,
-            saved.path.display()
-        ));
-        saved
-            .check_run(&identity, &rows.plan)?
-            .iter()
-            .for_each(|note| notes(note));
-    }
 
     let base = inputs
         .checkpoint
@@ -155,6 +160,7 @@ where
         task,
         tokenizer,
         train,
+        mix,
         valid,
         padding,
         plan,
@@ -177,15 +183,33 @@ where
         true => Texts::Scored,
         false => Texts::Samples,
     };
-    let before = match (&held_out, &resume) {
-        (Some(rows), None) => {
-            let d_model = base.config().hidden_size;
-            let head = task.init_head(d_model, config.train.seed, device);
-            let bare = PeftModel::new(base.clone(), NoAdapter::default()).with_head(head);
-            Some(rows.score(&bare, texts, &mut progress)?)
+    let (mut before, mut base_eval, mut closing_seconds) = (None, None, 0.0);
+    if resume.is_some() {
+        if let Some(rows) = &held_out {
+            before = Scores::before(&output_dir, &rows.examples, &mut notes)?;
         }
-        _ => None,
-    };
+    } else if let Some(rows) = &held_out {
+        let d_model = base.config().hidden_size;
+        let head = task.init_head(d_model, config.train.seed, device);
+        let bare = PeftModel::new(base.clone(), NoAdapter::default()).with_head(head);
+        let began = Instant::now();
+        let scores = rows.score(&bare, texts, &mut progress)?;
+        closing_seconds = began.elapsed().as_secs_f64();
+        base_eval = match (&inputs.test, &inputs.valid, &valid) {
+            (None, ..) => eval_of_base(&scores),
+            (Some(_), Some(valid_rows), Some(examples)) => {
+                let valid = HeldOutRows {
+                    rows: valid_rows,
+                    examples: comparable(task.task, examples),
+                    stop_ids: Vec::new(),
+                    ..*rows
+                };
+                eval_of_base(&valid.score(&bare, Texts::None, &mut progress)?)
+            }
+            _ => None,
+        };
+        before = Some(scores);
+    }
 
     let base = Decoder::<B>::from_inner(base);
     let model = new_model(method, base, &task, &tokenizer, config.train.seed)?;
@@ -198,29 +222,51 @@ where
     let start = resume
         .as_ref()
         .map_or(0, |checkpoint| checkpoint.state.step);
-    let loader = step_loader(config, train, padding, plan, device)?.starting_at(start);
+    let loader = step_loader(config, train, mix, padding, plan, device)?.starting_at(start);
     let batch_size = config.train.per_device_eval_batch_size;
-    let valid = valid.map(|valid| eval_loader(valid, batch_size, padding, device));
-    let valid = valid.transpose()?;
+    let valid = match inputs.valid.as_ref().zip(valid) {
+        None => None,
+        Some((rows, examples)) if scores_predictions(config, &task, rows) => {
+            Some(Validation::Scores(Box::new(ValidationRows {
+                rows: rows.clone(),
+                examples,
+                task: task.clone(),
+                template: config.data.template.clone(),
+                tokenizer: tokenizer.clone(),
+                stop_ids: stop_ids(&inputs.checkpoint, &tokenizer),
+                batch_size,
+                max_length: Some(config.data.max_length),
+            })))
+        }
+        Some((_, examples)) => {
+            let loader = eval_loader(examples, batch_size, padding, device)?;
+            Some(Validation::Losses(Arc::new(loader) as _))
+        }
+    };
     let trainee = Trainee::new(model).recomputing(recompute);
     if let Some(saved) = &resume {
         saved.check_parameters::<B, _>(&trainee)?;
     }
     let (begins, dir, run_file) = (stop.clone(), output_dir.clone(), identity.config.clone());
+    let held_out_examples = held_out.as_ref().map(|rows| rows.examples.as_slice());
+    let scores = Scores::of(held_out_examples, before.as_ref(), None).to_bytes();
     let before_first_step = move || {
         begins.training_begins();
         for folder in [dir.clone(), dir.join("checkpoints")] {
             burn_peft_files::remove_leftovers(&folder)?;
         }
+        burn_peft_files::write(&dir.join(SCORES_FILE), &scores)?;
         Ok(burn_peft_files::write(
             &dir.join(RUN_FILE),
             run_file.as_bytes(),
         )?)
     };
+    let memory_of = device.clone();
+    let memory = move || <B as Ops>::Plain::reserved_memory(&memory_of).or_else(resident);
     let (trained, summary) = fit(
         trainee,
         Arc::new(loader),
-        valid.map(|loader| Arc::new(loader) as _),
+        valid,
         device,
         FitOptions {
             resume,
@@ -228,6 +274,9 @@ where
             observers,
             run: identity,
             interrupter: stop.interrupter(),
+            base_eval,
+            closing_seconds,
+            memory: Box::new(memory),
             before_first_step: Box::new(before_first_step),
             ..FitOptions::new(config, plan)
         },
@@ -235,8 +284,13 @@ where
     if summary.steps == 0 {
         return Err(Error::NotBegun);
     }
+    if config.train.load_best_model_at_end && summary.best_eval.is_none() {
+        notes(
+            "warning: no evaluation has a value of the metric: the adapter is the last one, not the best",
+        );
+    }
     let model = trained.into_model();
-    save::<B::InnerBackend, M>(method, config, inputs, &task, &model, &summary)?;
+    let saved = save::<B::InnerBackend, M>(method, config, inputs, &task, &model, &summary)?;
     let asked = stop.saved();
     if asked && !summary.interrupted {
         notes("stopped; the scores after training are left out");
@@ -247,12 +301,33 @@ where
         }
         _ => None,
     };
+    let scores = Scores::of(held_out_examples, before.as_ref(), after.as_ref());
+    burn_peft_files::write(&output_dir.join(SCORES_FILE), &scores.to_bytes())?;
+    if let Some(after) = &after {
+        let scores = Some((before.as_ref(), after));
+        let card = card(method, config, inputs, &saved, &summary, scores)?;
+        saved.save_card(&output_dir, &card)?;
+    }
     Ok(RunReport {
         before,
         after,
         summary,
         output_dir,
         trainable_params,
+        total_steps: plan.total_steps,
+    })
+}
+
+/// The record of what the base's own predictions of the validation rows are worth; `None` where they have no label.
+fn eval_of_base(found: &HeldOut) -> Option<EvalRecord> {
+    let evaluation = &found.evaluation;
+    evaluation.loss.is_finite().then(|| EvalRecord {
+        step: 0,
+        epoch: 0.0,
+        eval_loss: evaluation.loss,
+        eval_label_tokens: evaluation.label_tokens,
+        eval_seconds: found.eval_seconds,
+        metrics: numbers(&found.scores),
     })
 }
 
@@ -263,7 +338,7 @@ fn save<B: Backend, M: Method>(
     task: &TaskSetup,
     model: &PeftModel<B, M::Adapter<B>>,
     summary: &FitSummary,
-) -> Result<(), Error> {
+) -> Result<AdapterFolder, Error> {
     let (base, base_name) = (inputs.checkpoint.config(), inputs.base_name.as_deref());
     let describe = |landing: burn_peft_format::Landing<'_>| method.describe(landing, base_name);
     let (adapter, head) = (model.adapter(), model.head());
@@ -274,26 +349,6 @@ fn save<B: Backend, M: Method>(
     folder.config.template = config.data.template.as_ref().map(Template::to_string);
     folder.config.revision = config.model.revision.clone();
     folder.config.base_fingerprint = Some(inputs.checkpoint.fingerprint()?);
-    let mut facts = Vec::new();
-    if method.name() != folder.config.method.name() {
-        facts.push(("trained as".to_owned(), method.name().to_owned()));
-    }
-    facts.push(("steps".to_owned(), summary.steps.to_string()));
-    if let Some(loss) = summary.train_loss {
-        facts.push(("mean training loss".to_owned(), format!("{loss:.4}")));
-    }
-    if let Some(eval) = &summary.eval {
-        facts.push((
-            "validation loss".to_owned(),
-            format!("{:.4}", eval.eval_loss),
-        ));
-    }
-    Ok(folder.save(
-        &dir,
-        &ModelCard {
-            facts,
-            refused_by_peft: folder.refused_by_peft(base),
-            ..ModelCard::default()
-        },
-    )?)
+    folder.save(&dir, &card(method, config, inputs, &folder, summary, None)?)?;
+    Ok(folder)
 }

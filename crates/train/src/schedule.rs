@@ -1,4 +1,4 @@
-//! The learning rate of each step: a warm-up, then linear, cosine or constant.
+//! The learning rate of each step: a warm-up, then a shape of transformers'.
 //!
 //! Burn's own schedulers decay during the warm-up when composed, restart (cosine), or take no rate
 //! above 1 (linear); these are the functions of transformers' `optimization.py`.
@@ -7,7 +7,7 @@ use burn::lr_scheduler::LrScheduler;
 use burn::optim::LearningRate;
 use burn::tensor::backend::Backend;
 
-use crate::LrSchedulerType;
+use crate::{LrSchedulerKwargs, LrSchedulerType};
 
 /// The learning rate as a function of the number of updates done.
 ///
@@ -17,6 +17,7 @@ use crate::LrSchedulerType;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     kind: LrSchedulerType,
+    kwargs: LrSchedulerKwargs,
     base: LearningRate,
     warmup_steps: usize,
     total_steps: usize,
@@ -33,11 +34,18 @@ impl Schedule {
     ) -> Self {
         Self {
             kind,
+            kwargs: LrSchedulerKwargs::default(),
             base,
             warmup_steps,
             total_steps,
             done: 0,
         }
+    }
+
+    /// The same with options of its shape.
+    #[must_use]
+    pub fn with(self, kwargs: LrSchedulerKwargs) -> Self {
+        Self { kwargs, ..self }
     }
 
     /// The rate of update `update`, counted from 0.
@@ -51,15 +59,43 @@ impl Schedule {
         }
         let decay_steps = self.total_steps.saturating_sub(self.warmup_steps).max(1) as f64;
         let progress = (update - self.warmup_steps) as f64 / decay_steps;
+        let kwargs = &self.kwargs;
         match self.kind {
             LrSchedulerType::Constant => 1.0,
             LrSchedulerType::Linear => (1.0 - progress).max(0.0),
-            // Half a period, as transformers' num_cycles = 0.5; past the end it stays at 0.
-            LrSchedulerType::Cosine => {
-                0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos())
+            LrSchedulerType::Cosine => self.wave(progress),
+            LrSchedulerType::CosineWithMinLr => {
+                let least = kwargs.min_lr.map(|least| least / self.base);
+                let least = least.or(kwargs.min_lr_rate).unwrap_or(0.0);
+                self.wave(progress) * (1.0 - least) + least
+            }
+            LrSchedulerType::CosineWithRestarts if progress >= 1.0 => 0.0,
+            LrSchedulerType::CosineWithRestarts => {
+                half_cosine((kwargs.num_cycles.unwrap_or(1.0) * progress).fract())
+            }
+            LrSchedulerType::Polynomial => {
+                let end = kwargs.lr_end.unwrap_or(1e-7) / self.base;
+                let left = (1.0 - progress).max(0.0);
+                (1.0 - end) * left.powf(kwargs.power.unwrap_or(1.0)) + end
+            }
+            LrSchedulerType::InverseSqrt => {
+                let warmup = self.warmup_steps as f64;
+                let default = if warmup > 0.0 { warmup } else { 10_000.0 };
+                let timescale = kwargs.timescale.unwrap_or(default);
+                1.0 / ((update as f64 + timescale - warmup) / timescale).sqrt()
             }
         }
     }
+
+    /// Waves over the run, half a one by default: down to 0. Past the end the rate stays.
+    fn wave(&self, progress: f64) -> f64 {
+        half_cosine(2.0 * self.kwargs.num_cycles.unwrap_or(0.5) * progress.min(1.0))
+    }
+}
+
+/// From 1 at 0 down to 0 at 1.
+fn half_cosine(at: f64) -> f64 {
+    0.5 * (1.0 + (std::f64::consts::PI * at).cos())
 }
 
 impl LrScheduler for Schedule {
@@ -135,6 +171,38 @@ mod tests {
             &rates(LrSchedulerType::Constant, 2, 3),
             &[0.0, 1.0, 2.0, 2.0],
         );
+    }
+
+    /// A row of tests/fixtures/trainer/schedules.json, which make_schedules.py made with transformers' `get_scheduler`.
+    #[derive(serde::Deserialize)]
+    struct Case {
+        lr_scheduler_type: LrSchedulerType,
+        lr_scheduler_kwargs: LrSchedulerKwargs,
+        warmup_steps: usize,
+        total_steps: usize,
+        /// At a highest rate of 0.5.
+        rates: Vec<f64>,
+    }
+
+    #[test]
+    fn every_shape_is_transformers() {
+        let text = include_str!("../../../tests/fixtures/trainer/schedules.json");
+        let cases: Vec<Case> = serde_json::from_str(text).unwrap();
+        for kind in LrSchedulerType::ALL {
+            assert!(
+                cases.iter().any(|case| case.lr_scheduler_type == kind),
+                "{kind:?}"
+            );
+        }
+        for case in cases {
+            let kind = case.lr_scheduler_type;
+            let schedule = Schedule::new(kind, 0.5, case.warmup_steps, case.total_steps);
+            let schedule = schedule.with(case.lr_scheduler_kwargs);
+            let found: Vec<f64> = (0..case.total_steps)
+                .map(|step| schedule.at(step))
+                .collect();
+            assert_close(&found, &case.rates);
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use std::fmt;
 
 use burn_peft_data::Labels;
 use serde::Serialize;
+use serde::de::{Deserialize, Deserializer, Error};
 
 pub use answers::{Answer, AnswerOptions, AnswerWindow, best_answer};
 pub use classes::{ClassScores, MultiLabelScores};
@@ -65,6 +66,28 @@ impl TaskScores {
     /// text does not answer it; then the right prediction is an empty text.
     pub fn answers<T: AsRef<str>>(gold: &[Vec<T>], predicted: &[T]) -> Self {
         Self::Answers(AnswerScores::of(gold, predicted))
+    }
+}
+
+/// Each kind is known by a key that no other has.
+impl<'de> Deserialize<'de> for TaskScores {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        let has = |key| value.get(key).is_some();
+        let read = if has("confusion_matrix") {
+            Deserialize::deserialize(&value).map(Self::Classes)
+        } else if has("types") {
+            Deserialize::deserialize(&value).map(Self::Spans)
+        } else if has("pearson") {
+            Deserialize::deserialize(&value).map(Self::Regression)
+        } else if has("f1_micro") {
+            Deserialize::deserialize(&value).map(Self::MultiLabel)
+        } else if has("exact_match") && has("f1") {
+            Deserialize::deserialize(&value).map(Self::Answers)
+        } else {
+            return Err(D::Error::custom("no scores of a known task"));
+        };
+        read.map_err(D::Error::custom)
     }
 }
 
@@ -173,6 +196,22 @@ mod tests {
         );
         let answers = TaskScores::answers(&[vec!["town"]], &["town"]);
         assert_eq!(keys(&answers), ["exact_match", "f1"]);
+    }
+
+    #[test]
+    fn scores_that_were_written_are_read_as_what_they_were() {
+        let labels = Labels::numbered(2, ProblemType::SingleLabel);
+        for scores in [
+            TaskScores::classes(&[0, 1, 1], &[0, 1, 0], &labels),
+            TaskScores::multi_label(&[[true, false]], &[[true, true]], &labels),
+            TaskScores::regression(&[[1.0], [2.0]], &[[1.0], [1.0]]),
+            TaskScores::spans(&[vec!["B-X"]], &[vec!["O"]]),
+            TaskScores::answers(&[vec!["town"]], &["town"]),
+        ] {
+            let text = serde_json::to_string(&scores).unwrap();
+            assert_eq!(serde_json::from_str::<TaskScores>(&text).unwrap(), scores);
+        }
+        assert!(serde_json::from_str::<TaskScores>(r#"{"loss": 1.0}"#).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::{module::Module, tensor::backend::Backend};
-use burn_peft::{AnyAdapter, BaseScale, Head, InitTokens, MethodConfig, TokenCounts};
+use burn_peft::{AdapterPath, AnyAdapter, BaseScale, Head, InitTokens, MethodConfig, TokenCounts};
 use burn_peft_data::{Template, TextTokenizer};
 use burn_peft_decoder::{Decoder, DecoderConfig};
 use burn_peft_format::{
@@ -22,12 +22,12 @@ pub(crate) fn settled(config: &RunConfig, tokenizer: &TextTokenizer) -> Result<R
     let text = match (config.method.init_text(), config.method.init_from()) {
         // PEFT's tokenizer adds the BOS, too.
         (Some(text), _) => Some(tokenizer.encode_start(text)?.len()),
-        (None, Some(dir)) => virtual_tokens_of(&AdapterFolder::load(Path::new(dir))?),
+        (None, Some(dir)) => virtual_tokens_of(&AdapterFolder::load(dir.folder())?),
         (None, None) => None,
     };
     if let Some(dir) = config.method.init_from() {
         // The outputs of its head are in this order.
-        let folder = AdapterFolder::load(Path::new(dir))?;
+        let folder = AdapterFolder::load(dir.folder())?;
         let labels = folder.labels();
         if folder.head().is_some() && !labels.is_empty() {
             config.task.labels.get_or_insert(labels);
@@ -48,11 +48,12 @@ pub(crate) fn check_init_from(
     config: &RunConfig,
     inputs: &RunInputs,
 ) -> Result<Vec<String>, Error> {
-    let Some(dir) = config.method.init_from().map(Path::new) else {
+    let Some(start) = config.method.init_from() else {
         return Ok(Vec::new());
     };
+    let dir = start.name();
     let output = config.output.dir.as_deref().map(Path::canonicalize);
-    if let (Some(Ok(output)), Ok(start)) = (output, dir.canonicalize())
+    if let (Some(Ok(output)), Ok(start)) = (output, start.folder().canonicalize())
         && output == start
     {
         let reason = "it is the output folder, too; the run would write over what it starts from";
@@ -61,7 +62,7 @@ pub(crate) fn check_init_from(
             reason: reason.into(),
         });
     }
-    let (folder, base) = (AdapterFolder::load(dir)?, &inputs.checkpoint);
+    let (folder, base) = (AdapterFolder::load(start.folder())?, &inputs.checkpoint);
     folder.check(base.config(), dir)?;
     folder.check_values(dir)?;
     let mut notes = folder.config.notes();
@@ -122,20 +123,20 @@ impl Method for MethodConfig {
             seed,
         } = start;
         match self.init_from() {
-            Some(dir) => init_from(self, Path::new(dir), base),
+            Some(start) => init_from(self, start, base),
             None => Ok(self.init(base, &init_tokens(self, tokenizer)?, seed)?),
         }
     }
 
     fn head<B: Ops>(&self, base: &Decoder<B>) -> Result<Option<Head<B>>, Error> {
-        let Some(dir) = self.init_from().map(Path::new) else {
+        let Some(start) = self.init_from() else {
             return Ok(None);
         };
-        let folder = AdapterFolder::load(dir)?;
+        let folder = AdapterFolder::load(start.folder())?;
         Ok(head_from_folder(
             &folder,
             base.config(),
-            dir,
+            start.name(),
             &base.device(),
         )?)
     }
@@ -163,13 +164,13 @@ fn init_tokens(method: &MethodConfig, tokenizer: &TextTokenizer) -> Result<InitT
     })
 }
 
-/// The adapter of the folder `dir`, which must be of the kind and the length that `method` trains.
+/// The adapter of the folder `start`, which must be of the kind and the length that `method` trains.
 fn init_from<B: Ops>(
     method: &MethodConfig,
-    dir: &Path,
+    start: &AdapterPath,
     base: &Decoder<B>,
 ) -> Result<AnyAdapter<B>, Error> {
-    let folder = AdapterFolder::load(dir)?;
+    let (folder, dir) = (AdapterFolder::load(start.folder())?, start.name());
     let found = adapter_from_folder(&folder, base.config(), dir, &base.device())?;
     let mismatch = |reason| Error::InitFrom {
         path: dir.to_owned(),

@@ -5,12 +5,16 @@
 //! all the micro-batches of one step, the model's `TrainStep` returns their gradients already
 //! averaged over tokens, and logging, evaluation, saving and resuming count steps.
 
+mod best;
 mod run;
 mod tally;
+mod time_left;
 
+pub(crate) use self::best::{BestRule, BestSoFar, metric_of};
+pub(crate) use self::run::{advice, step_seed};
 pub use self::tally::FitSummary;
 
-use std::fs::File;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::Device;
@@ -22,10 +26,13 @@ use burn_train::{
 
 use self::run::Run;
 use self::tally::Tally;
+use self::time_left::TimeLeft;
 use crate::checkpoint::{Checkpoint, StepCheckpointer};
+use crate::fit::Scorer;
 use crate::identity::RunIdentity;
+use crate::intervals::Intervals;
 use crate::metrics::Window;
-use crate::record::{JsonLines, Observer};
+use crate::record::{EvalRecord, Observers};
 use crate::{Error, LmOutput, Plan, TrainConfig};
 
 /// What the loop needs to know.
@@ -37,6 +44,12 @@ pub(crate) struct Settings {
     pub(crate) resumed: Option<Checkpoint>,
     /// Whether there are validation rows.
     pub(crate) evaluates: bool,
+    /// Where the run leaves its files.
+    pub(crate) output_dir: PathBuf,
+    /// The base's own loss on them.
+    pub(crate) base_eval: Option<EvalRecord>,
+    /// Seconds that the run takes after its last step.
+    pub(crate) closing_seconds: f64,
 }
 
 impl Settings {
@@ -45,6 +58,14 @@ impl Settings {
         self.resumed
             .as_ref()
             .map_or(0, |checkpoint| checkpoint.state.step)
+    }
+
+    /// What an evaluation took: the last one of the run, or that of the base.
+    fn expected_eval_seconds(&self) -> Option<f64> {
+        let resumed = self.resumed.as_ref();
+        let last = resumed.and_then(|checkpoint| checkpoint.state.eval.as_ref());
+        last.or(self.base_eval.as_ref())
+            .map(|eval| eval.eval_seconds)
     }
 
     /// The steps since the last log.
@@ -61,10 +82,14 @@ pub(crate) type Outcome = Arc<Mutex<Option<Result<FitSummary, Error>>>>;
 
 /// What the loop changes.
 pub(crate) struct Session<LC: LearningComponentsTypes> {
-    pub(crate) observers: Vec<Box<dyn Observer>>,
-    /// Called once, before the first step: opens the run's metrics.
-    pub(crate) begin: Box<dyn FnMut() -> Result<JsonLines<File>, Error> + Send>,
+    pub(crate) observers: Observers,
+    /// Called once, before the first step: opens what the run writes its records to.
+    pub(crate) begin: Box<dyn FnMut() -> Result<Observers, Error> + Send>,
+    /// Bytes of memory in use.
+    pub(crate) memory: Box<dyn FnMut() -> Option<u64> + Send>,
     pub(crate) checkpointer: StepCheckpointer<LC>,
+    /// Evaluates in the place of the validation loader.
+    pub(crate) scorer: Option<Box<dyn Scorer<LC::InferenceModel>>>,
 }
 
 pub(crate) struct StepStrategy<LC: LearningComponentsTypes> {
@@ -91,6 +116,8 @@ where
         let mut processor = components.event_processor;
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let run = Run {
+            intervals: Intervals::new(&self.settings.train, &self.settings.plan),
+            rule: BestRule::new(&self.settings.train),
             settings: &self.settings,
             device: &self.device,
             session: &mut session,
@@ -101,6 +128,10 @@ where
             interrupter: &components.interrupter,
             window: self.settings.window(),
             tally: Tally::new(self.settings.resumed.as_ref()),
+            time_left: TimeLeft::new(
+                self.settings.expected_eval_seconds(),
+                self.settings.closing_seconds,
+            ),
         };
         let outcome = run.run(&train);
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use burn::tensor::backend::AutodiffBackend;
-use burn_peft_data::{Rows, Tokenized, read_rows};
+use burn_peft_data::{Example, Rows, Tokenized};
 use burn_peft_ops::Ops;
 use burn_peft_train::{
-    Evaluation, ExampleLoss, HeldOutRows, TaskScores, TaskSetup, TextScores, Texts,
+    Evaluation, ExampleLoss, HeldOut, HeldOutRows, Scored, TaskScores, TaskSetup, TextScores, Texts,
 };
 use serde::Serialize;
 
@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// Rows to score [default: the built-in test rows of the adapter's task].
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Print each row's loss, and with --json what a head says of it.
+    /// Print each row's loss and the text generated for it, and with --json what a head says of it.
     #[arg(long)]
     per_example: bool,
     /// Do not generate and score texts (BLEU, exact match, slots), which takes most of the time.
@@ -48,7 +48,29 @@ struct Report<'a> {
     truncated: usize,
     dropped: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    per_example: Option<Vec<ExampleLoss>>,
+    per_example: Option<Vec<PerExample<'a>>>,
+}
+
+/// One row on its own.
+#[derive(Serialize)]
+struct PerExample<'a> {
+    #[serde(flatten)]
+    loss: ExampleLoss,
+    /// The generated text with its prompt and its reference.
+    #[serde(flatten)]
+    written: Option<&'a Scored>,
+}
+
+impl<'a> PerExample<'a> {
+    /// The rows that were scored, in the order of the file.
+    fn of(found: &'a HeldOut, examples: &[Example]) -> Vec<Self> {
+        let rows = found.evaluation.of_rows(examples).into_iter();
+        let entry = |(row, loss)| Self {
+            loss,
+            written: found.completions.get::<usize>(row),
+        };
+        rows.map(entry).collect()
+    }
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
@@ -57,7 +79,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let open = args.model.open()?;
     let task = open.task();
     let rows = match &args.data {
-        Some(path) => read_rows(path)?,
+        Some(path) => args.rows.reader(None).read(path)?,
         None => builtin::rows(task.task, builtin::Split::Test)?,
     };
     task.check(&rows)?;
@@ -102,7 +124,7 @@ impl Job for Evaluate<'_> {
             rows: &rows,
             examples,
             task: &task,
-            template: open.template.as_ref(),
+            template: open.template(),
             tokenizer: &open.tokenizer,
             stop_ids: open.stop_ids(),
             batch_size: args.rows.batch_size,
@@ -122,7 +144,7 @@ impl Job for Evaluate<'_> {
             dropped,
             per_example: args
                 .per_example
-                .then(|| evaluation.per_row(&held_out.examples)),
+                .then(|| PerExample::of(&found, &held_out.examples)),
         };
         if args.json {
             return output::print_json(&report);
@@ -178,8 +200,11 @@ impl Report<'_> {
         for (index, row) in self.per_example.iter().flatten().enumerate() {
             text += &format!(
                 "row {index}: nll {:.4}, {} {labels}\n",
-                row.nll, row.label_tokens
+                row.loss.nll, row.loss.label_tokens
             );
+            if let Some(written) = row.written {
+                text += &format!("  {}\n", written.text.trim().replace('\n', " ⏎ "));
+            }
         }
         text
     }

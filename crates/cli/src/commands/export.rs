@@ -19,8 +19,8 @@ pub(crate) struct Args {
     /// Branch, tag or commit of a hub id.
     #[arg(long)]
     revision: Option<String>,
-    /// Adapter folder, as PEFT or `train` wrote it.
-    #[arg(long, value_name = "DIR")]
+    /// Adapter: a folder that PEFT or `train` wrote, or a hub id (owner/name, owner/name@revision).
+    #[arg(long, value_name = "DIR|ID")]
     adapter: PathBuf,
     /// What to write.
     #[arg(long, value_name = "FORM")]

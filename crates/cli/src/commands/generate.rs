@@ -5,12 +5,15 @@ use std::ops::ControlFlow;
 use anyhow::{Context, Result, bail};
 use burn::tensor::backend::AutodiffBackend;
 use burn_peft_data::{Message, Prompt, StreamDecoder};
-use burn_peft_decoder::{FinishReason, GenerationOptions};
+use burn_peft_decoder::FinishReason;
 use burn_peft_ops::Ops;
 use burn_peft_train::left_padded;
 use serde::Serialize;
 
-use super::shared::{ComputeArgs, ModelArgs, OpenModel};
+use super::{
+    sampling::SamplingArgs,
+    shared::{ComputeArgs, ModelArgs, OpenModel, prompt_ids},
+};
 use crate::{backend::Job, output};
 
 /// Arguments of `generate`. Sampling options that are not given are taken from the model's
@@ -28,21 +31,8 @@ pub(crate) struct Args {
     /// Maximum number of new tokens.
     #[arg(long, value_name = "N", default_value_t = 256)]
     max_new_tokens: usize,
-    /// Sampling temperature; 0 is greedy.
-    #[arg(long, value_name = "T")]
-    temperature: Option<f64>,
-    /// Sample from the likeliest tokens that together have this probability.
-    #[arg(long, value_name = "P")]
-    top_p: Option<f64>,
-    /// Sample from this many of the likeliest tokens; 0 means all.
-    #[arg(long, value_name = "K")]
-    top_k: Option<usize>,
-    /// Penalty on tokens that already occurred; 1 means none.
-    #[arg(long, value_name = "R")]
-    repetition_penalty: Option<f64>,
-    /// Random seed.
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     /// Print one JSON object to stdout: prompt_ids, token_ids, text, finish_reason.
     #[arg(long)]
     json: bool,
@@ -60,32 +50,17 @@ struct Completion<'a> {
 
 pub(crate) fn run(args: Args) -> Result<()> {
     args.compute.start_threads()?;
-    let options_error = args.options_error();
-    if let Some(error) = options_error {
-        bail!(error);
-    }
+    args.sampling.check()?;
     let open = args.model.open()?;
-    let task = open.task();
-    if task.head_kind().is_some() {
-        bail!(
-            "--adapter: its head is for {}, and writes no text; use predict",
-            task.task
-        );
-    }
+    open.check_writes_text()?;
     let prompt = match args.chat {
         true => open
             .tokenizer
             .render_chat(&[Message::new("user", args.prompt.as_str())], true)?,
         false => args.prompt.clone(),
     };
-    let prompt = match &open.template {
-        Some(template) => template
-            .prompt_ids_of_text(&prompt, &open.tokenizer)
-            .context("--prompt")?,
-        // A chat template writes its own BOS, if there is one.
-        None if args.chat => open.tokenizer.encode(&prompt)?.into(),
-        None => open.tokenizer.encode_start(&prompt)?.into(),
-    };
+    let prompt = prompt_ids(&prompt, args.chat, &open.tokenizer, open.template());
+    let prompt = prompt.context("--prompt")?;
     // Virtual tokens of a prompt predict a first token by themselves; keys and values do not.
     if prompt.input_ids.is_empty() && !open.has_prompt() {
         bail!("--prompt: there is no token in it; give the model something to continue");
@@ -104,61 +79,6 @@ pub(crate) fn run(args: Args) -> Result<()> {
     })
 }
 
-impl Args {
-    fn options_error(&self) -> Option<String> {
-        let out_of = |name: &str, value: Option<f64>, fits: fn(f64) -> bool, range: &str| {
-            value
-                .filter(|value| !fits(*value))
-                .map(|value| format!("--{name} is {value}, expected {range}"))
-        };
-        out_of(
-            "temperature",
-            self.temperature,
-            |t| t >= 0.0 && t.is_finite(),
-            "0 or more",
-        )
-        .or_else(|| {
-            out_of(
-                "top-p",
-                self.top_p,
-                |p| p > 0.0 && p <= 1.0,
-                "above 0, up to 1",
-            )
-        })
-        .or_else(|| {
-            let fits = |r: f64| r > 0.0 && r.is_finite();
-            out_of(
-                "repetition-penalty",
-                self.repetition_penalty,
-                fits,
-                "above 0",
-            )
-        })
-    }
-
-    fn options(&self, open: &OpenModel) -> Result<GenerationOptions> {
-        let config = open.checkpoint.generation_config();
-        let mut options = GenerationOptions::from_config(config, self.max_new_tokens)?;
-        options.stop_ids = open.stop_ids();
-        options.seed = self.seed;
-        let given = self.top_p.is_some() || self.top_k.is_some();
-        if let Some(temperature) = self.temperature {
-            options.temperature = temperature;
-        } else if given && options.temperature == 0.0 {
-            // top-p or top-k without a temperature means sampling.
-            options.temperature = 1.0;
-        }
-        options.top_p = self.top_p.unwrap_or(options.top_p);
-        options.top_k = self.top_k.unwrap_or(options.top_k);
-        for note in config.not_computed(options.temperature > 0.0) {
-            output::warn(note);
-        }
-        let penalty = self.repetition_penalty;
-        options.repetition_penalty = penalty.unwrap_or(options.repetition_penalty);
-        Ok(options)
-    }
-}
-
 struct Generate<'a> {
     args: &'a Args,
     open: OpenModel,
@@ -171,7 +91,8 @@ impl Job for Generate<'_> {
         B: AutodiffBackend<InnerBackend: Ops> + Ops,
     {
         let Self { args, open, prompt } = self;
-        let options = args.options(&open)?;
+        let sampling = &args.sampling;
+        let options = sampling.options(&open.checkpoint, open.stop_ids(), args.max_new_tokens)?;
         let model = open.load::<B::InnerBackend>(args.compute.dtype(None).into(), &device)?;
         let inputs = left_padded(std::slice::from_ref(&prompt), &device);
         let mut stream = StreamDecoder::new(&open.tokenizer);

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use burn_peft::{MethodConfig, ModuleListing};
 use burn_peft_decoder::{Checkpoint, DecoderConfig};
 use burn_peft_format::{BiasMovement, CONFIG_FILE, TaskOptions, TaskType, WEIGHTS_FILE};
@@ -24,7 +24,7 @@ use crate::{
 /// Arguments of `inspect`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Model folder, its config.json, or adapter folder.
+    /// Model folder, its config.json, or adapter: a folder or a hub id.
     path: PathBuf,
     /// Base model of an adapter folder: checks that the adapter fits, and counts all parameters.
     #[arg(long)]
@@ -99,13 +99,13 @@ impl Cpu {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
-    let report = if !args.path.exists() {
-        bail!("{}: no such file or folder", display(&args.path));
+    let is_adapter =
+        |path: &Path| path.join(CONFIG_FILE).exists() || !path.join("config.json").exists();
+    let report = if !args.path.exists() || (args.path.is_dir() && is_adapter(&args.path)) {
+        args.adapter_report()?
     } else if args.path.is_file() {
         let text = burn_peft_files::read_to_string(&args.path)?;
         args.model_report(&DecoderConfig::parse(&text, &args.path)?)?
-    } else if args.path.join(CONFIG_FILE).exists() || !args.path.join("config.json").exists() {
-        args.adapter_report()?
     } else {
         args.model_report(&model_config(&args.path)?)?
     };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::backend::AutodiffBackend;
-use burn_peft_data::{Question, Row, Rows, Task, Tokenized, read_rows_for};
+use burn_peft_data::{Question, Row, Rows, Task, Tokenized};
 use burn_peft_files::StagedFile;
 use burn_peft_ops::Ops;
 use burn_peft_train::{HeldOutRows, Predicted, Prediction, Stop, TaskSetup};
@@ -54,7 +54,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let open = args.model.open()?;
     let task = open.task();
     let rows = match (&args.data, &args.text) {
-        (Some(path), _) => read_rows_for(path, task.task)?,
+        (Some(path), _) => args.rows.reader(Some(task.task)).read(path)?,
         (None, text) => Rows::single("--text", args.row(&task, text.as_deref().unwrap_or(""))?),
     };
     let tokenized = match task.head_kind() {
@@ -140,7 +140,7 @@ impl Job for Predict<'_> {
             rows: &rows,
             examples: tokenized.examples,
             task: &task,
-            template: open.template.as_ref(),
+            template: open.template(),
             tokenizer: &open.tokenizer,
             stop_ids: open.stop_ids(),
             batch_size: args.rows.batch_size,

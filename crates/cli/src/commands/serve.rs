@@ -17,13 +17,9 @@ use burn_peft_decoder::{DecoderConfig, GenerationOptions};
 use burn_peft_ops::Ops;
 use burn_peft_serve::{BaseModel, Engine, EngineLimits, Keys, ServerOptions, StopServer, serve};
 
-use self::adapters::{NamedFolder, OpenBase};
-use super::shared::{ComputeArgs, display};
-use crate::{
-    backend::Job,
-    output, signals,
-    source::{self, ModelSource},
-};
+use self::adapters::{NamedFolder, ServedBase};
+use super::shared::{BaseArgs, ComputeArgs, OpenBase, display};
+use crate::{backend::Job, output, signals, source};
 
 /// Tokens of a row where nothing is said: what most conversations need, and no more memory than that.
 const DEFAULT_CONTEXT: usize = 4096;
@@ -36,13 +32,9 @@ const PREFILL_ON_GPU: usize = 512;
 /// generation_config.json where this has sampling on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Base model: a folder in Hugging Face layout or a hub id [default: the built-in model].
-    #[arg(long)]
-    model: Option<String>,
-    /// Branch, tag or commit of a hub id.
-    #[arg(long)]
-    revision: Option<String>,
-    /// An adapter folder and the name by which requests ask for it (several times).
+    #[command(flatten)]
+    base: BaseArgs,
+    /// An adapter folder, or a hub id (owner/name, owner/name@revision), and the name by which requests ask for it (several times).
     #[arg(long = "adapter", value_name = "NAME=DIR")]
     adapters: Vec<NamedFolder>,
     /// Address to listen on. Beyond this machine, --api-key-file is needed.
@@ -86,14 +78,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
             args.host
         );
     }
-    let source = ModelSource::resolve(args.model.as_deref(), args.revision.as_deref())?;
-    let checkpoint = source.checkpoint()?;
-    let limits = args.limits(checkpoint.config())?;
-    let revision = args.revision.clone();
-    let open = OpenBase::new(source, revision, checkpoint, limits.max_context)?;
-    let adapters = adapters::open(&open, &args.adapters)?;
+    let base = args.base.open()?;
+    let limits = args.limits(base.checkpoint.config())?;
+    let base = Arc::new(ServedBase::new(base, limits.max_context));
+    let adapters = adapters::open(&base, &args.adapters)?;
     let backend = args.compute.backend;
-    let open = Arc::new(open);
     backend.run(Serve {
         listener,
         options: ServerOptions {
@@ -101,9 +90,9 @@ pub(crate) fn run(args: Args) -> Result<()> {
             api_keys,
             admin_keys,
             request_timeout: Duration::from_secs(args.request_timeout.get() as u64),
-            inspect: open.inspector(),
+            inspect: base.inspector(),
         },
-        open,
+        base,
         adapters,
         limits,
         args,
@@ -155,8 +144,8 @@ impl Args {
 }
 
 /// How texts go on where a request does not say: as OpenAI's go on, or as the checkpoint wants to be sampled.
-fn default_options(open: &OpenBase) -> Result<GenerationOptions> {
-    let config = open.checkpoint.generation_config();
+fn default_options(base: &OpenBase) -> Result<GenerationOptions> {
+    let config = base.checkpoint.generation_config();
     let mut options = GenerationOptions::from_config(config, 0)?;
     if !config.do_sample {
         options.temperature = 1.0;
@@ -164,14 +153,14 @@ fn default_options(open: &OpenBase) -> Result<GenerationOptions> {
     for note in config.not_computed(true) {
         output::warn(note);
     }
-    options.stop_ids = burn_peft_train::stop_ids(&open.checkpoint, &open.tokenizer);
+    options.stop_ids = base.stop_ids();
     Ok(options)
 }
 
 struct Serve {
     args: Args,
     listener: TcpListener,
-    open: Arc<OpenBase>,
+    base: Arc<ServedBase>,
     adapters: adapters::Opened,
     limits: EngineLimits,
     options: ServerOptions,
@@ -185,23 +174,24 @@ impl Job for Serve {
         let Self {
             args,
             listener,
-            open,
+            base,
             adapters,
             limits,
             options,
         } = self;
         let dtype = args.compute.dtype(None).into();
-        let base = source::load::<B::InnerBackend>(&open.checkpoint, dtype, &device)?;
-        let values = adapters::values::<B::InnerBackend>(&open, &adapters, &device)?;
+        let open = base.open();
+        let decoder = source::load::<B::InnerBackend>(&open.checkpoint, dtype, &device)?;
+        let values = adapters.values::<B::InnerBackend>(decoder.config(), &device)?;
         let model = BaseModel {
-            name: open.name(),
+            name: base.name(),
             tokenizer: open.tokenizer.clone(),
-            options: default_options(&open)?,
+            options: default_options(open)?,
             vocab_size: open.checkpoint.config().vocab_size,
         };
-        let load = open.loader::<B::InnerBackend>(device);
-        let engine =
-            Engine::start(base, values, load, limits).context("the engine could not be started")?;
+        let load = Arc::clone(&base).loader::<B::InnerBackend>(device);
+        let engine = Engine::start(decoder, values, load, limits)
+            .context("the engine could not be started")?;
         let stop = StopServer::default();
         signals::stop_server(stop.clone())?;
         let names = adapters.into_texts();

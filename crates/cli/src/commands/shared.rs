@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use burn::tensor::DType;
 use burn_peft::{AnyAdapter, MethodConfig, NoAdapter, PeftModel};
-use burn_peft_data::{Rows, Template, TextTokenizer, TokenizeOptions, Tokenized, tokenize_rows};
-use burn_peft_decoder::Checkpoint;
-use burn_peft_format::{
-    AdapterFolder, CONFIG_FILE, Landing, adapter_from_folder, head_from_folder,
+use burn_peft_data::{
+    ColumnNames, Prompt, RowReader, Rows, Task, Template, TextTokenizer, TokenizeOptions,
+    Tokenized, tokenize_rows,
 };
+use burn_peft_decoder::Checkpoint;
 use burn_peft_ops::Ops;
 use burn_peft_train::{BaseDtype, GradientCheckpointing, Override, RunConfig, TaskSetup};
 use clap::{
@@ -17,7 +17,7 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 
-use super::adapter;
+use super::adapter::{AdapterFiles, OpenAdapter};
 use crate::{
     backend::BackendChoice,
     output,
@@ -98,18 +98,25 @@ impl ComputeArgs {
     }
 }
 
+/// Which model.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct BaseArgs {
+    /// Base model: a folder in Hugging Face layout or a hub id [default: the built-in model].
+    #[arg(long)]
+    model: Option<String>,
+    /// Branch, tag or commit of the model's hub id.
+    #[arg(long)]
+    revision: Option<String>,
+}
+
 /// Which model, and which adapter on it.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ModelArgs {
-    /// Base model: a folder in Hugging Face layout or a hub id [default: the built-in model].
-    #[arg(long)]
-    pub(crate) model: Option<String>,
-    /// Branch, tag or commit of a hub id.
-    #[arg(long)]
-    revision: Option<String>,
-    /// Adapter folder, as PEFT or `train` wrote it.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) adapter: Option<PathBuf>,
+    #[command(flatten)]
+    base: BaseArgs,
+    /// Adapter: a folder that PEFT or `train` wrote, or a hub id (owner/name, owner/name@revision).
+    #[arg(long, value_name = "DIR|ID")]
+    adapter: Option<PathBuf>,
 }
 
 /// How the rows of a file are computed.
@@ -122,9 +129,21 @@ pub(crate) struct RowArgs {
     /// [default: the model's maximum].
     #[arg(long, value_name = "N")]
     pub(crate) max_length: Option<usize>,
+    /// Columns of the file that have names of their own, as data.columns of run.toml:
+    /// prompt=frage,completion=antwort.
+    #[arg(long, value_name = "FIELD=COLUMN,…")]
+    columns: Option<ColumnNames>,
 }
 
 impl RowArgs {
+    /// What reads the rows of a file: to be predicted, if there is a task.
+    pub(crate) fn reader(&self, task: Option<Task>) -> RowReader<'_> {
+        RowReader {
+            columns: self.columns.as_ref(),
+            task,
+        }
+    }
+
     /// Refuses numbers that nothing can be computed with.
     pub(crate) fn check(&self) -> Result<()> {
         if self.batch_size == 0 {
@@ -146,8 +165,9 @@ impl RowArgs {
         let longest = open.longest_row();
         let options = TokenizeOptions {
             max_length: Some(self.max_length.unwrap_or(longest).min(longest)),
-            template: open.template.as_ref(),
+            template: open.template(),
             targets: task.targets(true),
+            ..TokenizeOptions::default()
         };
         let mut bar = Progress::counting("tokenising");
         let tokenized = tokenize_rows(rows, &open.tokenizer, options, &mut |done, all| {
@@ -161,87 +181,89 @@ impl RowArgs {
     }
 }
 
+/// A base that was found and checked, its weights not yet read.
+pub(crate) struct OpenBase {
+    pub(crate) source: ModelSource,
+    pub(crate) revision: Option<String>,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) tokenizer: TextTokenizer,
+}
+
 /// A model that was found and checked, its weights not yet read.
 pub(crate) struct OpenModel {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) tokenizer: TextTokenizer,
-    /// What the adapter was trained with.
-    pub(crate) template: Option<Template>,
-    adapter: Option<(PathBuf, AdapterFolder)>,
+    adapter: Option<OpenAdapter>,
+}
+
+impl BaseArgs {
+    /// Finds and checks everything that needs no computing.
+    pub(crate) fn open(&self) -> Result<OpenBase> {
+        let source = ModelSource::resolve(self.model.as_deref(), self.revision.as_deref())?;
+        let checkpoint = source.checkpoint()?;
+        let rows = checkpoint.config().vocab_size;
+        Ok(OpenBase {
+            tokenizer: source.tokenizer()?.for_table(rows),
+            source,
+            revision: self.revision.clone(),
+            checkpoint,
+        })
+    }
 }
 
 impl ModelArgs {
     /// Finds and checks everything that needs no computing.
     pub(crate) fn open(&self) -> Result<OpenModel> {
-        let adapter = match &self.adapter {
-            Some(dir) => Some((dir.clone(), adapter::load(dir)?)),
-            None => None,
-        };
-        let revision = self.revision.as_deref();
-        let source = ModelSource::resolve(self.model.as_deref(), revision)?;
-        let checkpoint = source.checkpoint()?;
-        if let Some((dir, folder)) = &adapter {
-            folder.check_values(dir)?;
-            adapter::check_base(folder, dir, &source, revision, &checkpoint)?;
-        }
+        // Before the base: that may have to be fetched.
+        let folder = self.adapter.as_deref().map(AdapterFiles::read);
+        let folder = folder.transpose()?;
+        let base = self.base.open()?;
+        let adapter = folder.map(|folder| folder.on(&base)).transpose()?;
         Ok(OpenModel {
-            tokenizer: source
-                .tokenizer()?
-                .for_table(checkpoint.config().vocab_size),
-            template: match &adapter {
-                Some((dir, folder)) => template_of(dir, folder)?,
-                None => None,
-            },
-            checkpoint,
+            checkpoint: base.checkpoint,
+            tokenizer: base.tokenizer,
             adapter,
         })
     }
 }
 
-/// The template of an adapter folder, whose virtual tokens must be the adapter's.
-pub(crate) fn template_of(dir: &Path, folder: &AdapterFolder) -> Result<Option<Template>> {
-    let path = dir.join(CONFIG_FILE);
-    let Some(template) = &folder.config.template else {
-        return Ok(None);
-    };
-    let template = Template::parse(template).with_context(|| display(&path))?;
-    let placed = template.num_virtual_tokens();
-    let tokens = folder.config.method.virtual_tokens();
-    let own = tokens.map_or(0, |tokens| tokens.num_virtual_tokens);
-    if placed != 0 && placed != own {
-        bail!(
-            "{}: `burn_peft_template` places {placed} virtual tokens, the adapter has {own}",
-            display(&path)
-        );
+impl OpenBase {
+    /// Ids that end a text: the generation config's, and the tokenizer's eos.
+    pub(crate) fn stop_ids(&self) -> Vec<u32> {
+        burn_peft_train::stop_ids(&self.checkpoint, &self.tokenizer)
     }
-    Ok(Some(template))
 }
 
 impl OpenModel {
     /// What the adapter was trained for; to write text without one.
     pub(crate) fn task(&self) -> TaskSetup {
         match &self.adapter {
-            Some((_, folder)) => TaskSetup::of_folder(folder),
+            Some(adapter) => adapter.task(),
             None => TaskSetup::text(),
         }
     }
 
+    /// Refuses an adapter that writes no text.
+    pub(crate) fn check_writes_text(&self) -> Result<()> {
+        let adapter = self.adapter.as_ref();
+        adapter.map_or(Ok(()), OpenAdapter::check_writes_text)
+    }
+
+    /// What the adapter was trained with.
+    pub(crate) fn template(&self) -> Option<&Template> {
+        self.adapter.as_ref()?.template()
+    }
+
     /// Tokens a row may have: the model's positions, less those that the adapter's virtual tokens take.
     pub(crate) fn longest_row(&self) -> usize {
-        let method = self
-            .adapter
-            .as_ref()
-            .map(|(_, folder)| &folder.config.method);
-        let tokens = method.and_then(|method| method.virtual_tokens());
-        let tokens = tokens.map_or(0, |tokens| tokens.num_virtual_tokens);
+        let adapter = self.adapter.as_ref();
+        let tokens = adapter.map_or(0, OpenAdapter::num_virtual_tokens);
         self.checkpoint.config().positions_left(tokens)
     }
 
     /// Whether the adapter puts virtual tokens among the embeddings.
     pub(crate) fn has_prompt(&self) -> bool {
-        let adapter = self.adapter.as_ref();
-        adapter
-            .is_some_and(|(_, folder)| matches!(folder.config.method.landing(), Landing::Prompt(_)))
+        self.adapter.as_ref().is_some_and(OpenAdapter::has_prompt)
     }
 
     /// Reads the weights.
@@ -251,19 +273,31 @@ impl OpenModel {
         device: &B::Device,
     ) -> Result<PeftModel<B, AnyAdapter<B>>> {
         let base = source::load::<B>(&self.checkpoint, dtype, device)?;
-        let Some((dir, folder)) = &self.adapter else {
-            let none = AnyAdapter::None(NoAdapter::default());
-            return Ok(PeftModel::new(base, none));
-        };
-        let adapter = adapter_from_folder(folder, base.config(), dir, device)?;
-        let head = head_from_folder(folder, base.config(), dir, device)?;
-        Ok(PeftModel::new(base, adapter).with_head(head))
+        match &self.adapter {
+            Some(adapter) => adapter.put_on(base),
+            None => Ok(PeftModel::new(base, AnyAdapter::None(NoAdapter::default()))),
+        }
     }
 
     /// Ids that end a text: the generation config's, and the tokenizer's eos.
     pub(crate) fn stop_ids(&self) -> Vec<u32> {
         burn_peft_train::stop_ids(&self.checkpoint, &self.tokenizer)
     }
+}
+
+/// What the model is given of a text: in the field of the adapter's template, where there is one. A text that a chat
+/// template `rendered` has its own BOS, if there is one.
+pub(crate) fn prompt_ids(
+    text: &str,
+    rendered: bool,
+    tokenizer: &TextTokenizer,
+    template: Option<&Template>,
+) -> burn_peft_data::Result<Prompt> {
+    Ok(match template {
+        Some(template) => template.prompt_ids_of_text(text, tokenizer)?,
+        None if rendered => tokenizer.encode(text)?.into(),
+        None => tokenizer.encode_start(text)?.into(),
+    })
 }
 
 /// The method that flags describe: its name, its virtual tokens with the flag's own name, and `--set`.

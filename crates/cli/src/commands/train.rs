@@ -1,16 +1,19 @@
 //! `train`: an adapter from rows.
 
+mod page;
 mod report;
 
 use std::{
+    cell::RefCell,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    rc::Rc,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context, Result};
 use burn::tensor::{DType, backend::AutodiffBackend};
-use burn_peft_data::read_rows;
+use burn_peft_data::{RowReader, Rows};
 use burn_peft_ops::Ops;
 use burn_peft_train::{
     Error, JsonLines, LogRecord, Observer, Override, RUN_FILE, RendererChoice, RunConfig,
@@ -18,7 +21,11 @@ use burn_peft_train::{
 };
 use serde_json::json;
 
-use super::shared::{ComputeArgs, Recompute, display};
+use super::{
+    adapter, doctor,
+    shared::{ComputeArgs, Recompute, display},
+};
+pub(super) use crate::builtin::Split;
 use crate::{backend::Job, builtin, output, progress::stage_bars, signals, source::ModelSource};
 
 /// Arguments of `train`. All of them can be set in run.toml; the command line takes precedence.
@@ -41,9 +48,9 @@ pub(crate) struct Args {
     /// Task: causal-lm, seq-cls, token-cls or qa [default: what the rows are made for].
     #[arg(long, value_name = "TASK")]
     task: Option<String>,
-    /// Training rows [default: the built-in rows of the task].
+    /// Training rows. May be repeated: the rows of all files [default: the built-in rows of the task].
     #[arg(long, value_name = "FILE")]
-    data: Option<String>,
+    data: Vec<String>,
     /// Validation rows.
     #[arg(long, value_name = "FILE")]
     valid: Option<String>,
@@ -69,6 +76,9 @@ pub(crate) struct Args {
     /// Train briefly at a rising learning rate and print which one to take, instead of the run.
     #[arg(long, conflicts_with = "resume")]
     find_lr: bool,
+    /// Check the run as doctor does, instead of starting it.
+    #[arg(long, conflicts_with = "find_lr")]
+    dry_run: bool,
     /// Print plain lines instead of the dashboard.
     #[arg(long)]
     no_tui: bool,
@@ -80,8 +90,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
+    if args.dry_run {
+        return doctor::check(&args, doctor::Shown::default());
+    }
     args.compute.start_threads()?;
-    let config = args.load_config()?;
+    let mut config = args.load_config()?;
+    if let Some(start) = config.method.init_from_mut() {
+        let folder = adapter::locate(start.name()).context("method.init_from")?;
+        let folder = folder.into_owned();
+        start.found_in(folder);
+    }
     let source = ModelSource::resolve(
         config.model.path.as_deref(),
         config.model.revision.as_deref(),
@@ -97,6 +115,26 @@ pub(crate) fn run(args: Args) -> Result<()> {
 }
 
 impl Args {
+    pub(super) fn compute(&self) -> &ComputeArgs {
+        &self.compute
+    }
+
+    pub(super) fn config_path(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
+    pub(super) fn finds_lr(&self) -> bool {
+        self.find_lr
+    }
+
+    pub(super) fn resumes(&self) -> bool {
+        self.resume
+    }
+
+    pub(super) fn json(&self) -> bool {
+        self.json
+    }
+
     /// How to go on with a run that was stopped.
     fn resume_command(&self, report: &RunReport) -> Option<String> {
         let summary = &report.summary;
@@ -122,13 +160,12 @@ impl Args {
         })
     }
 
-    fn load_config(&self) -> Result<RunConfig> {
+    pub(super) fn load_config(&self) -> Result<RunConfig> {
         let flags = [
             ("model", "path", &self.model, "--model"),
             ("model", "revision", &self.revision, "--revision"),
             ("method", "type", &self.method, "--method"),
             ("task", "type", &self.task, "--task"),
-            ("data", "train", &self.data, "--data"),
             ("data", "valid", &self.valid, "--valid"),
             ("output", "dir", &self.output, "--output"),
         ];
@@ -138,6 +175,11 @@ impl Args {
                 Some(Override::new(section, key, value.as_deref()?, place))
             })
             .collect();
+        match self.data.as_slice() {
+            [] => {}
+            [file] => overrides.push(Override::new("data", "train", file.as_str(), "--data")),
+            files => overrides.push(Override::new("data", "train", files.to_vec(), "--data")),
+        }
         for (key, value, place) in [
             ("max_steps", self.max_steps, "--max-steps"),
             ("seed", self.seed, "--seed"),
@@ -155,7 +197,7 @@ impl Args {
         for text in &self.set {
             overrides.push(Override::parse(text)?);
         }
-        let all_built_in = self.config.is_none() && self.model.is_none() && self.data.is_none();
+        let all_built_in = self.config.is_none() && self.model.is_none() && self.data.is_empty();
         if !all_built_in {
             return Ok(RunConfig::load(self.config.as_deref(), &overrides)?);
         }
@@ -167,24 +209,48 @@ impl Args {
     }
 }
 
-fn open(config: &RunConfig, source: &ModelSource) -> Result<RunInputs> {
-    let built_in = config.data.train.is_none();
-    let task = config.task.r#type.unwrap_or_default();
-    let rows = |path: &Option<PathBuf>, split| match path {
-        Some(path) => Ok(Some(read_rows(path)?)),
-        None if built_in => builtin::rows(task, split).map(Some),
-        None => Ok(None),
+/// The rows of a split of the run, if it has one; the built-in ones where it names no rows to train on. Rows that are
+/// held out are still among those to train on.
+pub(super) fn rows(config: &RunConfig, split: Split) -> Result<Option<Rows>> {
+    let reader = RowReader {
+        columns: config.data.columns.as_ref(),
+        task: None,
     };
+    let path = match split {
+        Split::Train => {
+            return Ok(Some(match &config.data.train {
+                Some(files) => files.read(&reader)?,
+                None => builtin::rows(config.task.r#type.unwrap_or_default(), split)?,
+            }));
+        }
+        Split::Valid => &config.data.valid,
+        Split::Test => &config.data.test,
+    };
+    // Held-out rows take the place of the built-in ones.
+    let is_split = split == Split::Valid && config.data.validation_split.is_some();
+    match path {
+        Some(path) => Ok(Some(reader.read(path)?)),
+        None if config.data.train.is_none() && !is_split => {
+            let task = config.task.r#type.unwrap_or_default();
+            builtin::rows(task, split).map(Some)
+        }
+        None => Ok(None),
+    }
+}
+
+fn open(config: &RunConfig, source: &ModelSource) -> Result<RunInputs> {
+    let train = rows(config, Split::Train)?.context("data.train is missing")?;
+    let (train, held_out) = config.hold_out(train)?;
     Ok(RunInputs {
-        train: rows(&config.data.train, builtin::Split::Train)?.context("data.train is missing")?,
-        valid: rows(&config.data.valid, builtin::Split::Valid)?,
-        test: rows(&config.data.test, builtin::Split::Test)?,
+        train,
+        valid: match held_out {
+            Some(rows) => Some(rows),
+            None => rows(config, Split::Valid)?,
+        },
+        test: rows(config, Split::Test)?,
         checkpoint: source.checkpoint()?,
         tokenizer: source.tokenizer()?,
-        base_name: match source {
-            ModelSource::BuiltIn => None,
-            ModelSource::Folder { name, .. } => Some(name.clone()),
-        },
+        base_name: source.name(),
     })
 }
 
@@ -213,6 +279,8 @@ impl Job for Train<'_> {
         if args.json {
             observers.push(Box::new(reader.observer(stop.clone())));
         }
+        let said = Rc::new(RefCell::new(Vec::new()));
+        let notes = said.clone();
         let options = RunOptions {
             dtype,
             memory: args.compute.backend.memory(),
@@ -221,7 +289,10 @@ impl Job for Train<'_> {
             observers,
             stop,
             progress: Box::new(stage_bars()),
-            notes: Box::new(output::say),
+            notes: Box::new(move |note| {
+                notes.borrow_mut().push(note.to_owned());
+                output::say(note);
+            }),
         };
         if args.find_lr {
             let curve = find_lr::<B>(&config, inputs, options, &device)?;
@@ -234,6 +305,16 @@ impl Job for Train<'_> {
             }
             report => report?,
         };
+        let page = page::write(&page::Run {
+            report: &report,
+            config: &config,
+            inputs: &inputs,
+            notes: &said.borrow(),
+        });
+        // The adapter is there: a page that is not is no reason to fail.
+        if let Err(error) = page {
+            output::warn(&format!("no report.html: {}", output::one_line(&error)));
+        }
         let again = args.resume_command(&report);
         if let Some(gone) = reader.error() {
             again.iter().for_each(|line| output::say(line));
@@ -288,11 +369,17 @@ impl Reader {
 }
 
 fn print_done(report: &RunReport) -> Result<()> {
+    let best = report.summary.best_eval.as_ref();
     output::print_json(&json!({
         "event": "done",
         "adapter": report.output_dir,
         "steps": report.summary.steps,
         "interrupted": report.summary.interrupted,
+        "stopped_early": report.summary.stopped_early,
+        "adapter_step": report.summary.adapter_step,
+        "metric_for_best_model": best.map(|best| &best.metric),
+        "best_metric": best.map(|best| best.value),
+        "best_global_step": best.map(|best| best.step),
         "trainable_params": report.trainable_params,
         "train_loss": report.summary.train_loss,
         "before": report.before,

@@ -1,253 +1,215 @@
-//! The requests to a hub, and where what it sends is put.
+//! The requests to a hub.
 //!
-//! hf-hub has a client too. It waits for ever for a server that says nothing, and takes names of files in the cache
-//! from the server's headers as they are. This one leaves a part of a file where an earlier run stopped, as that does.
+//! hf-hub has a client too. It waits for ever for a server that says nothing, gives up at the first fault, and takes
+//! names of files in the cache from the server's headers as they are.
 
-use std::fs::{self, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::{cell::Cell, io, io::Read, time::Duration};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use serde::Deserialize;
 use ureq::{Agent, ErrorKind, Response};
 
-use super::{WEIGHTS_ENDING, is_plain_name};
-use crate::progress::Progress;
+use super::{
+    environment::Environment,
+    name::{HubName, is_plain_name},
+    retry::{Failure, Retries},
+};
+use crate::output;
 
-/// How long a server may say nothing.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of the longest list of a repository's files.
 const LONGEST_LIST: u64 = 1 << 26;
 /// Bytes of the longest file that is not one of weights.
 const LONGEST_SMALL: u64 = 256 << 20;
 /// More than any hub sends.
 const MOST_REDIRECTS: usize = 8;
+/// What ureq itself does not tell from a whole body's end.
+const SAYS_NOTHING: [io::ErrorKind; 2] = [io::ErrorKind::TimedOut, io::ErrorKind::WouldBlock];
 
-/// A hub.
+/// A repository at a hub.
 pub(super) struct Client {
     agent: Agent,
-    /// Scheme, host and perhaps a path, without a slash at the end.
     endpoint: String,
     token: Option<String>,
-    patience: Duration,
+    timeout: Duration,
+    /// `owner/name`.
+    id: String,
+    revision: String,
+    pub(super) retries: Retries,
     /// Bytes that a file without weights may have.
     pub(super) longest_small: u64,
+    /// Whether the hub has answered anything yet. A hub that never did is asked once.
+    reached: Cell<bool>,
 }
 
 /// What a hub says of a repository.
 #[derive(Deserialize)]
 pub(super) struct RepoInfo {
+    /// The commit.
     sha: String,
     siblings: Vec<Sibling>,
 }
 
+/// A file of a repository.
 #[derive(Deserialize)]
-struct Sibling {
-    rfilename: String,
+pub(super) struct Sibling {
+    /// Its path in the repository.
+    #[serde(rename = "rfilename")]
+    pub(super) name: String,
+    /// Bytes, where the hub says so.
+    #[serde(default)]
+    pub(super) size: Option<u64>,
 }
 
 impl RepoInfo {
+    /// The commit that the revision is.
+    ///
+    /// # Errors
+    /// One that is no name of a folder.
+    pub(super) fn commit(&self) -> Result<&str> {
+        match is_plain_name(&self.sha) {
+            true => Ok(&self.sha),
+            false => bail!(
+                "the hub's commit is {:?}, which is no name of a file",
+                self.sha
+            ),
+        }
+    }
+
     /// The repository's files.
     ///
     /// # Errors
     /// A name that leads out of a folder.
-    pub(super) fn files(&self) -> Result<Vec<&str>> {
-        let names = self.siblings.iter().map(|sibling| &sibling.rfilename[..]);
-        let inside = |name: &str| {
-            let mut parts = name.split('/');
-            parts.all(|part| !["", ".", ".."].contains(&part)) && !name.contains(['\\', '\0'])
+    pub(super) fn files(&self) -> Result<&[Sibling]> {
+        let inside = |file: &&Sibling| {
+            let mut parts = file.name.split('/');
+            parts.all(|part| !["", ".", ".."].contains(&part)) && !file.name.contains(['\\', '\0'])
         };
-        match names.clone().find(|name| !inside(name)) {
-            Some(name) => bail!("it lists a file {name:?}, which is outside of the repository"),
-            None => Ok(names.collect()),
+        match self.siblings.iter().find(|file| !inside(file)) {
+            Some(Sibling { name, .. }) => {
+                bail!("it lists a file {name:?}, which is outside of the repository")
+            }
+            None => Ok(&self.siblings),
         }
     }
 }
 
 /// A file that is being sent.
-struct Sending {
-    response: Response,
-    commit: String,
-    etag: String,
+pub(super) struct Sending {
+    pub(super) response: Response,
+    /// The name that its content has.
+    pub(super) etag: String,
+    /// Whether that name is the content's SHA-256.
+    pub(super) etag_is_sha256: bool,
+    /// Bytes of the whole file, where the hub says so.
+    pub(super) size: Option<u64>,
+}
+
+/// What the answers on the way to a file say of it.
+#[derive(Default)]
+struct Headers {
+    commit: Option<String>,
+    linked_etag: Option<String>,
+    linked_size: Option<u64>,
+}
+
+impl Headers {
+    /// Notes what an answer says. What the hub itself says goes before what the server says that it sends us to.
+    fn note(&mut self, response: &Response) {
+        let header = |name| response.header(name).map(str::to_owned);
+        self.commit = self.commit.take().or_else(|| header("x-repo-commit"));
+        self.linked_etag = self.linked_etag.take().or_else(|| header("x-linked-etag"));
+        let size = || header("x-linked-size")?.parse().ok();
+        self.linked_size = self.linked_size.or_else(size);
+    }
 }
 
 impl Client {
-    pub(super) fn new(endpoint: &str, token: Option<String>, patience: Duration) -> Self {
+    pub(super) fn new(environment: &Environment, name: &HubName, revision: &str) -> Self {
+        let timeout = environment.timeout;
         let agent = ureq::builder()
             .try_proxy_from_env(true)
             .redirects(0)
-            .timeout_connect(patience)
-            .timeout_read(patience)
-            .timeout_write(patience)
+            .timeout_connect(timeout)
+            .timeout_read(timeout)
+            .timeout_write(timeout)
             .user_agent(concat!("burn-peft/", env!("CARGO_PKG_VERSION")))
             .build();
         Self {
             agent,
-            endpoint: endpoint.trim_end_matches('/').to_owned(),
-            token,
-            patience,
+            endpoint: environment.endpoint.clone(),
+            token: environment.token.clone(),
+            timeout,
+            id: name.id.clone(),
+            revision: revision.to_owned(),
+            retries: Retries::default(),
             longest_small: LONGEST_SMALL,
+            reached: Cell::new(false),
         }
     }
 
-    /// The files of a model, by its path and revision.
-    pub(super) fn info(&self, model: &str, revision: &str) -> Result<RepoInfo> {
-        let revision = revision.replace('/', "%2F");
-        let url = format!("{}/api/models/{model}/revision/{revision}", self.endpoint);
-        let response = self.get(&url, None, |_| Ok(()))?;
-        let mut text = Vec::new();
-        let mut body = response.into_reader().take(LONGEST_LIST);
-        body.read_to_end(&mut text).map_err(|e| self.broken(&e))?;
+    /// What the hub says of the repository. With `once`, a hub that does not answer is not asked again.
+    pub(super) fn info(&self, once: bool) -> Result<RepoInfo> {
+        let revision = self.revision.replace('/', "%2F");
+        let (endpoint, id) = (&self.endpoint, &self.id);
+        // With the sizes of the files.
+        let url = format!("{endpoint}/api/models/{id}/revision/{revision}?blobs=true");
+        let ask = || {
+            let (response, _) = self.get(&url, None)?;
+            let mut text = Vec::new();
+            let mut body = response.into_reader().take(LONGEST_LIST);
+            body.read_to_end(&mut text).map_err(|e| self.broken(&e))?;
+            Ok(text)
+        };
+        let text = match once {
+            true => ask().map_err(Failure::into_error)?,
+            false => self.retries.run(&mut output::say, ask)?,
+        };
         serde_json::from_slice(&text)
             .map_err(|_| anyhow!("what {url} sent is no list of a repository's files"))
     }
 
-    /// Fetches a file of the repository whose cache is `repo`, and returns the commit it is of.
-    pub(super) fn fetch(
-        &self,
-        model: &str,
-        revision: &str,
-        file: &str,
-        info: &RepoInfo,
-        repo: &Path,
-    ) -> Result<String> {
-        let revision = revision.replace('/', "%2F");
-        let url = format!("{}/{model}/resolve/{revision}/{file}", self.endpoint);
-        let sending = self.open(&url, 0, info)?;
-        let (commit, etag) = (sending.commit.clone(), sending.etag.clone());
-        let blob = repo.join("blobs").join(&etag);
-        if !blob.exists() {
-            fs::create_dir_all(repo.join("blobs"))?;
-            let part = repo.join("blobs").join(format!("{etag}.part"));
-            self.receive(sending, &url, file, info, &part)
-                .with_context(|| file.to_owned())?;
-            fs::rename(&part, &blob)?;
-        }
-        let snapshot = repo.join("snapshots").join(&commit);
-        link(&blob, &snapshot, file)
-            .with_context(|| format!("cannot write {}", snapshot.join(file).display()))?;
-        Ok(commit)
-    }
-
-    /// Puts a file's bytes into `part`, behind those that are there.
-    fn receive(
-        &self,
-        mut sending: Sending,
-        url: &str,
-        name: &str,
-        info: &RepoInfo,
-        part: &Path,
-    ) -> Result<()> {
-        let mut file = OpenOptions::new().append(true).create(true).open(part)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!("another process is fetching it"),
-            // Some file systems have no locks.
-            Err(TryLockError::Error(_)) => {}
-        }
-        let mut done = file.metadata()?.len();
-        let total = length(&sending.response);
-        let most = self.most_bytes(name, total)?;
-        if done > 0 {
-            if Some(done) == total {
-                return Ok(());
-            }
-            let mut continues = false;
-            if total.is_some_and(|total| done < total) {
-                let etag = sending.etag;
-                sending = self.open(url, done, info)?;
-                let range = sending.response.header("content-range").unwrap_or_default();
-                continues = range.starts_with(&format!("bytes {done}-")) && sending.etag == etag;
-                if !continues {
-                    sending = self.open(url, 0, info)?;
-                }
-            }
-            if !continues {
-                file.set_len(0)?;
-                done = 0;
-            }
-        }
-        let mut bar = Progress::bytes(&format!("fetching {name}"));
-        // One more byte says that there are too many.
-        let mut body = sending
-            .response
-            .into_reader()
-            .take((most - done).saturating_add(1));
-        let mut piece = vec![0; 1 << 16];
-        loop {
-            let read = match body.read(&mut piece) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(self.broken(&error)),
-            };
-            file.write_all(&piece[..read])?;
-            done += read as u64;
-            bar.set(done, total.unwrap_or(done));
-        }
-        if done > most {
-            // What is there is not the beginning of the file.
-            file.set_len(0)?;
-            bail!("the hub sent more than the {most} bytes that it may have");
-        }
-        match total {
-            Some(total) if total != done => bail!("the hub sent {done} of {total} bytes"),
-            _ => Ok(file.sync_all()?),
-        }
-    }
-
-    /// The bytes that are taken of a file whose length is `total`, where the hub says it.
-    fn most_bytes(&self, name: &str, total: Option<u64>) -> Result<u64> {
-        let is_small = !name.ends_with(WEIGHTS_ENDING);
-        let most = self.longest_small;
-        match total {
-            Some(total) if is_small && total > most => {
-                bail!("it has {total} bytes; a file of its kind may have {most}")
-            }
-            Some(total) => Ok(total),
-            None if is_small => Ok(most),
-            None => bail!("the hub does not say how long it is"),
-        }
-    }
-
-    /// Asks for a file from byte `start` on.
-    fn open(&self, url: &str, start: u64, info: &RepoInfo) -> Result<Sending> {
-        let (mut commit, mut etag) = (Some(info.sha.clone()), None);
+    /// Asks for a file of `commit` from byte `start` on.
+    pub(super) fn open(&self, commit: &str, file: &str, start: u64) -> Result<Sending, Failure> {
+        let url = format!("{}/{}/resolve/{commit}/{file}", self.endpoint, self.id);
         let range = (start > 0).then(|| format!("bytes={start}-"));
-        let response = self.get(url, range.as_deref(), |response| {
-            // What the hub itself says goes before what the server says that it sends us to.
-            if let Some(found) = response.header("x-repo-commit") {
-                commit = Some(found.to_owned());
+        let (response, headers) = self.get(&url, range.as_deref())?;
+        if headers.commit.is_some_and(|found| found != commit) {
+            return Err(anyhow!("the hub sent another commit than {commit}").into());
+        }
+        let own_etag = || response.header("etag").map(str::to_owned);
+        let linked = headers.linked_etag.is_some();
+        let etag = headers.linked_etag.or_else(own_etag);
+        let etag = etag.map(|etag| {
+            let quoted = etag.strip_prefix("W/").unwrap_or(&etag);
+            quoted.trim_matches('"').to_owned()
+        });
+        let etag = match etag {
+            Some(etag) if is_plain_name(&etag) => etag,
+            Some(etag) => {
+                return Err(
+                    anyhow!("the hub's etag is {etag:?}, which is no name of a file").into(),
+                );
             }
-            let found = ["x-linked-etag", "etag"].into_iter();
-            let found = found.filter_map(|name| response.header(name)).next();
-            if let (None, Some(found)) = (&etag, found) {
-                let quoted = found.strip_prefix("W/").unwrap_or(found);
-                etag = Some(quoted.trim_matches('"').to_owned());
-            }
-            Ok(())
-        })?;
-        let plain = |name: &str, value: Option<String>| match value {
-            Some(value) if is_plain_name(&value) => Ok(value),
-            Some(value) => bail!("the hub's {name} is {value:?}, which is no name of a file"),
-            None => bail!("the hub sent no {name}"),
+            None => return Err(anyhow!("the hub sent no etag").into()),
+        };
+        let is_sha256 = etag.len() == 64 && etag.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let length = || response.header("content-length")?.parse().ok();
+        let size = match response.status() {
+            206 => whole_size(&response),
+            _ => headers.linked_size.or_else(length),
         };
         Ok(Sending {
+            etag_is_sha256: linked && is_sha256,
             response,
-            commit: plain("commit", commit)?,
-            etag: plain("etag", etag)?,
+            etag,
+            size,
         })
     }
 
-    /// Sends a request and follows redirections; `look` sees every answer on the way.
-    fn get(
-        &self,
-        url: &str,
-        range: Option<&str>,
-        mut look: impl FnMut(&Response) -> Result<()>,
-    ) -> Result<Response> {
+    /// Sends a request and follows redirections.
+    fn get(&self, url: &str, range: Option<&str>) -> Result<(Response, Headers), Failure> {
         let mut url = url.to_owned();
+        let mut headers = Headers::default();
         for _ in 0..MOST_REDIRECTS {
             // Lengths and ranges are those of the file itself.
             let mut request = self.agent.get(&url).set("Accept-Encoding", "identity");
@@ -260,48 +222,108 @@ impl Client {
                 request = request.set("Authorization", &format!("Bearer {token}"));
             }
             let response = request.call().map_err(|error| self.failed(&url, error))?;
-            look(&response)?;
+            self.reached.set(true);
+            headers.note(&response);
             if !(300..400).contains(&response.status()) {
-                return Ok(response);
+                return Ok((response, headers));
             }
             let Some(location) = response.header("location") else {
-                bail!("{url} sends us elsewhere without saying where");
+                return Err(anyhow!("{url} sends us elsewhere without saying where").into());
             };
             url = match location.split_once("://") {
                 Some(_) => location.to_owned(),
                 None if location.starts_with('/') => format!("{}{location}", origin(&url)),
-                None => bail!("{url} sends us to {location:?}, which is no address"),
+                None => {
+                    let no_address = anyhow!("{url} sends us to {location:?}, which is no address");
+                    return Err(no_address.into());
+                }
             };
         }
-        bail!("{url} was not the last of {MOST_REDIRECTS} redirections")
+        Err(anyhow!("{url} was not the last of {MOST_REDIRECTS} redirections").into())
     }
 
-    fn failed(&self, url: &str, error: ureq::Error) -> anyhow::Error {
+    fn failed(&self, url: &str, error: ureq::Error) -> Failure {
         match error {
-            ureq::Error::Status(401 | 403, _) => {
-                anyhow!("the hub does not let us have it; it may not exist, or need a token")
+            ureq::Error::Status(status, response) => {
+                self.reached.set(true);
+                self.refused(url, status, &response)
             }
-            ureq::Error::Status(404, _) => anyhow!("the hub does not have it"),
-            ureq::Error::Status(status, _) => anyhow!("{url} answers with status {status}"),
             ureq::Error::Transport(error) => {
                 let source = std::error::Error::source(&error);
                 let source = source.and_then(|source| source.downcast_ref::<io::Error>());
+                let host = origin(url);
                 match (error.kind(), source) {
-                    (ErrorKind::Dns, _) => anyhow!("{} is not found", origin(url)),
+                    (ErrorKind::Dns, _) => self.passing(format!("{host} is not found")),
+                    (ErrorKind::ConnectionFailed, Some(source))
+                        if !SAYS_NOTHING.contains(&source.kind()) =>
+                    {
+                        self.passing(format!("there is no connection to {host}: {source}"))
+                    }
                     (_, Some(source)) => self.broken(source),
-                    _ => anyhow!("{error}"),
+                    _ => anyhow!("{error}").into(),
                 }
             }
         }
     }
 
-    /// What a connection that broke says.
-    fn broken(&self, error: &io::Error) -> anyhow::Error {
-        match error.kind() {
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-                anyhow!("the hub said nothing for {:?}", self.patience)
+    /// What a status other than success means.
+    fn refused(&self, url: &str, status: u16, response: &Response) -> Failure {
+        let reason = response.header("x-error-code").unwrap_or_default();
+        let message = response.header("x-error-message").unwrap_or_default();
+        let page = format!("{}/{}", self.endpoint, self.id);
+        let says = match (status, reason, &self.token) {
+            (_, "GatedRepo", None) => format!(
+                "it is gated: accept its conditions on {page}, and set HF_TOKEN to a token of yours"
+            ),
+            (_, "GatedRepo", Some(_)) => format!(
+                "it is gated, and the owner of the token has no access to it; ask for it on {page}"
+            ),
+            (_, "RevisionNotFound", _) => format!("it has no revision `{}`", self.revision),
+            (401, _, None) => "the hub has no public repository of that name; for a private one set HF_TOKEN, or \
+                 log in with `hf auth login`"
+                .into(),
+            (401, _, Some(_)) if message.contains("Invalid credentials") => {
+                "the hub does not accept the token; look at HF_TOKEN, or log in again with `hf auth login`".into()
             }
-            _ => anyhow!("the connection broke: {error}"),
+            (401, _, Some(_)) => "the hub has no repository of that name that the token may read".into(),
+            (403, ..) => "the hub does not allow it to us; a token that may read it helps (HF_TOKEN)".into(),
+            (404, "EntryNotFound", _) => format!("the hub does not have {url}"),
+            (404, ..) => "the hub does not have it".into(),
+            (429 | 500 | 502..=504, ..) => {
+                return Failure::Passing {
+                    reason: match status {
+                        429 => "the hub gets too many requests (status 429)".into(),
+                        _ => format!("the hub answers with status {status}"),
+                    },
+                    wait: response
+                        .header("retry-after")
+                        .and_then(|seconds| seconds.trim().parse().ok())
+                        .map(Duration::from_secs),
+                };
+            }
+            _ => format!("{url} answers with status {status}"),
+        };
+        anyhow!(says).into()
+    }
+
+    /// What a connection that broke says.
+    pub(super) fn broken(&self, error: &io::Error) -> Failure {
+        match error.kind() {
+            kind if SAYS_NOTHING.contains(&kind) => Failure::Passing {
+                reason: format!("the hub said nothing for {:?}", self.timeout),
+                wait: None,
+            },
+            // A certificate that is no good stays so.
+            io::ErrorKind::InvalidData => anyhow!("the connection is refused: {error}").into(),
+            _ => self.passing(format!("the connection broke: {error}")),
+        }
+    }
+
+    /// A fault that may pass, if there was any connection yet.
+    fn passing(&self, reason: String) -> Failure {
+        match self.reached.get() {
+            true => Failure::Passing { reason, wait: None },
+            false => anyhow!(reason).into(),
         }
     }
 }
@@ -313,40 +335,8 @@ fn origin(url: &str) -> &str {
     &url[..end]
 }
 
-/// Bytes of the whole file.
-fn length(response: &Response) -> Option<u64> {
-    response.header("content-length")?.parse().ok()
-}
-
-/// Makes the file `name` of a snapshot a link to `blob`, as the cache has it, or a copy where there are no links.
-fn link(blob: &Path, snapshot: &Path, name: &str) -> io::Result<()> {
-    let pointer = &snapshot.join(name);
-    if pointer.exists() {
-        return Ok(());
-    }
-    fs::create_dir_all(pointer.parent().unwrap_or(snapshot))?;
-    // Blobs and snapshots are in folders of the repository's folder.
-    let up = "../".repeat(2 + name.matches('/').count());
-    let blobs = format!("{up}blobs");
-    let target: PathBuf = [
-        Path::new(&blobs),
-        Path::new(blob.file_name().unwrap_or_default()),
-    ]
-    .iter()
-    .collect();
-    #[cfg(unix)]
-    let linked = std::os::unix::fs::symlink(target, pointer);
-    #[cfg(windows)]
-    let linked = std::os::windows::fs::symlink_file(target, pointer);
-    match linked {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && pointer.exists() => Ok(()),
-        Err(_) if cfg!(windows) => fs::copy(blob, pointer).map(|_| ()),
-        linked => linked,
-    }
-}
-
-/// Notes which commit a revision is.
-pub(super) fn note_revision(repo: &Path, revision: &str, commit: &str) -> Result<()> {
-    let path = repo.join("refs").join(revision);
-    Ok(burn_peft_files::write(&path, commit.as_bytes())?)
+/// Bytes of the whole file, of which a part is sent.
+fn whole_size(response: &Response) -> Option<u64> {
+    let (_, size) = response.header("content-range")?.rsplit_once('/')?;
+    size.parse().ok()
 }

@@ -1,178 +1,101 @@
-//! Hubs that are slow or lie, on this machine.
+//! Hubs that are slow, break off or lie, on this machine.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{BufRead, BufReader, Write},
-    net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
-    thread,
-    time::Duration,
-};
+mod server;
 
+use std::{fs, net::TcpListener, time::Duration};
+
+use hf_hub::Cache;
+use ring::digest;
 use tempfile::tempdir;
 
-use super::*;
-
-/// What a hub answers to a path.
-#[derive(Debug, Clone)]
-enum Answer {
-    /// Status, headers, body.
-    Whole(u16, String, Vec<u8>),
-    /// The first bytes of a longer body, and then nothing.
-    Stalls(String, Vec<u8>),
-    /// The first bytes of a longer body, and then the end of the connection.
-    Breaks(String, Vec<u8>),
-    /// A body of zeros that never ends and has no length.
-    Endless(String),
-    /// Nothing at all.
-    Silence,
-}
-
-/// A file with its etag.
-fn file(etag: &str, body: &str) -> Answer {
-    let headers = format!("etag: \"{etag}\"\r\nx-repo-commit: c0ffee\r\n");
-    Answer::Whole(200, headers, body.into())
-}
-
-fn list(names: &[&str]) -> Answer {
-    let siblings: Vec<_> = names
-        .iter()
-        .map(|name| serde_json::json!({"rfilename": name}))
-        .collect();
-    let body = serde_json::json!({"sha": "c0ffee", "siblings": siblings});
-    Answer::Whole(200, String::new(), body.to_string().into())
-}
+use super::{retry::Retries, *};
+use server::{Answer, Server, file, headers, list, refusal};
 
 /// Bytes that a file without weights may have here.
 const LONGEST_SMALL: u64 = 1 << 16;
-const LIST: &str = "/api/models/owner/model/revision/main";
-const CONFIG: &str = "/owner/model/resolve/main/config.json";
+const LIST: &str = "/api/models/owner/model/revision/main?blobs=true";
+const CONFIG: &str = "/owner/model/resolve/c0ffee/config.json";
+const WEIGHTS: &str = "/owner/model/resolve/c0ffee/model.safetensors";
 
-/// A hub with these answers, and the requests that it got.
-struct Hub {
-    endpoint: String,
-    requests: Arc<Mutex<Vec<String>>>,
+/// A cache, and the hub it is filled from.
+struct Reader {
+    environment: Environment,
+    client: Client,
+    name: HubName,
 }
 
-impl Hub {
-    fn new(answers: &[(&str, Answer)]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let answers = answers.iter().cloned();
-        let answers: BTreeMap<String, Answer> = answers
-            .map(|(path, answer)| (path.to_owned(), answer))
-            .collect();
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let seen = requests.clone();
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (answers, seen) = (answers.clone(), seen.clone());
-                thread::spawn(move || answer(stream, &answers, &seen));
-            }
-        });
-        Self { endpoint, requests }
+impl Reader {
+    fn new(server: &Server, cache: &Path) -> Self {
+        Self::at(&server.endpoint, cache, None)
     }
 
-    /// Fetches into a cache.
-    fn fetch(&self, cache: &Path) -> Result<PathBuf> {
-        let mut client = Client::new(&self.endpoint, None, Duration::from_millis(300));
+    fn at(endpoint: &str, cache: &Path, token: Option<&str>) -> Self {
+        let name = HubName::parse("owner/model").unwrap();
+        let environment = Environment {
+            endpoint: endpoint.to_owned(),
+            token: token.map(str::to_owned),
+            cache: cache.to_owned(),
+            offline: false,
+            timeout: Duration::from_millis(300),
+        };
+        let mut client = Client::new(&environment, &name, "main");
         client.longest_small = LONGEST_SMALL;
+        client.retries = Retries {
+            most: 2,
+            first_wait: Duration::from_millis(1),
+        };
+        Self {
+            environment,
+            client,
+            name,
+        }
+    }
+
+    /// Fetches a model.
+    fn fetch(&self) -> Result<PathBuf> {
+        let folder = self.environment.cache.join("models--owner--model");
         fetch(
-            &client,
-            "owner/model",
+            &self.client,
+            &self.name,
             "main",
-            &cache.join("models--owner--model"),
+            &folder,
+            Contents::Model,
+            false,
         )
     }
-
-    fn error(&self) -> String {
-        let root = tempdir().unwrap();
-        let cache = root.path().join("cache");
-        let error = format!(
-            "{:#}",
-            self.fetch(&cache).expect_err("a hub that is no good")
-        );
-        assert!(!error.contains('\n'), "{error}");
-        // Nothing is written outside of the cache.
-        for entry in fs::read_dir(root.path()).unwrap() {
-            assert_eq!(entry.unwrap().path(), cache);
-        }
-        error
-    }
 }
 
-fn answer(stream: TcpStream, answers: &BTreeMap<String, Answer>, seen: &Mutex<Vec<String>>) {
-    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    let first = lines.next().unwrap().unwrap();
-    let headers: Vec<String> = lines
-        .map_while(Result::ok)
-        .take_while(|l| !l.is_empty())
-        .collect();
-    let path = first.split(' ').nth(1).unwrap().to_owned();
-    let range = headers
-        .iter()
-        .find_map(|line| line.strip_prefix("Range: bytes="));
-    let start: Option<usize> = range.map(|range| range.trim_end_matches('-').parse().unwrap());
-    let note = start.map_or_else(|| path.clone(), |start| format!("{path} from {start}"));
-    seen.lock().unwrap().push(note);
-    let mut stream = stream;
-    let mut send = |status: u16, headers: &str, length: usize, body: &[u8]| {
-        let head = format!(
-            "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n{headers}\r\n"
-        );
-        stream.write_all(head.as_bytes()).ok();
-        stream.write_all(body).ok();
-        stream.flush().ok();
-    };
-    match answers.get(&path) {
-        None => send(404, "", 0, b""),
-        Some(Answer::Whole(status, headers, body)) => match start {
-            Some(start) => {
-                let range = format!(
-                    "content-range: bytes {start}-{}/{}\r\n",
-                    body.len() - 1,
-                    body.len()
-                );
-                send(
-                    206,
-                    &format!("{headers}{range}"),
-                    body.len() - start,
-                    &body[start..],
-                );
-            }
-            None => send(*status, headers, body.len(), body),
-        },
-        Some(Answer::Stalls(headers, body)) => {
-            send(200, headers, 2 * body.len(), body);
-            thread::sleep(Duration::from_secs(3));
-        }
-        Some(Answer::Breaks(headers, body)) => send(200, headers, 2 * body.len(), body),
-        Some(Answer::Endless(headers)) => {
-            let head = format!("HTTP/1.1 200 X\r\nconnection: close\r\n{headers}\r\n");
-            stream.write_all(head.as_bytes()).ok();
-            while stream.write_all(&[0; 1 << 12]).is_ok() {}
-        }
-        Some(Answer::Silence) => thread::sleep(Duration::from_secs(3)),
-    }
+/// Why nothing comes from such a hub, in one line.
+fn error_of(answers: &[(&str, Answer)]) -> String {
+    error_from(&Server::new(answers).endpoint, None)
 }
 
-#[test]
-fn a_hub_id_is_owner_slash_model() {
-    assert!(is_hub_id("Qwen/Qwen2.5-1.5B-Instruct"));
-    for path in ["model", "./model/x", "a/b/c", "/abs", "../x"] {
-        assert!(!is_hub_id(path), "{path}");
+fn error_from(endpoint: &str, token: Option<&str>) -> String {
+    let root = tempdir().unwrap();
+    let cache = root.path().join("cache");
+    let reader = Reader::at(endpoint, &cache, token);
+    let error = format!("{:#}", reader.fetch().expect_err("a hub that is no good"));
+    assert!(!error.contains('\n'), "{error}");
+    // Nothing is written outside of the cache.
+    for entry in fs::read_dir(root.path()).unwrap() {
+        assert_eq!(entry.unwrap().path(), cache);
     }
+    error
+}
+
+/// Why a hub that answers so with its list of files is of no use.
+fn error_for_list(answer: Answer) -> String {
+    error_of(&[(LIST, answer)])
 }
 
 #[test]
 fn files_are_put_where_other_programs_look_for_them() {
-    let elsewhere = Hub::new(&[("/blob", file("of-the-store", "weights"))]);
+    let elsewhere = Server::new(&[("/blob", file("of-the-store", "weights"))]);
     let headers = format!(
         "location: {}/blob\r\nx-repo-commit: c0ffee\r\nx-linked-etag: \"e2\"\r\netag: \"e3\"\r\n",
         elsewhere.endpoint
     );
-    let hub = Hub::new(&[
+    let hub = Server::new(&[
         (
             LIST,
             list(&[
@@ -183,13 +106,10 @@ fn files_are_put_where_other_programs_look_for_them() {
             ]),
         ),
         (CONFIG, file("e1", "{}")),
-        (
-            "/owner/model/resolve/main/model.safetensors",
-            Answer::Whole(302, headers, Vec::new()),
-        ),
+        (WEIGHTS, Answer::Whole(302, headers, Vec::new())),
     ]);
     let cache = tempdir().unwrap();
-    let snapshot = hub.fetch(cache.path()).unwrap();
+    let snapshot = Reader::new(&hub, cache.path()).fetch().unwrap();
     let repo = cache.path().join("models--owner--model");
     assert_eq!(snapshot, repo.join("snapshots/c0ffee"));
     let read = |path: &str| fs::read_to_string(repo.join(path)).unwrap();
@@ -200,12 +120,37 @@ fn files_are_put_where_other_programs_look_for_them() {
         (read("snapshots/c0ffee/config.json"), read("refs/main")),
         ("{}".into(), "c0ffee".into())
     );
-    // What huggingface_hub's own client finds there.
+    // What another client finds there.
     let found = Cache::new(cache.path().to_owned())
         .model("owner/model".into())
         .get("config.json");
     assert_eq!(found, Some(snapshot.join("config.json")));
     assert_eq!(fs::read_dir(&snapshot).unwrap().count(), 2);
+}
+
+#[test]
+fn the_token_is_told_the_hub_and_nobody_else() {
+    let elsewhere = Server::new(&[("/blob", file("e2", "weights"))]);
+    let headers = format!(
+        "location: {}/blob\r\nx-linked-etag: \"e2\"\r\n",
+        elsewhere.endpoint
+    );
+    let hub = Server::new(&[
+        (LIST, list(&["config.json", "model.safetensors"])),
+        (CONFIG, file("e1", "{}")),
+        (WEIGHTS, Answer::Whole(302, headers, Vec::new())),
+    ]);
+    let cache = tempdir().unwrap();
+    let reader = Reader::at(&hub.endpoint, cache.path(), Some("hf_mine"));
+    reader.fetch().unwrap();
+    assert_eq!(hub.requests().len(), 3);
+    for request in hub.requests() {
+        assert_eq!(request.authorization.as_deref(), Some("Bearer hf_mine"));
+    }
+    let [request] = &elsewhere.requests()[..] else {
+        panic!("the blob was asked for once")
+    };
+    assert_eq!(request.authorization, None);
 }
 
 #[test]
@@ -217,11 +162,10 @@ fn names_that_lead_out_of_the_cache_are_refused() {
         "..\\x.safetensors",
         "a//b",
     ] {
-        let error = Hub::new(&[
+        let error = error_of(&[
             (LIST, list(&["config.json", name])),
             (CONFIG, file("e1", "{}")),
-        ])
-        .error();
+        ]);
         assert!(error.contains(&format!("{name:?}")), "{error}");
     }
     for (headers, named) in [
@@ -232,23 +176,25 @@ fn names_that_lead_out_of_the_cache_are_refused() {
         ),
         (
             "etag: e\r\nx-repo-commit: ../../../x\r\n",
-            "the hub's commit is \"../../../x\"",
+            "another commit than c0ffee",
         ),
         ("x-repo-commit: c0ffee\r\n", "the hub sent no etag"),
         ("etag: \"\"\r\n", "the hub's etag is \"\""),
     ] {
         let config = Answer::Whole(200, headers.into(), b"{}".to_vec());
-        let error = Hub::new(&[(LIST, list(&["config.json"])), (CONFIG, config)]).error();
+        let error = error_of(&[(LIST, list(&["config.json"])), (CONFIG, config)]);
         assert!(error.contains(named), "{error}");
     }
+    let outside = r#"{"sha": "../../x", "siblings": [{"rfilename": "config.json"}]}"#;
+    let outside = Answer::Whole(200, String::new(), outside.into());
+    assert!(error_for_list(outside).contains("the hub's commit is \"../../x\""));
 }
 
 #[test]
 fn a_hub_that_says_nothing_is_not_waited_for() {
-    let silent = Hub::new(&[(LIST, Answer::Silence)]).error();
-    let headers = "etag: e1\r\nx-repo-commit: c0ffee\r\n".to_owned();
-    let stalls = Answer::Stalls(headers, b"half".to_vec());
-    let stalled = Hub::new(&[(LIST, list(&["config.json"])), (CONFIG, stalls)]).error();
+    let silent = error_for_list(Answer::Silence);
+    let stalls = Answer::Stalls(headers("e1"), b"half".to_vec(), 8);
+    let stalled = error_of(&[(LIST, list(&["config.json"])), (CONFIG, stalls)]);
     for error in [silent, stalled] {
         assert!(error.contains("the hub said nothing for 300ms"), "{error}");
     }
@@ -257,112 +203,286 @@ fn a_hub_that_says_nothing_is_not_waited_for() {
         .unwrap()
         .local_addr()
         .unwrap();
-    let gone = Hub {
-        endpoint: format!("http://{gone}"),
-        requests: Arc::default(),
-    };
-    assert!(gone.error().contains("the connection broke"));
+    let error = error_from(&format!("http://{gone}"), None);
+    assert!(error.contains("there is no connection to"), "{error}");
 }
 
 #[test]
-fn what_a_broken_connection_left_is_not_fetched_again() {
-    let headers = "etag: e1\r\nx-repo-commit: c0ffee\r\n".to_owned();
-    for (broken, reason) in [
-        (Answer::Stalls as fn(_, _) -> _, "the hub said nothing"),
-        (Answer::Breaks, "the connection broke"),
-    ] {
+fn a_download_goes_on_where_the_connection_broke() {
+    let weights = "0123456789";
+    for broken in [Answer::Breaks as fn(_, _, _) -> _, Answer::Stalls] {
         let cache = tempdir().unwrap();
-        let begins = broken(headers.clone(), b"0123".to_vec());
-        let hub = Hub::new(&[(LIST, list(&["config.json"])), (CONFIG, begins)]);
-        let error = format!("{:#}", hub.fetch(cache.path()).expect_err("it breaks"));
-        assert!(
-            error.starts_with("config.json: ") && error.contains(reason),
-            "{error}"
-        );
-        assert!(!error.contains('\n'), "{error}");
-        let hub = Hub::new(&[
-            (LIST, list(&["config.json"])),
-            (CONFIG, file("e1", "01234567")),
+        let hub = Server::new(&[
+            (LIST, list(&["config.json", "model.safetensors"])),
+            (CONFIG, file("e1", "{}")),
+            (WEIGHTS, broken(headers("e2"), b"0123".to_vec(), 10)),
+            (WEIGHTS, file("e2", weights)),
         ]);
-        let snapshot = hub.fetch(cache.path()).unwrap();
-        assert_eq!(
-            fs::read_to_string(snapshot.join("config.json")).unwrap(),
-            "01234567"
-        );
-        let requests = hub.requests.lock().unwrap();
-        assert_eq!(requests[2], format!("{CONFIG} from 4"));
+        let snapshot = Reader::new(&hub, cache.path()).fetch().unwrap();
+        let path = snapshot.join("model.safetensors");
+        assert_eq!(fs::read_to_string(path).unwrap(), weights);
+        let starts: Vec<_> = hub.requests().iter().map(|request| request.start).collect();
+        assert_eq!(starts, [None, None, None, Some(4)]);
     }
 }
 
 #[test]
-fn a_part_that_is_longer_than_the_file_is_fetched_anew() {
+fn the_next_try_goes_on_where_the_last_one_stopped() {
     let cache = tempdir().unwrap();
-    let blobs = cache.path().join("models--owner--model/blobs");
-    fs::create_dir_all(&blobs).unwrap();
-    fs::write(blobs.join("e1.part"), "something else").unwrap();
-    let hub = Hub::new(&[(LIST, list(&["config.json"])), (CONFIG, file("e1", "{}"))]);
-    let snapshot = hub.fetch(cache.path()).unwrap();
+    let files = list(&["config.json"]);
+    let begins = Answer::Breaks(headers("e1"), b"0123".to_vec(), 8);
+    let hub = Server::new(&[
+        (LIST, files.clone()),
+        (CONFIG, begins),
+        (CONFIG, refusal(503, "")),
+    ]);
+    let error = Reader::new(&hub, cache.path()).fetch().unwrap_err();
+    let error = format!("{error:#}");
+    assert!(error.starts_with("config.json: "), "{error}");
+    assert!(error.contains("status 503, 3 times in a row"), "{error}");
+    let hub = Server::new(&[(LIST, files), (CONFIG, file("e1", "01234567"))]);
+    let snapshot = Reader::new(&hub, cache.path()).fetch().unwrap();
     assert_eq!(
         fs::read_to_string(snapshot.join("config.json")).unwrap(),
-        "{}"
+        "01234567"
     );
+    assert_eq!(hub.requests().last().unwrap().start, Some(4));
+}
+
+#[test]
+fn a_part_that_cannot_be_gone_on_with_is_fetched_anew() {
+    for (part, answer) in [
+        // Longer than the file.
+        ("something else", file("e1", "0123")),
+        ("01", Answer::WithoutRanges(headers("e1"), b"0123".to_vec())),
+    ] {
+        let cache = tempdir().unwrap();
+        let blobs = cache.path().join("models--owner--model/blobs");
+        fs::create_dir_all(&blobs).unwrap();
+        fs::write(blobs.join("e1.part"), part).unwrap();
+        let hub = Server::new(&[(LIST, list(&["config.json"])), (CONFIG, answer)]);
+        let snapshot = Reader::new(&hub, cache.path()).fetch().unwrap();
+        assert_eq!(
+            fs::read_to_string(snapshot.join("config.json")).unwrap(),
+            "0123"
+        );
+        assert_eq!(fs::read_dir(&blobs).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn weights_are_what_their_checksum_says() {
+    let sum = digest::digest(&digest::SHA256, b"0123");
+    let sum: String = sum.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+    let fetch = |body: &str, part: &str| {
+        let cache = tempdir().unwrap();
+        let blobs = cache.path().join("models--owner--model/blobs");
+        fs::create_dir_all(&blobs).unwrap();
+        if !part.is_empty() {
+            fs::write(blobs.join(format!("{sum}.part")), part).unwrap();
+        }
+        let headers = format!("x-linked-etag: \"{sum}\"\r\n");
+        let hub = Server::new(&[
+            (LIST, list(&["config.json", "model.safetensors"])),
+            (CONFIG, file("e1", "{}")),
+            (WEIGHTS, Answer::Whole(200, headers, body.into())),
+        ]);
+        let fetched = Reader::new(&hub, cache.path()).fetch();
+        let names = fs::read_dir(&blobs).unwrap().count();
+        (fetched.map_err(|error| format!("{error:#}")), names)
+    };
+    assert!(matches!(fetch("0123", ""), (Ok(_), 2)));
+    assert!(matches!(fetch("0123", "01"), (Ok(_), 2)));
+    for (body, part) in [("9999", ""), ("0123", "99")] {
+        let (fetched, names) = fetch(body, part);
+        let error = fetched.unwrap_err();
+        assert!(error.contains("the hub says") && names == 1, "{error}");
+    }
 }
 
 #[test]
 fn a_body_that_never_ends_is_not_written_without_bound() {
-    let headers = || "etag: e1\r\nx-repo-commit: c0ffee\r\n".to_owned();
-    let endless = Hub::new(&[
+    let endless = error_of(&[
         (LIST, list(&["config.json"])),
-        (CONFIG, Answer::Endless(headers())),
+        (CONFIG, Answer::Endless(headers("e1"))),
     ]);
-    assert!(endless.error().contains("more than the 65536 bytes"));
+    assert!(endless.contains("more than the 65536 bytes"), "{endless}");
     let long = "x".repeat(LONGEST_SMALL as usize + 1);
-    let long = Hub::new(&[(LIST, list(&["config.json"])), (CONFIG, file("e1", &long))]);
-    assert!(long.error().contains("it has 65537 bytes"));
-    let weights = Hub::new(&[
-        (LIST, list(&["model.safetensors"])),
-        (
-            "/owner/model/resolve/main/model.safetensors",
-            Answer::Endless(headers()),
-        ),
+    let long = error_of(&[(LIST, list(&["config.json"])), (CONFIG, file("e1", &long))]);
+    assert!(long.contains("it has 65537 bytes"), "{long}");
+    let weights = error_of(&[
+        (LIST, list(&["config.json", "model.safetensors"])),
+        (CONFIG, file("e1", "{}")),
+        (WEIGHTS, Answer::Endless(headers("e2"))),
     ]);
-    assert!(weights.error().contains("does not say how long it is"));
+    assert!(weights.contains("does not say how long it is"), "{weights}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_said_so() {
+    let cache = tempdir().unwrap();
+    let blobs = cache.path().join("models--owner--model/blobs");
+    fs::create_dir_all(&blobs).unwrap();
+    std::os::unix::fs::symlink("/dev/full", blobs.join("e1.part")).unwrap();
+    let hub = Server::new(&[(LIST, list(&["config.json"])), (CONFIG, file("e1", "{}"))]);
+    let error = Reader::new(&hub, cache.path()).fetch().unwrap_err();
+    let error = format!("{error:#}");
+    assert!(
+        error.contains("No space left on device") && error.contains("make room"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_file_in_a_subfolder_is_linked_to_its_blob() {
     const TOOLS: &str = "additional_chat_templates/tool_use.jinja";
-    let hub = Hub::new(&[
+    let hub = Server::new(&[
         (LIST, list(&["config.json", TOOLS])),
         (CONFIG, file("e1", "{}")),
         (
-            "/owner/model/resolve/main/additional_chat_templates/tool_use.jinja",
+            "/owner/model/resolve/c0ffee/additional_chat_templates/tool_use.jinja",
             file("e2", "tools"),
         ),
     ]);
     let cache = tempdir().unwrap();
-    let snapshot = hub.fetch(cache.path()).unwrap();
+    let snapshot = Reader::new(&hub, cache.path()).fetch().unwrap();
     assert_eq!(fs::read_to_string(snapshot.join(TOOLS)).unwrap(), "tools");
 }
 
 #[test]
+fn what_may_pass_is_tried_again() {
+    let cache = tempdir().unwrap();
+    let asked_to_wait = Answer::Whole(429, "retry-after: 0\r\n".into(), Vec::new());
+    let hub = Server::new(&[
+        (LIST, refusal(503, "")),
+        (LIST, asked_to_wait),
+        (LIST, list(&["config.json"])),
+        (CONFIG, refusal(500, "")),
+        (CONFIG, file("e1", "{}")),
+    ]);
+    Reader::new(&hub, cache.path()).fetch().unwrap();
+    assert_eq!(hub.requests().len(), 5);
+    let error = error_for_list(refusal(500, ""));
+    assert!(error.contains("status 500, 3 times in a row"), "{error}");
+}
+
+#[test]
 fn refusals_of_the_hub_are_told_in_words() {
-    let answers =
-        |status| Hub::new(&[(LIST, Answer::Whole(status, String::new(), Vec::new()))]).error();
-    assert!(answers(401).contains("need a token"));
-    assert!(answers(404).contains("does not have it"));
-    assert!(answers(500).contains("status 500"));
+    for (status, code, token, words) in [
+        (
+            401,
+            "RepoNotFound",
+            None,
+            "no public repository of that name",
+        ),
+        (401, "", Some("hf_mine"), "that the token may read"),
+        (401, "GatedRepo", None, "it is gated: accept its conditions"),
+        (403, "GatedRepo", Some("hf_mine"), "has no access to it"),
+        (403, "", Some("hf_mine"), "does not allow it"),
+        (404, "RepoNotFound", None, "the hub does not have it"),
+        (404, "RevisionNotFound", None, "it has no revision `main`"),
+        (418, "", None, "answers with status 418"),
+    ] {
+        let hub = Server::new(&[(LIST, refusal(status, code))]);
+        let error = error_from(&hub.endpoint, token);
+        assert!(error.contains(words), "{error}");
+        assert_eq!(hub.requests().len(), 1, "it is not tried again: {error}");
+    }
+    let invalid = "x-error-message: Invalid credentials in Authorization header\r\n";
+    let invalid = Answer::Whole(401, invalid.into(), Vec::new());
+    let hub = Server::new(&[(LIST, invalid)]);
+    let error = error_from(&hub.endpoint, Some("hf_old"));
+    assert!(error.contains("does not accept the token"), "{error}");
     let nonsense = Answer::Whole(200, String::new(), b"<html>".to_vec());
-    assert!(
-        Hub::new(&[(LIST, nonsense)])
-            .error()
-            .contains("no list of a repository's files")
-    );
-    assert!(
-        Hub::new(&[(LIST, list(&["x.bin"]))])
-            .error()
-            .contains("no model")
-    );
+    assert!(error_for_list(nonsense).contains("no list of a repository's files"));
+    assert!(error_for_list(list(&["x.bin"])).contains("no model"));
     let around = Answer::Whole(302, format!("location: {LIST}\r\n"), Vec::new());
-    assert!(Hub::new(&[(LIST, around)]).error().contains("redirections"));
+    assert!(error_for_list(around).contains("redirections"));
+}
+
+#[test]
+fn of_an_adapter_only_its_two_files_are_fetched() {
+    let path = |name: &str| format!("/owner/model/resolve/c0ffee/{name}");
+    let (config, weights) = (path(CONFIG_FILE), path(WEIGHTS_FILE));
+    let hub = Server::new(&[
+        (
+            LIST,
+            list(&[CONFIG_FILE, WEIGHTS_FILE, "README.md", "optimizer.pt"]),
+        ),
+        (&config, file("e1", "{}")),
+        (&weights, file("e2", "weights")),
+    ]);
+    let cache = tempdir().unwrap();
+    let reader = Reader::new(&hub, cache.path());
+    let get = |environment: &Environment| {
+        let found = snapshot(environment, &reader.name, "main", Contents::Adapter);
+        found.map_err(|error| format!("{error:#}"))
+    };
+    let folder = get(&reader.environment).unwrap();
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
+    // The next one is from the cache: with the hub, without it, and when it is not asked.
+    assert_eq!(get(&reader.environment).unwrap(), folder);
+    assert_eq!(hub.requests().len(), 4);
+    let gone = Environment {
+        endpoint: "http://127.0.0.1:9".into(),
+        ..Reader::new(&hub, cache.path()).environment
+    };
+    assert_eq!(get(&gone).unwrap(), folder);
+    let offline = Environment {
+        offline: true,
+        ..Reader::new(&hub, cache.path()).environment
+    };
+    assert_eq!(get(&offline).unwrap(), folder);
+    let other = snapshot(&offline, &reader.name, "v2", Contents::Adapter).unwrap_err();
+    assert!(other.to_string().contains("not in the cache (revision v2)"));
+    assert_eq!(hub.requests().len(), 4);
+}
+
+#[test]
+fn a_new_state_of_a_branch_is_fetched() {
+    let adapter = |commit: &str| {
+        let body = serde_json::json!({
+            "sha": commit,
+            "siblings": [{"rfilename": CONFIG_FILE}, {"rfilename": WEIGHTS_FILE}],
+        });
+        Answer::Whole(200, String::new(), body.to_string().into())
+    };
+    let sent = |etag: &str| Answer::Whole(200, format!("etag: \"{etag}\"\r\n"), etag.into());
+    let path = |commit: &str, name: &str| format!("/owner/model/resolve/{commit}/{name}");
+    let hub = Server::new(&[
+        (LIST, adapter("c1")),
+        (LIST, adapter("c2")),
+        (&path("c1", CONFIG_FILE), sent("e1")),
+        (&path("c1", WEIGHTS_FILE), sent("e2")),
+        (&path("c2", CONFIG_FILE), sent("e1")),
+        (&path("c2", WEIGHTS_FILE), sent("e3")),
+    ]);
+    let cache = tempdir().unwrap();
+    let reader = Reader::new(&hub, cache.path());
+    let weights = || {
+        let folder = snapshot(&reader.environment, &reader.name, "main", Contents::Adapter);
+        fs::read_to_string(folder.unwrap().join(WEIGHTS_FILE)).unwrap()
+    };
+    assert_eq!((weights(), weights()), ("e2".into(), "e3".into()));
+}
+
+#[test]
+fn repositories_that_are_no_adapters_are_refused_by_what_they_are() {
+    let refused = |names: &[&str], contents: Contents| {
+        let hub = Server::new(&[(LIST, list(names))]);
+        let cache = tempdir().unwrap();
+        let reader = Reader::new(&hub, cache.path());
+        let found = snapshot(&reader.environment, &reader.name, "main", contents);
+        found.unwrap_err().to_string()
+    };
+    let error = refused(&[CONFIG_FILE, PICKLED_ADAPTER], Contents::Adapter);
+    assert!(
+        error.contains("pickle") && error.contains("save_file"),
+        "{error}"
+    );
+    let error = refused(&["config.json", "model.safetensors"], Contents::Adapter);
+    assert!(error.contains("it is no adapter"), "{error}");
+    let error = refused(&[CONFIG_FILE, WEIGHTS_FILE], Contents::Model);
+    assert!(error.contains("--adapter"), "{error}");
 }

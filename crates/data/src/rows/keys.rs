@@ -29,6 +29,13 @@ impl UnknownKeys {
         }
     }
 
+    /// Adds the keys of other rows.
+    pub(crate) fn merge(&mut self, others: Self) {
+        for (key, rows) in others.0 {
+            self.add(&key, rows);
+        }
+    }
+
     /// Removes keys that are used after all.
     pub(crate) fn forget(&mut self, used: &[String]) {
         self.0.retain(|(key, _)| !used.contains(key));

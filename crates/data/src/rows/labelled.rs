@@ -35,10 +35,7 @@ impl Line<'_> {
         object: &Map<String, Value>,
         columns: &Columns,
     ) -> Result<Row> {
-        let input_ids = self.ids(object)?;
-        if input_ids.is_empty() {
-            return Err(self.bad("\"input_ids\" is empty; a row needs a token".to_owned()));
-        }
+        let input_ids = self.unpadded_ids(object)?;
         Ok(Row::ClassificationIds {
             input_ids,
             label: self.label(object, columns)?,
@@ -70,10 +67,7 @@ impl Line<'_> {
         object: &Map<String, Value>,
         columns: &Columns,
     ) -> Result<Row> {
-        let input_ids = self.ids(object)?;
-        if input_ids.is_empty() {
-            return Err(self.bad("\"input_ids\" is empty; a row needs a token".to_owned()));
-        }
+        let input_ids = self.unpadded_ids(object)?;
         let tags = self.tags(object, columns, ("input_ids", input_ids.len()))?;
         Ok(Row::TaggingIds { input_ids, tags })
     }
@@ -161,6 +155,17 @@ impl Line<'_> {
                 "{place} must be a name, a number, or a list of one of these, found {}",
                 kind(other)
             ))),
+        }
+    }
+}
+
+/// Takes back what [`mark_flags`] has marked in some of the rows.
+pub(super) fn unmark_flags(rows: &mut [(usize, Row)]) {
+    for (_, row) in rows {
+        if let Row::Classification { label, .. } | Row::ClassificationIds { label, .. } = row
+            && let Some(Label::Flags(values)) = label
+        {
+            *label = Some(Label::Several(std::mem::take(values)));
         }
     }
 }

@@ -3,10 +3,18 @@
 use serde_json::{Map, Value};
 
 use super::columns::{self, Columns, Purpose};
+use super::names::Renaming;
 use super::questions::Found;
-use super::strict::Strict;
 use crate::error::{Error, Result};
 use crate::row::{Row, RowFormat};
+
+/// The most keys of a row that an error names.
+const SHOWN_KEYS: usize = 40;
+
+/// What is said of rows that are not learned from here.
+const PREFERENCE: &str = "\"chosen\" and \"rejected\" are answers to be compared (DPO, reward models), which no method here \
+     learns from; to learn to write the chosen answers, say so in run.toml: \
+     data.columns = { prompt = \"prompt\", completion = \"chosen\" }";
 
 /// The place of a line, which every error of this module names.
 pub(super) struct Line<'a> {
@@ -22,15 +30,6 @@ impl Line<'_> {
             line: self.number,
             reason,
         }
-    }
-
-    /// Parses the line as a JSON object.
-    pub(super) fn object(&self, text: &str) -> Result<Map<String, Value>> {
-        let Strict(value) = serde_json::from_str(text).map_err(|error| {
-            // The parser counts the lines of this one row, of which there is one.
-            self.not_json(&error, error.column())
-        })?;
-        self.expect_object(value)
     }
 
     pub(super) fn not_json(&self, error: &serde_json::Error, column: usize) -> Error {
@@ -60,9 +59,24 @@ impl Line<'_> {
     }
 
     /// Recognises the format of a file by the keys of its first row.
-    pub(super) fn detect(&self, object: &Map<String, Value>, purpose: Purpose) -> Result<Columns> {
-        if let Some(columns) = Columns::detect(object, purpose) {
-            return Ok(columns);
+    pub(super) fn detect(
+        &self,
+        object: &Map<String, Value>,
+        renaming: &mut Renaming<'_>,
+        purpose: Purpose,
+    ) -> Result<Columns> {
+        let columns = renaming.detect(object, purpose);
+        let is_preference = ["chosen", "rejected"]
+            .iter()
+            .all(|key| object.contains_key(*key));
+        let is_conversation = |columns: &Columns| columns.given[0].starts_with("conversation");
+        match columns {
+            None if is_preference => return Err(self.bad(PREFERENCE.to_owned())),
+            Some(found) if is_preference && is_conversation(&found) => {
+                return Err(self.bad(PREFERENCE.to_owned()));
+            }
+            Some(columns) => return Ok(columns),
+            None => {}
         }
         let path = self.path.to_owned();
         let line = self.number;
@@ -80,7 +94,7 @@ impl Line<'_> {
         Err(Error::UnknownFormat {
             path,
             line,
-            keys: format!("{:?}", object.keys().collect::<Vec<_>>()),
+            keys: shown_keys(object),
             formats: columns::names(purpose),
         })
     }
@@ -102,16 +116,19 @@ impl Line<'_> {
         Ok(match columns.format {
             RowFormat::PromptCompletion => Row::PromptCompletion {
                 prompt: self.string(&mut object, "prompt")?,
-                completion: self.answer(&mut object, "completion", columns)?,
+                completion: self.answer(&mut object, columns)?,
             },
             RowFormat::Instruction => Row::Instruction {
-                system: self.optional_string(&mut object, "system")?,
+                system: self.system(&mut object)?,
                 history: self.history(object.get("history"))?,
-                instruction: self.string(&mut object, "instruction")?,
-                input: self.optional_string(&mut object, "input")?,
-                output: self.answer(&mut object, "output", columns)?,
+                input: match columns.input(&object) {
+                    Some(key) => self.optional_string(&mut object, key)?,
+                    None => None,
+                },
+                instruction: self.string(&mut object, columns.given[0])?,
+                output: self.answer(&mut object, columns)?,
             },
-            RowFormat::Messages => Row::Messages(self.conversation(object)?),
+            RowFormat::Messages => Row::Messages(self.conversation(object, columns)?),
             RowFormat::Tokenized => self.tokenized(&object)?,
             RowFormat::Text => Row::Text(self.string(&mut object, "text")?),
             RowFormat::Classification => self.classification(&mut object, columns)?,
@@ -133,15 +150,19 @@ impl Line<'_> {
     }
 
     /// A text to be written: empty in a row that is to be predicted and does not have it.
-    fn answer(
-        &self,
-        object: &mut Map<String, Value>,
-        key: &str,
-        columns: &Columns,
-    ) -> Result<String> {
-        match columns.label {
-            Some(_) => self.string(object, key),
-            None => Ok(self.optional_string(object, key)?.unwrap_or_default()),
+    fn answer(&self, object: &mut Map<String, Value>, columns: &Columns) -> Result<String> {
+        match (columns.label, columns.answer(object)) {
+            (Some(key), _) => self.string(object, key),
+            (None, Some(key)) => Ok(self.optional_string(object, key)?.unwrap_or_default()),
+            (None, None) => Ok(String::new()),
+        }
+    }
+
+    /// The system text that stands beside the turns of a row. `None` if it is absent, null or empty.
+    pub(super) fn system(&self, object: &mut Map<String, Value>) -> Result<Option<String>> {
+        match Columns::system(object) {
+            Some(key) => self.optional_string(object, key),
+            None => Ok(None),
         }
     }
 
@@ -177,49 +198,17 @@ impl Line<'_> {
         }
     }
 
-    fn tokenized(&self, object: &Map<String, Value>) -> Result<Row> {
-        let input_ids = self.ids(object)?;
-        let labels = self.numbers(object, "labels")?;
-        if input_ids.len() != labels.len() {
-            return Err(self.bad(format!(
-                "{} input_ids and {} labels; a row needs one label for each id",
-                input_ids.len(),
-                labels.len()
-            )));
-        }
-        Ok(Row::Tokenized { input_ids, labels })
-    }
-
-    pub(super) fn ids(&self, object: &Map<String, Value>) -> Result<Vec<u32>> {
-        let id = |(index, id)| {
-            u32::try_from(id).map_err(|_| {
-                self.bad(format!(
-                    "input_ids[{index}] is {id}, which is not a token id"
-                ))
-            })
-        };
-        let ids = self.numbers(object, "input_ids")?;
-        ids.into_iter().enumerate().map(id).collect()
-    }
-
-    fn numbers(&self, object: &Map<String, Value>, key: &str) -> Result<Vec<i64>> {
-        let number = |(index, value): (usize, &Value)| {
-            value.as_i64().ok_or_else(|| {
-                self.bad(format!(
-                    "{key}[{index}] must be a whole number, found {}",
-                    kind(value)
-                ))
-            })
-        };
-        let list = self.list(&object[key], key)?;
-        list.iter().enumerate().map(number).collect()
-    }
-
     pub(super) fn list<'v>(&self, value: &'v Value, key: &str) -> Result<&'v Vec<Value>> {
         value
             .as_array()
             .ok_or_else(|| self.bad(format!("\"{key}\" must be a list, found {}", kind(value))))
     }
+}
+
+/// The keys of a row, for error messages.
+pub(super) fn shown_keys(object: &Map<String, Value>) -> String {
+    let keys = object.keys().take(SHOWN_KEYS);
+    format!("{:?}", keys.collect::<Vec<_>>())
 }
 
 pub(super) fn kind(value: &Value) -> &'static str {

@@ -36,7 +36,7 @@ impl Line<'_> {
     }
 
     /// Reads the paragraphs of an article of SQuAD.
-    pub(super) fn article(
+    pub(super) fn questions(
         &self,
         article: Map<String, Value>,
         is_labelled: bool,

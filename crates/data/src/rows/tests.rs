@@ -1,10 +1,13 @@
 //! Files of each format, good and bad.
 
+mod files;
+mod spellings;
 mod targets;
 
 use std::path::Path;
 
 use super::*;
+use crate::error::Error;
 use crate::row::{Label, LabelValue};
 
 fn message_of(text: &str) -> String {
@@ -49,8 +52,9 @@ fn a_rendered_text_beside_the_keys_of_a_format_does_not_win() {
 
 #[test]
 fn unknown_keys_list_what_was_found_and_what_there_is() {
-    let message = message_of(r#"{"question":"a","answer":"b"}"#);
-    assert!(message.contains(r#"["question", "answer"]"#), "{message}");
+    let message = message_of(r#"{"frage":"a","antwort":"b"}"#);
+    assert!(message.contains(r#"["frage", "antwort"]"#), "{message}");
+    assert!(message.contains("data.columns = {"), "{message}");
     assert!(message.contains(r#"{"prompt","completion"}"#), "{message}");
 }
 
@@ -127,10 +131,12 @@ fn a_file_without_rows_is_an_error() {
 fn invalid_utf8_names_its_line() {
     let mut bytes = b"{\"text\":\"a\"}\n".to_vec();
     bytes.extend(b"{\"text\":\"\xff\"}\n");
-    let error = parse("train.jsonl", &bytes, Purpose::Learning).expect_err("0xff is no UTF-8");
+    let error = RowReader::default().parse("train.jsonl", &bytes);
+    let error = error.expect_err("0xff is no UTF-8");
     assert!(matches!(error, Error::NotUtf8 { line: 2, .. }), "{error}");
     let document = b"[\n{\"text\":\"a\"},\n{\"text\":\"\xff\"}]";
-    let error = parse("train.json", document, Purpose::Learning).expect_err("0xff is no UTF-8");
+    let error = RowReader::default().parse("train.json", document);
+    let error = error.expect_err("0xff is no UTF-8");
     assert!(matches!(error, Error::NotUtf8 { line: 3, .. }), "{error}");
 }
 

@@ -1,15 +1,23 @@
 //! A data file that is one JSON document and not one object a line.
 
+use serde::de::IgnoredAny;
 use serde_json::{Deserializer, Map, Value};
 
 use super::columns::{Columns, Purpose};
 use super::keys::UnknownKeys;
 use super::line::Line;
-use super::strict::Strict;
+use super::reader::{Item, Reader};
 use crate::error::{Error, Result};
 
-/// A value and the number of its line.
-type Numbered = (usize, Value);
+/// A value of the document, not parsed yet.
+#[derive(Debug, Clone, Copy)]
+struct Piece<'a> {
+    text: &'a str,
+    /// The line on which it begins, from 1.
+    line: usize,
+    /// The bytes in front of it on that line.
+    column: usize,
+}
 
 /// Whether a file is one document: a list, or an object that does not end on its first line or holds a list of rows.
 pub(super) fn is_document(text: &str) -> bool {
@@ -36,60 +44,50 @@ fn is_wrapper(object: &Map<String, Value>) -> bool {
         && Columns::detect(object, Purpose::Learning).is_none()
 }
 
-/// The rows of a file that is a document.
-pub(super) struct Document {
-    /// The rows. Where all stand on one line, the numbers are those of the rows.
-    pub(super) rows: Vec<Numbered>,
-    /// Whether all stands on one line.
-    pub(super) is_on_one_line: bool,
-    /// The keys beside `data`.
-    beside: UnknownKeys,
+/// Hands the rows of a file that is a document on. Where all stand on one line, their numbers are those of the rows.
+pub(super) fn read<'a>(text: &'a str, reader: &mut Reader<'a>) -> Result<()> {
+    let mut cursor = Cursor {
+        path: reader.path,
+        text,
+        at: 0,
+        line: 1,
+    };
+    let mut rows = Vec::new();
+    let mut beside = UnknownKeys::default();
+    cursor.skip_space();
+    if cursor.rest().starts_with('[') {
+        cursor.list(&mut rows)?;
+        cursor.end()?;
+    } else {
+        while !cursor.rest().is_empty() {
+            let begin = cursor;
+            let piece = cursor.value()?;
+            match piece.is_wrapper() {
+                true => begin.wrapped(&mut rows, &mut beside)?,
+                false => rows.push(piece),
+            }
+            cursor.skip_space();
+        }
+    }
+    if rows.iter().any(|row| row.text.contains("\"paragraphs\"")) {
+        // SQuAD's files say which of SQuAD they are.
+        beside.forget(&["version".to_owned()]);
+    }
+    reader.is_on_one_line = !text.trim().contains('\n');
+    reader.notes = beside.beside(reader.path);
+    let is_one_line = rows.len() > 1 && rows.iter().all(|row| row.line == rows[0].line);
+    for (index, piece) in rows.into_iter().enumerate() {
+        let Piece { text, line, column } = piece;
+        let number = if is_one_line { index + 1 } else { line };
+        reader.take(number, Item::Json { text, line, column })?;
+    }
+    Ok(())
 }
 
-impl Document {
-    pub(super) fn parse(path: &str, text: &str) -> Result<Self> {
-        let mut cursor = Cursor {
-            path,
-            text,
-            at: 0,
-            line: 1,
-        };
-        let mut rows = Vec::new();
-        let mut beside = UnknownKeys::default();
-        cursor.skip_space();
-        if cursor.rest().starts_with('[') {
-            cursor.list(&mut rows)?;
-            cursor.end()?;
-        } else {
-            while !cursor.rest().is_empty() {
-                let begin = cursor;
-                let (number, value) = cursor.value()?;
-                match value.as_object().is_some_and(is_wrapper) {
-                    true => begin.wrapped(&mut rows, &mut beside)?,
-                    false => rows.push((number, value)),
-                }
-                cursor.skip_space();
-            }
-        }
-        if rows.len() > 1 && rows.iter().all(|(number, _)| *number == rows[0].0) {
-            for (index, (number, _)) in rows.iter_mut().enumerate() {
-                *number = index + 1;
-            }
-        }
-        if rows.iter().any(|(_, row)| row.get("paragraphs").is_some()) {
-            // SQuAD's files say which of SQuAD they are.
-            beside.forget(&["version".to_owned()]);
-        }
-        Ok(Self {
-            rows,
-            is_on_one_line: !text.trim().contains('\n'),
-            beside,
-        })
-    }
-
-    /// A sentence for each key beside `data`.
-    pub(super) fn notes(&self, path: &str) -> Vec<String> {
-        self.beside.beside(path)
+impl Piece<'_> {
+    fn is_wrapper(&self) -> bool {
+        let parsed = || serde_json::from_str::<Map<_, _>>(self.text);
+        self.text.contains("\"data\"") && parsed().is_ok_and(|object| is_wrapper(&object))
     }
 }
 
@@ -119,43 +117,44 @@ impl<'a> Cursor<'a> {
         self.advance(space);
     }
 
-    /// Takes one value and returns the line on which it begins.
-    fn value(&mut self) -> Result<(usize, Value)> {
-        let begins = self.line;
-        let mut values = Deserializer::from_str(self.rest()).into_iter::<Strict>();
-        let value = match values.next() {
-            Some(Ok(Strict(value))) => value,
+    /// Takes one value.
+    fn value(&mut self) -> Result<Piece<'a>> {
+        let (begin, line) = (self.at, self.line);
+        let before = self.text[..begin].rfind('\n').map_or(0, |end| end + 1);
+        let column = begin - before;
+        let mut values = Deserializer::from_str(self.rest()).into_iter::<IgnoredAny>();
+        match values.next() {
+            Some(Ok(IgnoredAny)) => {}
             Some(Err(error)) => {
-                let line = Line {
+                let place = Line {
                     path: self.path,
-                    number: begins + error.line() - 1,
+                    number: line + error.line() - 1,
                 };
-                let first = self.text[..self.at].rfind('\n').map_or(0, |end| end + 1);
-                let before = if error.line() == 1 {
-                    self.at - first
-                } else {
-                    0
-                };
-                return Err(line.not_json(&error, before + error.column()));
+                let before = if error.line() == 1 { column } else { 0 };
+                return Err(place.not_json(&error, before + error.column()));
             }
             None => return Err(self.expected("a JSON object")),
-        };
+        }
         self.advance(values.byte_offset());
-        Ok((begins, value))
+        Ok(Piece {
+            text: &self.text[begin..self.at],
+            line,
+            column,
+        })
     }
 
     /// Takes an object that holds the rows as its `data`, with the lines on which they stand.
-    fn wrapped(mut self, rows: &mut Vec<Numbered>, beside: &mut UnknownKeys) -> Result<()> {
+    fn wrapped(mut self, rows: &mut Vec<Piece<'a>>, beside: &mut UnknownKeys) -> Result<()> {
         loop {
             // Past the brace or the comma, to the key.
             self.advance(1);
             self.skip_space();
-            let (_, key) = self.value()?;
+            let key: Option<String> = serde_json::from_str(self.value()?.text).ok();
             self.skip_space();
             // Past the colon.
             self.advance(1);
             self.skip_space();
-            match key.as_str() {
+            match key.as_deref() {
                 Some("data") => self.list(rows)?,
                 key => {
                     self.value()?;
@@ -170,7 +169,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes a list.
-    fn list(&mut self, rows: &mut Vec<Numbered>) -> Result<()> {
+    fn list(&mut self, rows: &mut Vec<Piece<'a>>) -> Result<()> {
         self.advance(1);
         self.skip_space();
         if self.rest().starts_with(']') {

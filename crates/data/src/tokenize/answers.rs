@@ -165,7 +165,7 @@ impl Windows {
         }
         Ok(Outcome {
             examples,
-            is_cut: false,
+            too_long: None,
         })
     }
 }

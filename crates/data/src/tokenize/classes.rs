@@ -1,6 +1,6 @@
 //! Texts whose class a head learns.
 
-use super::source::{Numbered, Outcome, Source};
+use super::source::{Numbered, Outcome, Source, TooLong};
 use crate::error::Result;
 use crate::example::{Example, IGNORE_INDEX, Parts};
 use crate::given::{Given, GivenIds, GivenPart};
@@ -33,7 +33,7 @@ pub(super) fn tokenize_chunk(
             line: *line,
         };
         Ok(Outcome {
-            is_cut: ids.is_cut,
+            too_long: ids.is_cut.then(TooLong::default),
             examples: vec![example],
         })
     };

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use tokenizers::Encoding;
 
 use super::source::{Numbered, Outcome, Source};
+use super::supervise::{Supervise, Uncut, every_label};
 use super::turns::{Chat, find_turns};
 use super::usage::Usage;
 use crate::conversation::Message;
@@ -12,8 +13,7 @@ use crate::error::{Error, Result};
 use crate::example::{Example, IGNORE_INDEX, Parts};
 use crate::layout::Layout;
 use crate::row::Row;
-use crate::template::Template;
-use crate::tokenizer::{TextTokenizer, on_deep_stack};
+use crate::tokenizer::on_deep_stack;
 
 /// The most roles that an error names, and the most characters of each.
 const SHOWN_ROLES: usize = 8;
@@ -33,12 +33,13 @@ enum Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    fn new(
-        row: &'a Row,
-        tokenizer: &TextTokenizer,
-        template: Option<&'a Template>,
-        usage: &mut Usage,
-    ) -> Result<Self> {
+    fn new(row: &'a Row, source: &Source<'a>, usage: &mut Usage) -> Result<Self> {
+        let Source {
+            tokenizer,
+            template,
+            supervise,
+            ..
+        } = *source;
         let answer = |layout| {
             let eos = tokenizer.eos_id().ok_or(Error::NoEos)?;
             tokenizer.check_ids(&[eos])?;
@@ -56,7 +57,7 @@ impl<'a> Draft<'a> {
                 let (messages, variables) = (&conversation.messages, &conversation.variables);
                 let rendered = tokenizer.render(messages, variables, false)?;
                 usage.rendered(tokenizer, conversation, &rendered.text)?;
-                find_turns(tokenizer, conversation, rendered).map(Self::Chat)
+                find_turns(tokenizer, conversation, rendered, supervise).map(Self::Chat)
             }
             Row::Tokenized { input_ids, labels } => Ok(Self::Ids { input_ids, labels }),
             Row::Text(text) => answer(Layout::plain(Cow::Borrowed(""), text)),
@@ -77,19 +78,27 @@ impl<'a> Draft<'a> {
     }
 
     /// Makes the example from the encodings of [`texts`](Self::texts), in the same order.
-    fn assemble(&self, encodings: &[Encoding], tokenizer: &TextTokenizer, line: usize) -> Example {
+    fn assemble(&self, encodings: &[Encoding], source: &Source<'_>, line: usize) -> Uncut {
+        let tokenizer = source.tokenizer;
+        let mut first_answer = 0;
         let (input_ids, labels, placement) = match self {
             Self::Answer { layout, eos } => {
-                let ids: Vec<&[u32]> = encodings.iter().map(Encoding::get_ids).collect();
-                layout.assemble(&ids, *eos, tokenizer)
+                let texts: Vec<&[u32]> = encodings.iter().map(Encoding::get_ids).collect();
+                let (ids, mut labels, placement) = layout.assemble(&texts, *eos, tokenizer);
+                if source.supervise == Supervise::All {
+                    first_answer = labels.partition_point(|&label| label == IGNORE_INDEX);
+                    labels = every_label(&ids, tokenizer);
+                }
+                (ids, labels, placement)
             }
             Self::Chat(chat) => {
+                first_answer = chat.first_answer(&encodings[0]);
                 let labels = chat.labels(tokenizer, &encodings[0]);
                 (encodings[0].get_ids().to_vec(), labels, None)
             }
             Self::Ids { input_ids, labels } => (input_ids.to_vec(), labels.to_vec(), None),
         };
-        Example {
+        let example = Example {
             input_ids,
             labels,
             row_label: None,
@@ -98,6 +107,10 @@ impl<'a> Draft<'a> {
             // Its caller counts the rows.
             row: 0,
             line,
+        };
+        Uncut {
+            example,
+            first_answer,
         }
     }
 }
@@ -108,7 +121,6 @@ pub(super) fn tokenize_chunk(
     rows: &[Numbered],
     usage: &mut Usage,
 ) -> Result<Vec<Outcome>> {
-    let tokenizer = source.tokenizer;
     // Every rendering needs a deep stack. A thread for all of them costs less than one for each.
     let draft_all = || {
         let mut drafts = Vec::with_capacity(rows.len());
@@ -117,7 +129,7 @@ pub(super) fn tokenize_chunk(
                 source.check_given(*line, input_ids)?;
                 check_labels(source, *line, labels)?;
             }
-            let draft = Draft::new(row, tokenizer, source.template, usage);
+            let draft = Draft::new(row, source, usage);
             drafts.push(draft.map_err(|error| source.at(*line, error))?);
         }
         Ok::<_, Error>(drafts)
@@ -127,30 +139,19 @@ pub(super) fn tokenize_chunk(
     let texts: Vec<_> = lines.zip(drafts.iter().map(Draft::texts)).collect();
     let encodings = source.encode(&texts)?;
     let outcome = |(((line, row), draft), encodings): ((&Numbered, &Draft<'_>), Vec<Encoding>)| {
-        let example = draft.assemble(&encodings, tokenizer, *line);
-        source.check(*line, &example.input_ids)?;
-        if !example.has_target() {
+        let uncut = draft.assemble(&encodings, source, *line);
+        source.check(*line, &uncut.example.input_ids)?;
+        if !uncut.example.has_target() {
             return Err(Error::NothingSupervised {
                 path: source.path.to_owned(),
                 line: *line,
                 reason: why_nothing(row).map_or_else(String::new, |why| format!(" ({why})")),
             });
         }
-        Ok(cut(example, source.limit))
+        Ok(uncut.cut(source.limit))
     };
     let drafts = rows.iter().zip(&drafts);
     drafts.zip(encodings).map(outcome).collect()
-}
-
-/// Cuts an example to `limit`.
-fn cut(mut example: Example, limit: usize) -> Outcome {
-    let is_cut = example.len() > limit;
-    example.truncate(limit);
-    let is_left = example.has_target();
-    Outcome {
-        examples: Vec::from_iter(is_left.then_some(example)),
-        is_cut: is_cut && is_left,
-    }
 }
 
 /// Checks that the labels of a tokenised row are in the vocabulary. The reader has counted them.

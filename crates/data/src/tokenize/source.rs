@@ -2,6 +2,7 @@
 
 use tokenizers::Encoding;
 
+use super::supervise::Supervise;
 use crate::error::{Error, Result};
 use crate::example::Example;
 use crate::row::Row;
@@ -20,6 +21,8 @@ pub(super) struct Source<'a> {
     pub(super) template: Option<&'a Template>,
     /// The largest number of tokens in a row.
     pub(super) limit: usize,
+    /// What is learned of a text to write.
+    pub(super) supervise: Supervise,
 }
 
 /// The examples of one row.
@@ -27,7 +30,15 @@ pub(super) struct Source<'a> {
 pub(super) struct Outcome {
     /// None, if nothing is left to learn of the row.
     pub(super) examples: Vec<Example>,
-    pub(super) is_cut: bool,
+    /// What is known of a row that is longer than the limit.
+    pub(super) too_long: Option<TooLong>,
+}
+
+/// A row that is longer than the limit.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct TooLong {
+    /// Its tokens, where all of them are counted.
+    pub(super) tokens: Option<usize>,
 }
 
 impl Source<'_> {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use tokenizers::Encoding;
 
-use super::source::{Numbered, Outcome, Source};
+use super::source::{Numbered, Outcome, Source, TooLong};
 use crate::error::Result;
 use crate::example::{Example, IGNORE_INDEX, Parts, RowLabel};
 use crate::labels::Labels;
@@ -155,7 +155,7 @@ impl Drafted {
         };
         let is_left = has_label || !is_labelled;
         Outcome {
-            is_cut: self.is_cut && is_left,
+            too_long: self.is_cut.then(TooLong::default),
             examples: Vec::from_iter(is_left.then_some(example)),
         }
     }

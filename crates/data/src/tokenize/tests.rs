@@ -1,9 +1,12 @@
 //! Rows of each format, tokenised and labelled.
 
+mod excess;
 mod heads;
 mod parity;
 mod reach;
+mod supervise;
 mod templates;
+mod trl;
 mod words;
 
 use super::*;
@@ -236,6 +239,51 @@ fn a_limit_that_drops_every_row_is_an_error() {
     let error =
         tokenize(r#"{"prompt":"abcd","completion":"e"}"#, Some(3)).expect_err("nothing is left");
     assert!(error.to_string().contains("max_length = 3"), "{error}");
+}
+
+#[test]
+fn a_text_that_ends_with_the_eos_gets_no_second_one() {
+    for row in [
+        r#"{"prompt":"a","completion":"b<|endoftext|>"}"#,
+        r#"{"text":"ab<|endoftext|>"}"#,
+    ] {
+        let ends = only(row).input_ids;
+        assert_eq!(ends, [ids("ab"), vec![EOS]].concat(), "{row}");
+    }
+}
+
+#[test]
+fn several_files_are_tokenised_one_after_the_other_and_named_in_errors() {
+    let good = parse_rows("a.jsonl", r#"{"text":"abc"}"#).expect("a good row");
+    let chat = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#;
+    let chat = parse_rows("b.jsonl", &format!("\n{chat}\n{chat}")).expect("good rows");
+    let run = |other: Rows, max_length| {
+        let joined = Rows::join([(good.clone(), 1.0), (other, 1.0)]).expect("one task");
+        let options = TokenizeOptions {
+            max_length,
+            ..TokenizeOptions::default()
+        };
+        let mut reports = Vec::new();
+        let tokenized = tokenize_rows(&joined, &tokenizer(), options, &mut |done, all| {
+            reports.push((done, all));
+        });
+        (tokenized, reports)
+    };
+    let (tokenized, reports) = run(chat.clone(), None);
+    let tokenized = tokenized.expect("good rows");
+    assert_eq!(reports, [(1, 3), (3, 3)]);
+    let places = tokenized.examples.iter();
+    let places: Vec<_> = places.map(|example| (example.row, example.line)).collect();
+    assert_eq!(places, [(0, 1), (1, 2), (2, 3)]);
+    let counts: Vec<_> = tokenized.files.iter().map(|file| file.examples).collect();
+    assert_eq!(counts, [1, 2]);
+
+    let error = run(chat, Some(4)).0.expect_err("no conversation is left");
+    assert!(error.to_string().starts_with("b.jsonl: "), "{error}");
+    let empty = r#"{"messages":[{"role":"user","content":"a"}]}"#;
+    let empty = parse_rows("c.jsonl", empty).expect("a good row");
+    let error = run(empty, None).0.expect_err("nothing to learn");
+    assert!(error.to_string().starts_with("c.jsonl:1: "), "{error}");
 }
 
 #[test]

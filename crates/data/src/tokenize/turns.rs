@@ -8,7 +8,8 @@ use std::ops::Range;
 use tokenizers::Encoding;
 
 use super::spans::Turns;
-use crate::conversation::Conversation;
+use super::supervise::{Supervise, every_label};
+use crate::conversation::{Conversation, Message};
 use crate::error::Result;
 use crate::example::IGNORE_INDEX;
 use crate::tokenizer::{Rendered, TextTokenizer};
@@ -26,35 +27,66 @@ enum Learned {
     Marked(Vec<Range<usize>>),
     /// The assistant's turns, in a template that marks nothing.
     Turns(Vec<Range<usize>>),
+    /// Everything but the turns that a flag takes out.
+    All {
+        without: Vec<Range<usize>>,
+        /// Where the first answer begins, if it was found.
+        first_answer: usize,
+    },
 }
 
-/// Finds in a rendered conversation what the assistant wrote: what the template marks, or else the assistant's turns.
+/// Finds in a rendered conversation what is learned: of the assistant, what the template marks, or else its turns.
 /// Turns that a flag takes out are not learned.
 pub(super) fn find_turns(
     tokenizer: &TextTokenizer,
     conversation: &Conversation,
     rendered: Rendered,
+    supervise: Supervise,
 ) -> Result<Chat> {
     let Rendered { text, marks } = rendered;
     let spans = Turns::new(tokenizer, conversation, &text);
-    let turns = |is_learned: bool| {
-        let turns = conversation.messages.iter().enumerate();
-        let turns = turns.filter(move |(_, message)| {
-            message.role() == "assistant" && message.is_learned() == is_learned
-        });
-        let ranges = turns.map(|(index, _)| spans.range(index));
+    let messages = conversation.messages.iter().enumerate();
+    let answers = messages.filter(|(_, message)| message.role() == "assistant");
+    let (mut learned, mut given): (Vec<_>, Vec<_>) =
+        answers.partition(|(_, message)| message.is_learned());
+    if supervise == Supervise::Last {
+        let earlier = learned.len().saturating_sub(1);
+        given.extend(learned.drain(..earlier));
+    }
+    let ranges = |turns: &[(usize, &Message)]| {
+        let ranges = turns.iter().map(|(index, _)| spans.range(*index));
         ranges.collect::<Result<Vec<_>>>()
     };
-    let learned = match marks {
-        Some(marks) => Learned::Marked(without(marks, &turns(false)?)),
-        None => Learned::Turns(turns(true)?),
+    let learned = match (supervise, marks) {
+        (Supervise::All, marks) => Learned::All {
+            without: ranges(&given)?,
+            first_answer: match (marks, learned.first()) {
+                (Some(marks), _) => marks.first().map_or(0, |mark| mark.start),
+                (None, Some((first, _))) => spans.range(*first).map_or(0, |range| range.start),
+                (None, None) => 0,
+            },
+        },
+        (_, Some(marks)) if given.is_empty() => Learned::Marked(marks),
+        (_, Some(marks)) => Learned::Marked(without(marks, &ranges(&given)?, &ranges(&learned)?)),
+        (_, None) => Learned::Turns(ranges(&learned)?),
     };
     Ok(Chat { text, learned })
 }
 
-/// Takes the ranges of `holes` out of `ranges`.
-fn without(mut ranges: Vec<Range<usize>>, holes: &[Range<usize>]) -> Vec<Range<usize>> {
-    for hole in holes {
+/// Takes the turns that are `given` out of what the template marks. A mark that has nothing of a `learned` turn goes as a
+/// whole: some templates mark what stands in front of a turn, too, as SmolLM3's does.
+fn without(
+    marks: Vec<Range<usize>>,
+    given: &[Range<usize>],
+    learned: &[Range<usize>],
+) -> Vec<Range<usize>> {
+    let has_any_of = |mark: &Range<usize>, turns: &[Range<usize>]| {
+        let overlaps = |turn: &Range<usize>| mark.start < turn.end && turn.start < mark.end;
+        turns.iter().any(overlaps)
+    };
+    let mut ranges = marks;
+    ranges.retain(|mark| !has_any_of(mark, given) || has_any_of(mark, learned));
+    for hole in given {
         let rest = |range: Range<usize>| {
             let before = range.start..range.end.min(hole.start);
             let behind = range.start.max(hole.end)..range.end;
@@ -71,6 +103,27 @@ impl Chat {
         match &self.learned {
             Learned::Marked(marks) => mark_labels(marks, encoding),
             Learned::Turns(turns) => turn_labels(tokenizer, &self.text, turns, encoding),
+            Learned::All { without, .. } => {
+                let mut labels = every_label(encoding.get_ids(), tokenizer);
+                let given = turn_labels(tokenizer, &self.text, without, encoding);
+                for (label, given) in labels.iter_mut().zip(given) {
+                    if given != IGNORE_INDEX {
+                        *label = IGNORE_INDEX;
+                    }
+                }
+                labels
+            }
+        }
+    }
+
+    /// The token in front of which a cut leaves a part of a prompt alone, where prompts are learned, too.
+    pub(super) fn first_answer(&self, encoding: &Encoding) -> usize {
+        match self.learned {
+            Learned::All { first_answer, .. } => {
+                let offsets = encoding.get_offsets();
+                offsets.partition_point(|&(start, _)| start < first_answer)
+            }
+            _ => 0,
         }
     }
 }

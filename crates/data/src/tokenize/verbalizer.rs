@@ -3,7 +3,8 @@
 use std::iter::repeat_n;
 
 use super::classes::assemble;
-use super::source::{Numbered, Outcome, Source};
+use super::source::{Numbered, Outcome, Source, TooLong};
+use super::supervise::Supervise;
 use crate::error::{Error, Result};
 use crate::example::{Example, IGNORE_INDEX, Parts, RowLabel};
 use crate::given::{Given, GivenIds};
@@ -107,6 +108,7 @@ impl Verbalizer {
             tokenizer,
             template,
             limit: max_length.unwrap_or(usize::MAX),
+            supervise: Supervise::default(),
         };
         let mut all = Vec::with_capacity(rows.rows().len());
         for chunk in rows.rows().chunks(super::CHUNK) {
@@ -155,7 +157,7 @@ impl Verbalizer {
             }
             Ok(Outcome {
                 examples: vec![example],
-                is_cut,
+                too_long: is_cut.then(TooLong::default),
             })
         };
         let prompts = self.prompts(source, rows)?;

@@ -136,9 +136,15 @@ impl DescribedToken {
 impl SpecialIds {
     /// The id of the eos, or the first of several.
     pub(super) fn eos(&self) -> Option<u32> {
-        match self.eos_token_id.as_ref()? {
-            Ids::One(id) => Some(*id),
-            Ids::Many(ids) => ids.first().copied(),
+        self.ends().first().copied()
+    }
+
+    /// All ids of the eos.
+    pub(super) fn ends(&self) -> &[u32] {
+        match &self.eos_token_id {
+            None => &[],
+            Some(Ids::One(id)) => std::slice::from_ref(id),
+            Some(Ids::Many(ids)) => ids,
         }
     }
 }

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use tokenizers::AddedToken;
 
 use super::config::{NamedTemplate, SpecialIds, SpecialTokens, Templates, TokenizerConfig};
+use super::facts::Ends;
 use crate::error::{Error, Result};
 
 /// The contents of the files. What a folder lacks is empty.
@@ -27,6 +28,8 @@ pub(super) struct Config {
     pub(super) added_tokens: Vec<(u32, AddedToken)>,
     /// The eos, where it has no name.
     pub(super) eos_id: Option<u32>,
+    /// What each file names as the end of a text.
+    pub(super) ends: Ends,
     pub(super) templates: Option<Templates>,
 }
 
@@ -62,7 +65,9 @@ impl Files {
         let config: TokenizerConfig = parse(dir, "tokenizer_config.json", &self.config)?;
         let map: SpecialTokens = parse(dir, "special_tokens_map.json", &self.special_tokens_map)?;
         // Whoever loads the weights checks these two.
-        let ids = |json: &Vec<u8>| serde_json::from_slice::<SpecialIds>(json).ok()?.eos();
+        let models = self.models.each_ref();
+        let models = models.map(|json| serde_json::from_slice::<SpecialIds>(json).ok());
+        let ends = Ends::of(&config.special, &map, &models);
         let added_tokens = config.added_tokens();
         let named = |name: &str, template: &String| NamedTemplate {
             name: name.to_owned(),
@@ -77,9 +82,10 @@ impl Files {
             (None, _) => config.chat_template,
         };
         Ok(Config {
+            ends,
             special: config.special.or(map),
             added_tokens,
-            eos_id: self.models.iter().find_map(ids),
+            eos_id: models.iter().flatten().find_map(SpecialIds::eos),
             templates,
         })
     }

@@ -21,10 +21,13 @@ pub(crate) fn one(server: &Server, name: &str) -> Result<Value, ApiError> {
     }
 }
 
-/// A model as vLLM describes one: an adapter's parent is its base.
+/// A model as vLLM describes one: an adapter's parent is its base. `task` is what it can be asked for.
 pub(crate) fn object(server: &Server, name: &str) -> Value {
     let models = server.models();
     let is_base = name == BASE_NAME || name == models.base.name;
+    let has_head = models
+        .find(name)
+        .is_some_and(|model| model.labels().is_some());
     json!({
         "id": name,
         "object": "model",
@@ -33,5 +36,6 @@ pub(crate) fn object(server: &Server, name: &str) -> Value {
         "root": models.base.name,
         "parent": (!is_base).then_some(BASE_NAME),
         "max_model_len": models.max_context,
+        "task": if has_head { "classify" } else { "generate" },
     })
 }

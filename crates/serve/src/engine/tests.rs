@@ -105,10 +105,10 @@ fn alone(
     prompt: &Ids,
     options: &GenerationOptions,
 ) -> Vec<u32> {
-    let (last, model, cache) = last_state(base, injections, id, prompt);
+    let (last, model, mut cache) = last_state(base, injections, id, prompt);
     let ids = std::slice::from_ref(&prompt.input_ids);
     let each = &mut |_, _| ControlFlow::Continue(());
-    let mut rows = generate(&model, last, cache, ids, options, each);
+    let mut rows = generate(&model, last, &mut cache, ids, options, each);
     rows.remove(0).token_ids
 }
 

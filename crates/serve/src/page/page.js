@@ -137,7 +137,7 @@ async function listModels() {
     const response = await fetch("v1/models", { headers: headers() });
     const answer = await response.json();
     if (!response.ok) throw new Error(answer.error.message);
-    models = answer.data.map((model) => model.id);
+    models = answer.data.filter((model) => model.task === "generate").map((model) => model.id);
     // An adapter first: the base is what it is compared with.
     const adapter = models.find((name) => name !== "base");
     panes[0].offer(panes[0].select.value || adapter || "base");

@@ -53,7 +53,7 @@ impl<LC: LearningComponentsTypes> StepCheckpointer<LC> {
         }
     }
 
-    /// Writes `step-N` and removes what is over the limit. Returns the folder.
+    /// Writes `step-N` and removes what is over the limit, but not step `kept`. Returns the folder.
     ///
     /// # Errors
     /// Where a part cannot be encoded or written. An older checkpoint is still there then.
@@ -61,6 +61,7 @@ impl<LC: LearningComponentsTypes> StepCheckpointer<LC> {
         &mut self,
         learner: &Learner<LC>,
         state: &TrainerState,
+        kept: Option<usize>,
         store: &EventStoreClient,
     ) -> Result<PathBuf, Error> {
         self.encode.checkpoint(learner, state.step, store);
@@ -89,19 +90,23 @@ impl<LC: LearningComponentsTypes> StepCheckpointer<LC> {
         staged.write(STATE, &state)?;
         staged.write_checksums()?;
         staged.commit()?;
-        self.remove_old(step)?;
+        self.remove_old(step, kept)?;
         Ok(path)
     }
 
-    /// Removes checkpoints over the limit. What has the name of a later step than the one just saved is damaged, or
-    /// it would have been gone on from: it does not count, and its place will be taken.
-    fn remove_old(&self, saved: usize) -> Result<(), Error> {
+    /// Removes the oldest checkpoints over the limit, but neither the one just saved nor step `kept`. What has the name of
+    /// a later step than the one just saved is damaged, or it would have been gone on from: it does not count, and its
+    /// place will be taken.
+    fn remove_old(&self, saved: usize, kept: Option<usize>) -> Result<(), Error> {
         let Some(limit) = self.limit else {
             return Ok(());
         };
         let mut found = steps_in(&self.folder)?;
         found.retain(|(step, _)| *step <= saved);
-        let excess = found.len().saturating_sub(limit);
+        let all = found.len();
+        found.retain(|(step, _)| *step != saved && Some(*step) != kept);
+        // As transformers counts: those that stay in any case are among the limit.
+        let excess = all.saturating_sub(limit);
         for (_, path) in found.iter().take(excess) {
             remove_folder(path)?;
         }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::identity::RunIdentity;
 use crate::metrics::Window;
 use crate::record::EvalRecord;
+use crate::strategy::BestSoFar;
 
 /// What a run knows besides its tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,8 +22,10 @@ pub struct TrainerState {
     pub epoch: f64,
     /// Seed of the run.
     pub seed: u64,
-    /// The lowest evaluation loss so far.
-    pub best_eval: Option<BestEval>,
+    /// The best evaluation so far.
+    // Older checkpoints know of none.
+    #[serde(default)]
+    pub(crate) best: BestSoFar,
     /// The learning rate of the last step.
     #[serde(with = "exact")]
     pub(crate) learning_rate: f64,
@@ -38,14 +41,16 @@ pub struct TrainerState {
     pub(crate) run: RunIdentity,
 }
 
-/// The lowest evaluation loss of a run, and after which step it was measured.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// The best evaluation of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BestEval {
     /// Steps done.
     pub step: usize,
-    /// Mean over supervised tokens, in nats.
+    /// The metric that makes it the best, as records have it: `eval_loss`, or another one.
+    pub metric: String,
+    /// Its value.
     #[serde(with = "exact")]
-    pub eval_loss: f64,
+    pub value: f64,
 }
 
 /// Sums over all steps of a run.

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::{SECTIONS, options_of};
+use super::{SECTIONS, hints};
 use crate::Error;
 
 /// Sections of keys, and where each of them came from.
@@ -94,12 +94,47 @@ impl Document {
         })
     }
 
+    /// Puts keys that were given by a second name under their own.
+    pub(super) fn rename(&mut self) -> Result<(), Error> {
+        for (section, second, key) in hints::SECOND_NAMES {
+            let Some(table) = self.sections.get_mut(section) else {
+                continue;
+            };
+            let Some(value) = table.remove(second) else {
+                continue;
+            };
+            let place = self.place_of(&format!("{section}.{second}"));
+            let table = self.sections.entry(section.into()).or_default();
+            let renamed = match table.contains_key(key) {
+                true => Err(format!(
+                    "it is another name of {section}.{key}, which is given too"
+                )),
+                false => hints::translate(second, value),
+            };
+            match renamed {
+                Ok(value) => table.insert(key.into(), value),
+                Err(message) => {
+                    let key = format!("{section}.{second}");
+                    return Err(Error::BadValue {
+                        place,
+                        key,
+                        message,
+                    });
+                }
+            };
+            self.places.insert(format!("{section}.{key}"), place);
+        }
+        Ok(())
+    }
+
     /// Refuses unknown sections and keys.
     pub(super) fn check_keys(&self) -> Result<(), Error> {
         let method = self.method()?;
         for (section, table) in &self.sections {
-            let known = keys_of(section, &method)
-                .ok_or_else(|| unknown_section(self.place_of(section), section))?;
+            if !SECTIONS.contains(&section.as_str()) {
+                return Err(unknown_section(self.place_of(section), section));
+            }
+            let known = hints::keys_of(section, &method);
             if let Some(key) = table.keys().find(|key| !known.contains(&key.as_str())) {
                 let place = self.place_of(&format!("{section}.{key}"));
                 return Err(unknown_key(place, section, key, &method));
@@ -157,54 +192,22 @@ fn in_words(message: &str) -> String {
         .fold(message, |text, (from, to)| text.replace(from, to))
 }
 
-/// The keys of a section; `None` for an unknown section.
-fn keys_of(section: &str, method: &MethodConfig) -> Option<Vec<&'static str>> {
-    let options = options_of(section, method)?;
-    Some(options.into_iter().map(|option| option.name).collect())
-}
-
-/// The section that has this key.
-fn home_of(key: &str, method: &MethodConfig) -> Option<&'static str> {
-    let has_key = |section: &&str| keys_of(section, method).is_some_and(|keys| keys.contains(&key));
-    SECTIONS.into_iter().find(has_key)
-}
-
-fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .into_iter()
-        .min_by_key(|candidate| strsim::damerau_levenshtein(name, candidate))
-}
-
 fn unknown_section(place: String, name: &str) -> Error {
-    let hint = match home_of(name, &MethodConfig::default()) {
-        Some(section) => format!("`{name}` belongs in [{section}]"),
-        None => format!(
-            "did you mean [{}]?",
-            nearest(name, SECTIONS).unwrap_or_default()
-        ),
-    };
     Error::UnknownSection {
         place,
         name: name.into(),
-        hint,
+        hint: hints::for_section(name),
     }
 }
 
 fn unknown_key(place: String, section: &str, key: &str, method: &MethodConfig) -> Error {
-    let known = keys_of(section, method).unwrap_or_default();
-    let hint = match (home_of(key, method), nearest(key, known)) {
-        (Some(home), _) => format!("it belongs in [{home}]"),
-        (None, Some(near)) => format!("did you mean `{near}`?"),
-        (None, None) => "this section has no keys".into(),
-    };
-    let section = match section {
-        "method" => format!("[method] of type {}", method.name()),
-        other => format!("[{other}]"),
-    };
     Error::UnknownKey {
         place,
-        section,
+        section: match section {
+            "method" => format!("[method] of type {}", method.name()),
+            other => format!("[{other}]"),
+        },
         key: key.into(),
-        hint,
+        hint: hints::for_key(section, key, method),
     }
 }

@@ -77,6 +77,7 @@ impl RunConfig {
         for item in overrides {
             document.set(&item.section, &item.key, item.value.clone(), &item.place);
         }
+        document.rename()?;
         document.check_keys()?;
         let config = Self {
             model: document.section("model")?,
@@ -97,7 +98,7 @@ impl RunConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::GradientCheckpointing;
+    use crate::{GradientCheckpointing, OptimizerKind, Steps};
 
     fn message(text: &str) -> String {
         let message = RunConfig::parse(text, "run.toml", &[])
@@ -255,6 +256,81 @@ mod tests {
             "{found}"
         );
         assert!(!found.contains('\n'), "{found}");
+    }
+
+    #[test]
+    fn names_and_values_of_transformers_5_are_read() {
+        for name in ["adamw", "adamw_torch", "adamw_torch_fused", "adamw_hf"] {
+            let config = set(&format!("train.optim={name}")).unwrap();
+            assert_eq!(config.train.optim, OptimizerKind::AdamW, "{name}");
+        }
+        for name in ["adamw_8bit", "adamw_bnb_8bit", "sgd"] {
+            assert!(set(&format!("train.optim={name}")).is_err(), "{name}");
+        }
+        let config = set("train.warmup_steps=0.1").unwrap();
+        assert_eq!(config.train.warmup_steps, Steps::Share(0.1));
+        let config = set("train.activation_checkpointing=true").unwrap();
+        assert_eq!(
+            config.train.gradient_checkpointing,
+            GradientCheckpointing::Always
+        );
+        let twice =
+            message("[train]\ngradient_checkpointing = true\nactivation_checkpointing = true");
+        assert!(
+            twice.starts_with("run.toml:3: train.activation_checkpointing: "),
+            "{twice}"
+        );
+        let whole = "[train]\nlogging_strategy = \"epoch\"\neval_strategy = \"steps\"\neval_steps = 0.2\n\
+                     save_strategy = \"best\"\nlr_scheduler_type = \"constant_with_warmup\"";
+        RunConfig::parse(whole, "run.toml", &[]).unwrap();
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_refused() {
+        for (text, named) in [
+            (
+                "eval_strategy = \"no\"\nload_best_model_at_end = true",
+                "run.toml:2: train.eval_strategy is no",
+            ),
+            (
+                "eval_strategy = \"no\"\nearly_stopping_patience = 2",
+                "with train.early_stopping_patience",
+            ),
+            (
+                "eval_strategy = \"no\"\nsave_strategy = \"best\"",
+                "train.eval_strategy is no",
+            ),
+            (
+                "save_strategy = \"no\"\nload_best_model_at_end = true",
+                "run.toml:2: train.save_strategy is no",
+            ),
+            (
+                "early_stopping_patience = 0",
+                "train.early_stopping_patience is 0",
+            ),
+            (
+                "early_stopping_threshold = -0.1",
+                "train.early_stopping_threshold is -0.1",
+            ),
+            (
+                "metric_for_best_model = \"\"",
+                "train.metric_for_best_model is empty",
+            ),
+            ("eval_delay = -1.0", "train.eval_delay is -1"),
+            ("eval_steps = 0", "train.eval_steps is 0"),
+            ("eval_steps = 1.5", "train.eval_steps: 1.5 is neither"),
+        ] {
+            let found = message(&format!("[train]\n{text}"));
+            assert!(found.contains(named), "{text}: {found}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_without_a_counterpart_has_no_hint() {
+        let found = message("[train]\npacking = true");
+        assert_eq!(found, "run.toml:2: [train] has no key `packing`");
+        let found = message("[train]\nbf16 = true");
+        assert!(found.ends_with("; did you mean `model.dtype`?"), "{found}");
     }
 
     #[test]

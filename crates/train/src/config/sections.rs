@@ -8,10 +8,14 @@ use std::path::PathBuf;
 
 use burn::tensor::DType;
 use burn_peft::{Choice, MethodConfig, OptionDoc, OptionType, options};
-use burn_peft_data::Template;
+use burn_peft_data::{ColumnNames, Template};
 use serde::{Deserialize, Serialize};
 
-use super::TaskConfig;
+use super::{
+    DataFiles, ExcessLengthStrategy, LrSchedulerKwargs, LrSchedulerType, ReportTo, Supervise,
+    TaskConfig, ValidationSplit,
+    steps::{IntervalStrategy, SaveStrategy, Steps},
+};
 
 /// The sections of run.toml.
 pub const SECTIONS: [&str; 6] = ["model", "method", "task", "data", "train", "output"];
@@ -80,16 +84,29 @@ impl From<BaseDtype> for DType {
 options! {
     /// `[data]`: the files, and how rows become batches.
     pub struct DataConfig {
-        /// Rows to train on, JSON Lines.
-        pub train: Option<PathBuf> = None,
+        /// Rows to train on: a file of JSON, JSON lines, CSV or Parquet, or several, mixed by their weights.
+        pub train: Option<DataFiles> = None,
             shown as "the built-in task";
         /// Rows to evaluate on while training.
         pub valid: Option<PathBuf> = None;
+        /// Rows that are taken out of the training rows, by the seed, in place of `valid`.
+        pub validation_split: Option<ValidationSplit> = None;
         /// Rows to score before and after training. Without them, `valid` is scored.
         pub test: Option<PathBuf> = None;
-        /// Tokens that a row may have. Longer rows are cut.
+        /// Columns of the files that have names of their own: for a field of a row, the column that is it, as in
+        /// `{ prompt = "frage", completion = "antwort" }`.
+        pub columns: Option<ColumnNames> = None,
+            shown as "columns are recognised by their names",
+            kind "table";
+        /// Tokens that a row may have.
         pub max_length: usize = 1024,
             source "TRL's `SFTConfig`";
+        /// What becomes of a longer row.
+        pub excess_length_strategy: ExcessLengthStrategy = ExcessLengthStrategy::Truncate,
+            source "TRL. The key is axolotl's, which has `\"drop\"`";
+        /// What is learned of a row.
+        pub supervise: Supervise = Supervise::Assistant,
+            source "TRL, where conversations are learned whole";
         /// Rounds the width of a batch up to a multiple of so many tokens, so that a GPU meets few shapes.
         // A few widths keep a GPU from tuning its kernels for every length; a CPU only pays for the padding.
         pub pad_to_multiple_of: Option<usize> = None;
@@ -134,11 +151,14 @@ options! {
         /// The shape of the learning rate after the warm-up.
         pub lr_scheduler_type: LrSchedulerType = LrSchedulerType::Linear,
             source "transformers";
+        /// Options of the shape, as in `{ min_lr_rate = 0.1 }`.
+        pub lr_scheduler_kwargs: Option<LrSchedulerKwargs> = None,
+            kind "table", source "transformers";
         /// Share of the run's steps over which the rate rises from 0.
         pub warmup_ratio: f64 = 0.0,
             source "transformers";
         /// Steps over which the rate rises from 0. Above 0 it goes before `warmup_ratio`.
-        pub warmup_steps: usize = 0,
+        pub warmup_steps: Steps = Steps::Count(0),
             source "transformers";
         /// Each step takes this times the learning rate off a parameter, whatever its gradient.
         // AdamW's is decoupled by definition; Adafactor's is, too, in transformers.
@@ -157,21 +177,60 @@ options! {
         // Burn's own default is 1e-5.
         pub adam_epsilon: f64 = 1e-8,
             source "transformers; Kingma and Ba 2015, algorithm 1";
-        /// Steps between two logged records. Each is the mean over them.
-        pub logging_steps: usize = 10,
-            source "this project: adapters are often trained for fewer steps than the 500 of transformers";
-        /// Steps between two evaluations. The end of the run always has one.
-        pub eval_steps: Option<usize> = None,
-            shown as "the steps of an epoch";
-        /// Steps between two checkpoints. The end of the run always has one.
-        pub save_steps: usize = 500,
+        /// When records are logged.
+        pub logging_strategy: IntervalStrategy = IntervalStrategy::Steps,
             source "transformers";
-        /// How many checkpoints are kept, the newest ones.
+        /// Steps between two logged records. Each is the mean over them.
+        pub logging_steps: Steps = Steps::Count(10),
+            source "this project: adapters are often trained for fewer steps than the 500 of transformers";
+        /// Whether the first step has a record of its own.
+        pub logging_first_step: bool = false,
+            source "transformers";
+        /// When the validation rows are evaluated.
+        pub eval_strategy: Option<IntervalStrategy> = None,
+            shown as "`\"steps\"` where `eval_steps` is given, else `\"epoch\"`",
+            source "this project. transformers has `\"no\"`";
+        /// Steps between two evaluations. The end of the run always has one.
+        pub eval_steps: Option<Steps> = None,
+            shown as "the steps of an epoch; with `eval_strategy = \"steps\"`, `logging_steps`; with `load_best_model_at_end`, a given `save_steps`";
+        /// The first evaluation is not before so many steps, or epochs with `eval_strategy = "epoch"`.
+        pub eval_delay: f64 = 0.0,
+            source "transformers";
+        /// When checkpoints are saved. A run that is stopped always saves one.
+        pub save_strategy: SaveStrategy = SaveStrategy::Steps,
+            source "transformers";
+        /// Steps between two checkpoints. The end of the run always has one.
+        pub save_steps: Option<Steps> = None,
+            shown as "500; with `load_best_model_at_end`, the steps between two evaluations",
+            source "transformers";
+        /// How many checkpoints are kept, the newest ones, and the best one with `load_best_model_at_end`.
         pub save_total_limit: Option<usize> = None,
             shown as "all",
             source "transformers";
-        /// Random seed: of the adapter's start and of the order of the rows.
+        /// Whether the adapter of the best evaluation is the one that the run leaves, and not the last one. Its
+        /// checkpoint is saved with the evaluation and never removed.
+        pub load_best_model_at_end: bool = false,
+            source "transformers";
+        /// What makes an evaluation the best: `"loss"`, or another number that the evaluations report.
+        pub metric_for_best_model: Option<String> = None,
+            shown as "`\"loss\"`",
+            source "transformers";
+        /// Whether more of the metric is better.
+        pub greater_is_better: Option<bool> = None,
+            shown as "`false` for `perplexity` and where the metric's name ends in `loss`, else `true`",
+            source "transformers";
+        /// The run ends after so many evaluations in a row that are not better than the best one before.
+        pub early_stopping_patience: Option<usize> = None,
+            source "transformers (`EarlyStoppingCallback`)";
+        /// By how much more than this an evaluation must be better for `early_stopping_patience` to count anew.
+        pub early_stopping_threshold: f64 = 0.0,
+            source "transformers (`EarlyStoppingCallback`)";
+        /// Random seed: of the adapter's start, of the order of the rows, and of rows that are held out.
         pub seed: u64 = 42,
+            source "transformers";
+        /// Random seed of the order of the rows.
+        pub data_seed: Option<u64> = None,
+            shown as "`seed`",
             source "transformers";
         /// Whether texts are also generated and scored for the held-out rows, before and after.
         // On a large model that takes longer than the losses.
@@ -184,21 +243,12 @@ options! {
         // The gradients are the same up to rounding, so the choice is about memory only.
         pub gradient_checkpointing: GradientCheckpointing = GradientCheckpointing::Auto,
             source "this project. transformers has `true` and `false`";
+        /// Programs that the curves are also written for, as one name or a list.
+        pub report_to: ReportTo = ReportTo::default(),
+            source "transformers";
         /// The optimizer.
         pub optim: OptimizerKind = OptimizerKind::AdamW,
-            source "transformers, where it is `\"adamw_torch\"`";
-    }
-}
-
-options! {
-    /// The shape of the learning rate after the warm-up.
-    pub enum LrSchedulerType {
-        /// Straight down to 0 at the last step.
-        Linear = "linear",
-        /// Half a cosine down to 0 at the last step.
-        Cosine = "cosine",
-        /// The highest rate to the end.
-        Constant = "constant" | "constant_with_warmup",
+            source "transformers, where it is `\"adamw_torch_fused\"`";
     }
 }
 
@@ -273,7 +323,9 @@ options! {
     /// The optimizers.
     pub enum OptimizerKind {
         /// Adam with decoupled weight decay (Loshchilov and Hutter 2019).
-        AdamW = "adamw" | "adamw_torch",
+        // Other programs' names for the same arithmetic in f32. Those with moments of 8 bits are not the same.
+        AdamW = "adamw" | "adamw_torch" | "adamw_torch_fused" | "adamw_torch_xla" | "adamw_torch_npu_fused"
+            | "adamw_apex_fused" | "adamw_hf" | "paged_adamw" | "paged_adamw_32bit",
         /// Adafactor with a given rate and no first moment (Shazeer and Stern 2018), as in Lester et al. 2021.
         // Its constants are the paper's and have no keys, as in transformers.
         Adafactor = "adafactor",

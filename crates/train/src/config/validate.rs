@@ -1,8 +1,8 @@
 //! Which values a run can work with.
 
-use std::fmt::Display;
+use std::{borrow::Cow, fmt::Display};
 
-use super::RunConfig;
+use super::{DataConfig, DataFile, IntervalStrategy, RunConfig, SaveStrategy, Steps, TrainConfig};
 use crate::Error;
 
 impl RunConfig {
@@ -20,6 +20,7 @@ impl RunConfig {
         self.check_model_and_data()?;
         self.check_task()?;
         self.check_sizes()?;
+        self.check_evaluations()?;
         self.check_optimizer()
     }
 
@@ -35,6 +36,7 @@ impl RunConfig {
             revision.is_none() || path.is_some(),
             "only beside model.path",
         )?;
+        check_files(data)?;
         let length = data.max_length;
         require("data.max_length", length, length >= 2, "2 or more")?;
         let multiple = data.pad_to_multiple_of.unwrap_or(1);
@@ -86,15 +88,20 @@ impl RunConfig {
                 "train.gradient_accumulation_steps",
                 train.gradient_accumulation_steps,
             ),
-            ("train.logging_steps", train.logging_steps),
-            ("train.eval_steps", train.eval_steps.unwrap_or(1)),
-            ("train.save_steps", train.save_steps),
             (
                 "train.save_total_limit",
                 train.save_total_limit.unwrap_or(1),
             ),
         ] {
             require(key, value, value >= 1, AT_LEAST_1)?;
+        }
+        for (key, steps) in [
+            ("train.logging_steps", Some(train.logging_steps)),
+            ("train.eval_steps", train.eval_steps),
+            ("train.save_steps", train.save_steps),
+        ] {
+            let possible = steps != Some(Steps::Count(0));
+            require(key, 0, possible, "1 or more, or a share of all steps")?;
         }
         let steps = train.max_steps;
         let possible = steps == -1 || steps >= 1;
@@ -111,7 +118,39 @@ impl RunConfig {
             seed,
             i64::try_from(seed).is_ok(),
             "below 2^63",
-        )
+        )?;
+        let seed = train.data_seed.unwrap_or(seed);
+        let possible = i64::try_from(seed).is_ok();
+        require("train.data_seed", seed, possible, "below 2^63")
+    }
+
+    fn check_evaluations(&self) -> Result<(), Violation> {
+        let train = &self.train;
+        let delay = train.eval_delay;
+        let possible = delay >= 0.0 && delay.is_finite();
+        require("train.eval_delay", delay, possible, "0 or more")?;
+        let metric = train.metric_for_best_model.as_deref();
+        let given = !matches!(metric, Some("" | "eval_"));
+        let expected = "the name of a metric, as in \"loss\"";
+        require("train.metric_for_best_model", "empty", given, expected)?;
+        let patience = train.early_stopping_patience.unwrap_or(1);
+        let key = "train.early_stopping_patience";
+        require(key, patience, patience >= 1, AT_LEAST_1)?;
+        let threshold = train.early_stopping_threshold;
+        let possible = threshold >= 0.0 && threshold.is_finite();
+        let key = "train.early_stopping_threshold";
+        require(key, threshold, possible, "0 or more")?;
+        let evaluates = train.eval_strategy != Some(IntervalStrategy::No);
+        if let Some(key) = train.needs_evaluations().filter(|_| !evaluates) {
+            return Err(Violation::Range {
+                key: "train.eval_strategy",
+                value: "no".into(),
+                expected: format!("\"steps\" or \"epoch\" with {key}").into(),
+            });
+        }
+        let saves = !train.load_best_model_at_end || train.save_strategy != SaveStrategy::No;
+        let expected = "\"best\", \"steps\" or \"epoch\" with train.load_best_model_at_end";
+        require("train.save_strategy", "no", saves, expected)
     }
 
     fn check_optimizer(&self) -> Result<(), Violation> {
@@ -144,11 +183,61 @@ impl RunConfig {
                 "0 or more and below 1",
             )?;
         }
+        let kwargs = train.lr_scheduler_kwargs.clone().unwrap_or_default();
+        if let Some(message) = kwargs.fault(train.lr_scheduler_type, train.learning_rate) {
+            let key = "train.lr_scheduler_kwargs".into();
+            return Err(Violation::Method { key, message });
+        }
         let ratio = train.warmup_ratio;
         let possible = (0.0..=1.0).contains(&ratio);
         require("train.warmup_ratio", ratio, possible, "between 0 and 1")
     }
 }
+
+impl TrainConfig {
+    /// The key, as `section.key`, that can do nothing without evaluations while training.
+    pub(crate) fn needs_evaluations(&self) -> Option<&'static str> {
+        let keys = [
+            ("train.load_best_model_at_end", self.load_best_model_at_end),
+            (
+                "train.early_stopping_patience",
+                self.early_stopping_patience.is_some(),
+            ),
+            (
+                "train.save_strategy = \"best\"",
+                self.save_strategy == SaveStrategy::Best,
+            ),
+        ];
+        keys.into_iter()
+            .find_map(|(key, is_set)| is_set.then_some(key))
+    }
+}
+
+fn check_files(data: &DataConfig) -> Result<(), Violation> {
+    let files = data.train.as_ref().map(|files| files.0.as_slice());
+    let given = files.is_none_or(|files| !files.is_empty());
+    require("data.train", "[]", given, "a file or more")?;
+    for DataFile { weight, .. } in files.unwrap_or_default() {
+        let possible = *weight > 0.0 && *weight <= MOST_WEIGHT;
+        let value = format!("a file with weight {weight}");
+        require(
+            "data.train",
+            value,
+            possible,
+            "a weight above 0, up to 1000",
+        )?;
+    }
+    let Some(split) = data.validation_split else {
+        return Ok(());
+    };
+    let key = "data.validation_split";
+    let expected = "a ratio between 0 and 1, or a whole number of rows";
+    require(key, split, split.is_possible(), expected)?;
+    require(key, split, data.valid.is_none(), "no data.valid beside it")
+}
+
+/// A guard against weights that are something else, such as numbers of rows.
+const MOST_WEIGHT: f64 = 1000.0;
 
 const AT_LEAST_1: &str = "1 or more";
 
@@ -158,9 +247,9 @@ pub(super) enum Violation {
     Range {
         key: &'static str,
         value: String,
-        expected: &'static str,
+        expected: Cow<'static, str>,
     },
-    /// Found by the method.
+    /// Found by what the key is an option of.
     Method { key: String, message: String },
 }
 
@@ -183,7 +272,7 @@ impl Violation {
                 place,
                 key: key.into(),
                 value,
-                expected: expected.into(),
+                expected: expected.into_owned(),
             },
             Self::Method { key, message } => Error::BadValue {
                 place,
@@ -222,6 +311,6 @@ fn require(
     Err(Violation::Range {
         key,
         value,
-        expected,
+        expected: expected.into(),
     })
 }

@@ -1,5 +1,6 @@
 //! Whole runs of a toy: linear regression with noise, a frozen part and accumulated micro-batches.
 
+mod best;
 mod resume;
 mod toy;
 

@@ -6,7 +6,7 @@ use std::{fs, io};
 use burn_peft_files::{ClaimedFolder, Error as FileError};
 use burn_peft_format::{CARD_FILE, CONFIG_FILE, WEIGHTS_FILE};
 
-use super::RUN_FILE;
+use super::{RUN_FILE, scores::SCORES_FILE};
 use crate::{Checkpoint, Error};
 
 /// Claims the folder that was chosen. Where none was, a new run gets the first free of `runs/METHOD`,
@@ -16,20 +16,16 @@ pub(super) fn claim(
     method: &str,
     resume: bool,
 ) -> Result<ClaimedFolder, Error> {
-    let numbered = |number: usize| match number {
-        1 => PathBuf::from(format!("runs/{method}")),
-        _ => PathBuf::from(format!("runs/{method}-{number}")),
-    };
     let folder = match chosen {
         Some(dir) => ClaimedFolder::claim(dir)?,
         None if resume => {
             let newest = numbers_of(method).into_iter().max();
-            ClaimedFolder::claim(&numbered(newest.unwrap_or(1)))?
+            ClaimedFolder::claim(&numbered(method, newest.unwrap_or(1)))?
         }
         None => {
             let mut number = 1;
             loop {
-                match ClaimedFolder::claim_new(&numbered(number))? {
+                match ClaimedFolder::claim_new(&numbered(method, number))? {
                     Some(folder) => break folder,
                     // Taken, perhaps by another run a moment ago.
                     None => number += 1,
@@ -42,6 +38,39 @@ pub(super) fn claim(
     }
     check_places(folder.path())?;
     Ok(folder)
+}
+
+/// The folder that [`claim`] would claim, checked as far as that is possible without making or changing anything.
+pub(crate) fn look(chosen: Option<&Path>, method: &str, resume: bool) -> Result<PathBuf, Error> {
+    let folder = match chosen {
+        Some(dir) => dir.to_owned(),
+        None => {
+            let newest = numbers_of(method).into_iter().max();
+            let number = if resume {
+                newest.unwrap_or(1)
+            } else {
+                let taken = |number: &usize| numbered(method, *number).symlink_metadata().is_ok();
+                (1..)
+                    .find(|number| !taken(number))
+                    .expect("there are enough numbers")
+            };
+            numbered(method, number)
+        }
+    };
+    ClaimedFolder::check(&folder)?;
+    if !resume {
+        Checkpoint::none_in(&folder)?;
+    }
+    check_places(&folder)?;
+    Ok(folder)
+}
+
+/// The name of a folder that was not chosen.
+fn numbered(method: &str, number: usize) -> PathBuf {
+    match number {
+        1 => PathBuf::from(format!("runs/{method}")),
+        _ => PathBuf::from(format!("runs/{method}-{number}")),
+    }
 }
 
 /// The numbers of the folders in `runs` that are named after the method.
@@ -59,7 +88,9 @@ fn numbers_of(method: &str) -> Vec<usize> {
 fn check_places(folder: &Path) -> Result<(), Error> {
     for name in [
         RUN_FILE,
+        SCORES_FILE,
         "metrics.jsonl",
+        "report.html",
         CARD_FILE,
         CONFIG_FILE,
         WEIGHTS_FILE,

@@ -4,10 +4,13 @@ use burn::tensor::{DType, backend::Backend};
 
 use super::RunInputs;
 use crate::{
-    BaseDtype, Error, GradientCheckpointing, Method, Plan, RunConfig, RunIdentity,
-    identity::checksum_of_rows,
+    BaseDtype, Error, GradientCheckpointing, IntervalStrategy, Method, Plan, RunConfig,
+    RunIdentity, SaveStrategy, Steps,
+    identity::{checksum_of_mixed, checksum_of_rows},
+    intervals::Intervals,
+    strategy::BestRule,
 };
-use burn_peft_data::{Example, Message, TextTokenizer};
+use burn_peft_data::{Example, Message, Mix, TextTokenizer};
 use burn_peft_decoder::DecoderConfig;
 use burn_peft_files::Checksum;
 
@@ -28,6 +31,7 @@ pub(super) struct Known<'a> {
     /// Whether layers are computed again in the backward pass.
     pub(super) recompute: bool,
     pub(super) train: &'a [Example],
+    pub(super) mix: &'a Mix,
     pub(super) valid: Option<&'a [Example]>,
 }
 
@@ -43,8 +47,18 @@ pub(super) fn resolve(config: &RunConfig, method: &impl Method, known: Known<'_>
         let default = if own { rate } else { HEAD_LEARNING_RATE };
         train.head_learning_rate.get_or_insert(default);
     }
-    if known.valid.is_some() {
-        train.eval_steps.get_or_insert(known.plan.steps_per_epoch);
+    let [eval_steps, save_steps] = Intervals::new(train, &known.plan).eval_and_save_steps();
+    let counts = matches!(train.eval_strategy, None | Some(IntervalStrategy::Steps));
+    if known.valid.is_some() && counts {
+        train.eval_steps = train.eval_steps.or(eval_steps.map(Steps::Count));
+    }
+    if train.save_strategy == SaveStrategy::Steps {
+        train.save_steps = train.save_steps.or(save_steps.map(Steps::Count));
+    }
+    if train.needs_evaluations().is_some() {
+        let rule = BestRule::new(train);
+        train.greater_is_better = Some(rule.greater_is_better());
+        train.metric_for_best_model = Some(rule.metric().to_owned());
     }
     config
 }
@@ -75,7 +89,7 @@ pub(super) fn identity<B: Backend>(
         backend: B::name(device),
         base_fingerprint: inputs.checkpoint.fingerprint()?.to_string(),
         chat_template: checksum_of_chat(&inputs.tokenizer),
-        train_rows: checksum_of_rows(known.train),
+        train_rows: checksum_of_mixed(known.train, known.mix),
         valid_rows: known.valid.map_or_else(String::new, checksum_of_rows),
         config: config.to_toml_of(&method.settings(inputs.checkpoint.config()))?,
     })

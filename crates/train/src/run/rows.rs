@@ -6,13 +6,15 @@ use burn::{
 };
 use burn_peft::{BaseScale, room_for_rows};
 use burn_peft_data::{
-    BatchOrder, Example, IGNORE_INDEX, Padding, Rows, StepLoader, Task, Template, TextTokenizer,
-    TokenizeOptions, Tokenized, tokenize_rows,
+    BatchOrder, Example, ExcessLength, IGNORE_INDEX, Mix, Padding, Rows, StepLoader, Targets, Task,
+    Template, TextTokenizer, TokenizeOptions, Tokenized, tokenize_rows,
 };
 use burn_peft_decoder::DecoderConfig;
 
 use super::{RunInputs, model::check_trains};
-use crate::{Error, Method, Plan, RunConfig, Stage, StepSize, TaskSetup};
+use crate::{
+    Error, ExcessLengthStrategy, Method, Plan, RunConfig, Stage, StepSize, Supervise, TaskSetup,
+};
 
 /// What a run computes in.
 #[derive(Debug, Clone, Copy)]
@@ -29,14 +31,29 @@ pub(crate) struct RunRows {
     pub(crate) task: TaskSetup,
     pub(crate) tokenizer: TextTokenizer,
     pub(crate) train: Vec<Example>,
+    /// How often an epoch has each of them.
+    pub(crate) mix: Mix,
     pub(crate) valid: Option<Vec<Example>>,
-    test: Option<Vec<Example>>,
+    pub(crate) test: Option<Vec<Example>>,
+    /// For each of these files that there is, in this order, its rows that `max_length` cut and left out.
+    pub(crate) cuts: Vec<Cut>,
     pub(crate) padding: Padding,
     /// The highest learning rate: the one of the configuration, or the method's for this base.
     pub(crate) learning_rate: f64,
     pub(crate) plan: Plan,
     /// Whether layers are computed again in the backward pass.
     pub(crate) recompute: bool,
+    /// What decides a step's memory.
+    pub(crate) size: StepSize,
+}
+
+/// The rows of a file that are longer than `max_length`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cut {
+    /// Those that were cut.
+    pub(crate) truncated: usize,
+    /// Those that were left out.
+    pub(crate) dropped: usize,
 }
 
 impl RunRows {
@@ -72,27 +89,38 @@ impl RunRows {
         if config.train.head_learning_rate.is_some() && task.head_kind().is_none() {
             notes("warning: train.head_learning_rate has no effect: there is no head");
         }
-        let mut tokenise = |rows: &Rows, scored: bool| -> Result<Vec<Example>, Error> {
-            let tokenize = TokenizeOptions {
-                max_length: Some(config.data.max_length.min(limit)),
-                template: config.data.template.as_ref(),
-                targets: task.targets(scored),
-            };
+        check_supervise(config, &task)?;
+        let mut cuts = Vec::new();
+        let mut tokenise = |rows: &Rows, scored: bool| -> Result<Tokenized, Error> {
+            let longest = config.data.max_length.min(limit);
+            let tokenize = tokenize_options(config, &task, Some(longest), scored);
             let tokenized = tokenize_rows(rows, &tokenizer, tokenize, &mut |done, all| {
                 progress(Stage::Tokenising, done as u64, all as u64);
             })?;
-            notes(&describe(rows, &tokenized));
+            cuts.push(Cut {
+                truncated: tokenized.truncated,
+                dropped: tokenized.dropped,
+            });
+            describe(rows, &tokenized, tokenize.excess_length)
+                .iter()
+                .for_each(|text| notes(text));
             for note in &tokenized.notes {
                 notes(&format!("warning: {note}"));
             }
-            Ok(tokenized.examples)
+            Ok(tokenized)
         };
-        let train = tokenise(&inputs.train, false)?;
+        let tokenized = tokenise(&inputs.train, false)?;
         let mut tokenise = |rows: &Option<Rows>| {
             let rows = rows.as_ref().map(|rows| tokenise(rows, true));
-            rows.transpose()
+            Ok::<_, Error>(rows.transpose()?.map(|tokenized| tokenized.examples))
         };
         let (valid, test) = (tokenise(&inputs.valid)?, tokenise(&inputs.test)?);
+        let files = inputs.train.files().zip(&tokenized.files);
+        let mix = Mix::new(files.map(|(file, tokenized)| (tokenized.examples, file.weight)));
+        if !mix.is_once() {
+            notes(&format!("an epoch has {} rows", mix.len()));
+        }
+        let train = tokenized.examples;
         let padding = Padding {
             multiple_of: config.data.pad_to_multiple_of,
             ..Padding::of(&tokenizer)
@@ -101,30 +129,38 @@ impl RunRows {
         padding.check(longest(&train).max(longest(valid_rows)), limit)?;
         let size = StepSize {
             dtype,
-            batch: config.train.per_device_train_batch_size.min(train.len()),
+            batch: config.train.per_device_train_batch_size.min(mix.len()),
             seq: longest(&train) + method.num_virtual_tokens(),
         };
         let checkpointing = config.train.gradient_checkpointing;
         Ok(Self {
             learning_rate,
-            plan: Plan::new(&config.train, train.len()),
+            plan: Plan::new(&config.train, mix.len()),
             recompute: checkpointing.decide(size, base, memory),
             task,
             tokenizer,
             train,
+            mix,
             valid,
             test,
+            cuts,
             padding,
+            size,
         })
     }
 
     /// The rows that are scored before and after, if there are any.
     pub(crate) fn held_out(&self) -> Option<Vec<Example>> {
         let examples = self.test.as_ref().or(self.valid.as_ref())?;
-        Some(match self.task.task {
-            Task::CausalLm => same_tokens(examples),
-            _ => examples.clone(),
-        })
+        Some(comparable(self.task.task, examples))
+    }
+}
+
+/// The rows as they are scored before and after.
+pub(super) fn comparable(task: Task, examples: &[Example]) -> Vec<Example> {
+    match task {
+        Task::CausalLm => same_tokens(examples),
+        _ => examples.to_vec(),
     }
 }
 
@@ -132,6 +168,7 @@ impl RunRows {
 pub(crate) fn step_loader<B: AutodiffBackend>(
     config: &RunConfig,
     examples: Vec<Example>,
+    mix: Mix,
     padding: Padding,
     plan: Plan,
     device: &B::Device,
@@ -140,19 +177,57 @@ pub(crate) fn step_loader<B: AutodiffBackend>(
     let order = BatchOrder {
         group_by_length: train.group_by_length,
         ..BatchOrder::new(
-            train.seed,
+            train.data_seed.unwrap_or(train.seed),
             train.per_device_train_batch_size,
             train.gradient_accumulation_steps,
         )
     };
     let dataset = InMemDataset::new(examples);
-    Ok(StepLoader::new(
-        dataset,
-        order,
-        padding,
-        plan.total_steps,
-        device.clone(),
-    )?)
+    let loader = StepLoader::new(dataset, order, padding, plan.total_steps, device.clone())?;
+    Ok(loader.mixed(mix))
+}
+
+/// Only texts to write have parts that are learned or not.
+fn check_supervise(config: &RunConfig, task: &TaskSetup) -> Result<(), Error> {
+    let supervise = config.data.supervise;
+    match task.task {
+        Task::CausalLm => Ok(()),
+        _ if supervise == Supervise::Assistant => Ok(()),
+        task => Err(Error::BadValue {
+            place: String::new(),
+            key: "data.supervise".into(),
+            message: format!(
+                "it is {:?}, which is for texts to write, and the task is {task}",
+                supervise.name()
+            ),
+        }),
+    }
+}
+
+/// How `[data]` has rows tokenised, to learn from or to score.
+pub(crate) fn tokenize_options<'a>(
+    config: &'a RunConfig,
+    task: &'a TaskSetup,
+    max_length: Option<usize>,
+    scored: bool,
+) -> TokenizeOptions<'a> {
+    let targets = task.targets(scored);
+    TokenizeOptions {
+        max_length,
+        template: config.data.template.as_ref(),
+        supervise: config.data.supervise.into(),
+        excess_length: excess_length(config, targets, scored),
+        targets,
+    }
+}
+
+/// What becomes of rows that are too long. Each row with labels that is scored has a prediction, so none is dropped.
+fn excess_length(config: &RunConfig, targets: Targets<'_>, scored: bool) -> ExcessLength {
+    match (config.data.excess_length_strategy, targets) {
+        (ExcessLengthStrategy::Drop, Targets::Text) => ExcessLength::Drop,
+        (ExcessLengthStrategy::Drop, _) if scored => ExcessLength::Truncate,
+        (strategy, _) => strategy.into(),
+    }
 }
 
 /// The most tokens that a row can have: virtual tokens take positions too.
@@ -213,21 +288,34 @@ fn same_tokens(examples: &[Example]) -> Vec<Example> {
     examples
 }
 
-/// What became of a file's rows.
-fn describe(rows: &Rows, tokenized: &Tokenized) -> String {
-    let lengths = tokenized.examples.iter().map(Example::len);
-    let (examples, all) = (tokenized.examples.len(), rows.rows().len());
-    let mut text = format!("{}: ", rows.path());
-    text += &match examples > all {
-        true => format!("{all} rows in {examples} windows"),
-        false => format!("{examples} rows"),
-    };
-    text += &format!(", longest row: {} tokens", lengths.max().unwrap_or(0));
-    if tokenized.truncated + tokenized.dropped > 0 {
-        text += &format!(
-            "; {} cut to data.max_length, {} dropped because no supervised token was left",
-            tokenized.truncated, tokenized.dropped
-        );
-    }
-    text
+/// What became of the rows of each file.
+fn describe(rows: &Rows, tokenized: &Tokenized, excess: ExcessLength) -> Vec<String> {
+    let (mut rest, single) = (tokenized.examples.as_slice(), tokenized.files.len() == 1);
+    let files = rows.files().zip(&tokenized.files);
+    let texts = files.map(|(file, found)| {
+        let (own, behind) = rest.split_at(found.examples);
+        rest = behind;
+        let (examples, all) = (found.examples, file.rows.len());
+        let path = if single { rows.path() } else { file.path };
+        let mut text = format!("{path}: ");
+        text += &match examples > all {
+            true => format!("{all} rows in {examples} windows"),
+            false => format!("{examples} rows"),
+        };
+        if file.weight != 1.0 {
+            text += &format!(" with weight {}", file.weight);
+        }
+        text += &format!(", longest row: {} tokens", longest(own));
+        text += &match (excess, found.truncated, found.dropped) {
+            (_, 0, 0) => String::new(),
+            (ExcessLength::Drop, _, dropped) => {
+                format!("; {dropped} dropped because they are longer than data.max_length")
+            }
+            (_, truncated, dropped) => format!(
+                "; {truncated} cut to data.max_length, {dropped} dropped because no supervised token was left"
+            ),
+        };
+        text
+    });
+    texts.collect()
 }

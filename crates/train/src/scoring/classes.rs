@@ -1,12 +1,12 @@
 //! Scores of classes, as scikit-learn computes them.
 
 use burn_peft_data::Labels;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{ConfusionMatrix, f1_of_counts, mean, share};
 
 /// Scores of rows that have one class each.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClassScores {
     /// The share of rows whose class was predicted.
     pub accuracy: f64,
@@ -63,7 +63,7 @@ fn matthews(matrix: &ConfusionMatrix) -> f64 {
 }
 
 /// Scores of rows that have any number of classes each.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MultiLabelScores {
     /// The share of rows of which every class, and no other, was predicted.
     pub accuracy: f64,

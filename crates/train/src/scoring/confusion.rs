@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The most classes whose counts are printed as a table.
 const TABLE_CLASSES: usize = 12;
@@ -11,7 +11,7 @@ const TABLE_CLASSES: usize = 12;
 const LISTED: usize = 10;
 
 /// How often each class was predicted for the rows of each class.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfusionMatrix {
     /// The names of the classes.
     pub names: Vec<String>,

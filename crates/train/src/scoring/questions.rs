@@ -3,12 +3,12 @@
 use std::{collections::HashMap, sync::LazyLock};
 
 use fancy_regex::Regex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::mean;
 
 /// Scores of answers to questions.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct AnswerScores {
     /// The share of questions whose answer is one of the right ones, 0 to 1.
     pub exact_match: f64,

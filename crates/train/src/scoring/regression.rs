@@ -1,11 +1,11 @@
 //! Scores of numbers, as SciPy computes them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::mean;
 
 /// How well predicted numbers follow the right ones. Of a head with several outputs, the mean over these.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RegressionScores {
     /// Pearson's correlation. `None` where it is not defined: of fewer than two rows, of numbers that are all the same or
     /// not finite.

@@ -5,12 +5,12 @@ use std::{
     fmt,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::share;
 
 /// Scores of the spans that tags describe. A span is right if its type, its first and its last word are.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SpanScores {
     /// The share of right spans among the predicted ones.
     pub precision: f64,
@@ -25,7 +25,7 @@ pub struct SpanScores {
 }
 
 /// Scores of the spans of one type.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SpanScore {
     /// As in [`SpanScores`].
     pub precision: f64,

@@ -1,9 +1,9 @@
 //! Scores of generated text.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How close generated texts come to what they should be.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TextScores {
     /// Corpus BLEU-4 (Papineni et al. 2002), 0 to 1, as Hugging Face's `evaluate` computes it.
     pub bleu: f64,
@@ -20,8 +20,8 @@ pub struct TextScores {
     pub texts: usize,
 }
 
-/// One text to score.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One text to score, or another answer of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scored {
     /// What the model was given.
     pub prompt: String,

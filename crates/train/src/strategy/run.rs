@@ -14,14 +14,19 @@ use burn_train::{
 };
 
 use super::tally::Tally;
-use super::{FitSummary, Session, Settings};
-use crate::checkpoint::{BestEval, TrainerState, parameter_shapes};
-use crate::metrics::{TokenMean, Window};
+use super::time_left::{Done, Rhythm, TimeLeft};
+use super::{BestRule, FitSummary, Session, Settings};
+use crate::checkpoint::{Checkpoint, TrainerState, parameter_shapes};
+use crate::fit::EvalScores;
+use crate::intervals::Intervals;
+use crate::metrics::{TokenMean, Window, gib};
 use crate::record::{EvalRecord, LogRecord, TrainRecord};
 use crate::{Error, LmOutput, clip_grad_norm};
 
 /// One run of the loop.
 pub(super) struct Run<'a, LC: LearningComponentsTypes> {
+    pub(super) intervals: Intervals,
+    pub(super) rule: BestRule,
     pub(super) settings: &'a Settings,
     pub(super) device: &'a Device<TrainingBackend<LC>>,
     pub(super) session: &'a mut Session<LC>,
@@ -33,6 +38,7 @@ pub(super) struct Run<'a, LC: LearningComponentsTypes> {
     /// The steps since the last log.
     pub(super) window: Window,
     pub(super) tally: Tally,
+    pub(super) time_left: TimeLeft,
 }
 
 impl<LC> Run<'_, LC>
@@ -43,19 +49,26 @@ where
 {
     /// Runs to the last step, to the interrupter's stop or to the first error.
     pub(super) fn run(mut self, train: &TrainLoader<LC>) -> Result<FitSummary, Error> {
-        let (config, plan) = (&self.settings.train, self.settings.plan);
-        let eval_steps = config.eval_steps.unwrap_or(plan.steps_per_epoch);
+        let plan = self.settings.plan;
         let started = Instant::now();
         let done = self.settings.start();
         let mut begun = false;
-        if done > 0 && (done.is_multiple_of(eval_steps) || done == plan.total_steps) {
+        if done > 0
+            && (self.intervals.evaluates(done) || done == plan.total_steps || self.is_enough())
+        {
             self.begin(&mut begun)?;
-            // The stop came before this evaluation was at its end.
-            self.evaluate()?;
-            self.save()?;
+            if self.intervals.evaluates(done) {
+                // The stop came before this evaluation was at its end.
+                self.evaluate()?;
+                self.log_the_end()?;
+                self.save()?;
+            }
         }
         let mut items = train.iter();
         for step in done + 1..=plan.total_steps {
+            if self.is_enough() {
+                break;
+            }
             if self.interrupter.should_stop() {
                 self.tally.summary.interrupted = true;
                 break;
@@ -67,24 +80,63 @@ where
                 total_steps: plan.total_steps,
             })?;
             self.step(step, item, began)?;
-            let is_last = step == plan.total_steps;
-            if is_last || step.is_multiple_of(config.logging_steps) {
-                self.log()?;
-            }
-            if is_last || step.is_multiple_of(eval_steps) {
-                self.evaluate()?;
-            }
-            // Behind the others, so that a checkpoint knows of all that its step has to show.
-            if is_last || step.is_multiple_of(config.save_steps) {
-                self.save()?;
-            }
-            self.end_epoch(step);
+            self.after(step)?;
         }
         if self.tally.summary.interrupted && self.tally.summary.steps > 0 {
             // The steps since the last log are in it, and logged with those that follow.
             self.save()?;
         }
+        let summary = &mut self.tally.summary;
+        summary.stopped_early = summary.steps < plan.total_steps && !summary.interrupted;
+        self.load_best()?;
         Ok(self.tally.finish(started.elapsed().as_secs_f64()))
+    }
+
+    /// What is due after a step: a record, an evaluation, a checkpoint.
+    fn after(&mut self, step: usize) -> Result<(), Error> {
+        if self.intervals.logs(step) {
+            self.log()?;
+        }
+        let is_best = self.intervals.evaluates(step) && self.evaluate()?;
+        let ends_early = self.log_the_end()?;
+        // Behind the others, so that a checkpoint knows of all that its step has to show.
+        if self.intervals.saves(step)
+            || (is_best && self.intervals.keeps_best)
+            || (ends_early && self.intervals.saves_last())
+        {
+            self.save()?;
+        }
+        self.end_epoch(step, ends_early);
+        Ok(())
+    }
+
+    /// Logs what is not logged yet where the run ends early. Returns whether it does.
+    fn log_the_end(&mut self) -> Result<bool, Error> {
+        let ends_early = self.is_enough();
+        if ends_early && self.intervals.logs_last() {
+            self.log()?;
+        }
+        Ok(ends_early)
+    }
+
+    /// Whether the evaluations so far end the run.
+    fn is_enough(&self) -> bool {
+        self.settings.evaluates && self.rule.is_enough(&self.tally.best)
+    }
+
+    /// Takes the parameters of the best evaluation, where the run is to end with them.
+    fn load_best(&mut self) -> Result<(), Error> {
+        self.tally.summary.adapter_step = self.tally.summary.steps;
+        let best = self.tally.best.best.as_ref();
+        let best = best.filter(|best| {
+            self.settings.train.load_best_model_at_end && best.step != self.tally.summary.steps
+        });
+        if let Some(best) = best {
+            let checkpoint = Checkpoint::best(&self.settings.output_dir, best)?;
+            checkpoint.restore_model(self.learner, self.device)?;
+            self.tally.summary.adapter_step = best.step;
+        }
+        Ok(())
     }
 
     /// The first time: from here on, the run writes to its folder.
@@ -92,9 +144,31 @@ where
         if std::mem::replace(begun, true) {
             return Ok(());
         }
-        let metrics = (self.session.begin)()?;
-        self.session.observers.insert(0, Box::new(metrics));
-        Ok(())
+        let own = (self.session.begin)()?;
+        self.session.observers.splice(0..0, own);
+        match &self.settings.base_eval {
+            // A resumed run has it in its metrics.
+            Some(base) if self.settings.start() == 0 => self.report_base(base.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Shows the base's own loss, with which the others are to be compared.
+    fn report_base(&mut self, base: EvalRecord) -> Result<(), Error> {
+        let mut output = LmOutput::new(base.eval_loss, base.eval_label_tokens, 0);
+        output.seconds = Some(base.eval_seconds);
+        output.metric = base.metric(self.rule.metric());
+        self.show_evaluation(output);
+        self.tell(&LogRecord::Eval(base))
+    }
+
+    /// One event for all rows, so that the dashboard draws a point an evaluation.
+    fn show_evaluation(&mut self, output: LmOutput) {
+        let item = self.item(output);
+        self.processor
+            .process_valid(LearnerEvent::ProcessedItem(item));
+        let epoch = self.epoch(self.tally.summary.steps);
+        self.processor.process_valid(LearnerEvent::EndEpoch(epoch));
     }
 
     /// Step `step`, counted from 1: forward, backward, clip, update.
@@ -129,8 +203,9 @@ where
         }
         self.learner.optimizer_step(grads);
 
-        self.window
-            .push(&output.item, norm, began.elapsed().as_secs_f64());
+        let seconds = began.elapsed().as_secs_f64();
+        self.window.push(&output.item, norm, seconds);
+        self.time_left.step(seconds);
         self.tally.push(step, &output.item);
         Ok(())
     }
@@ -145,23 +220,18 @@ where
             value,
             step,
             learning_rate: self.learner.lr_current(),
-            advice: match step {
-                // Nothing was learned yet, so nothing diverged.
-                1 => {
-                    "the base, or the adapter that it starts from, gives no finite numbers in this type; \
-                     try --dtype f32, or other weights"
-                }
-                _ => "lower train.learning_rate or raise train.warmup_steps",
-            },
+            advice: advice(step),
             checkpoint,
         }
     }
 
     /// Reports the steps since the last log, if there are any.
     fn log(&mut self) -> Result<(), Error> {
-        let Some(mean) = self.window.take() else {
+        let Some(mut mean) = self.window.take() else {
             return Ok(());
         };
+        mean.memory = (self.session.memory)();
+        mean.time_left = self.time_left();
         let step = self.tally.summary.steps;
         let record = LogRecord::Train(TrainRecord {
             step,
@@ -170,6 +240,7 @@ where
             learning_rate: self.tally.learning_rate,
             grad_norm: mean.grad_norm,
             tokens_per_second: mean.tokens_per_second().unwrap_or_default(),
+            memory_gib: mean.memory.map(gib),
         });
         let item = self.item(mean);
         self.processor
@@ -177,58 +248,80 @@ where
         self.tell(&record)
     }
 
-    /// Evaluates the current model on all validation rows, once per step at most.
-    fn evaluate(&mut self) -> Result<(), Error> {
+    fn time_left(&self) -> Option<f64> {
+        let total = self.settings.plan.total_steps;
+        let [eval_steps, save_steps] = self.intervals.eval_and_save_steps();
+        let steps = self.tally.summary.steps;
+        let rhythm = Rhythm {
+            total,
+            eval_steps: eval_steps.filter(|_| self.settings.evaluates),
+            save_steps: save_steps.unwrap_or(total),
+        };
+        let done = Done {
+            steps,
+            evaluated: self.tally.evaluated_at == Some(steps),
+            saved: self.tally.saved_at == Some(steps),
+        };
+        self.time_left.seconds(rhythm, done)
+    }
+
+    /// Evaluates the current model on all validation rows, once per step at most. Returns whether it is the best so far.
+    fn evaluate(&mut self) -> Result<bool, Error> {
         let step = self.tally.summary.steps;
         if !self.settings.evaluates || self.tally.evaluated_at == Some(step) {
-            return Ok(());
+            return Ok(false);
         }
         let began = Instant::now();
-        // Without autodiff: an evaluation on the tracked model would leave its graph behind.
-        let model = self.learner.model().valid();
-        let mut mean = TokenMean::default();
-        for item in self.valid.iter() {
-            if self.interrupter.should_stop() {
-                // Part of the rows would give another number than all of them.
-                self.tally.summary.interrupted = true;
-                return Ok(());
-            }
-            mean.push(&model.step(item));
-        }
+        let Some(scored) = self.scored()? else {
+            // Part of the rows would give another number than all of them.
+            self.tally.summary.interrupted = true;
+            return Ok(false);
+        };
         self.tally.evaluated_at = Some(step);
         // What the checkpoint of this step knows is now out of date.
         self.tally.saved_at = None;
         let seconds = began.elapsed().as_secs_f64();
-        let output = mean.output(seconds).ok_or(Error::NothingToEvaluate)?;
-        if !output.loss.is_finite() {
-            return Err(self.not_finite("evaluation loss", output.loss, step));
+        self.time_left.evaluation(seconds);
+        if scored.label_tokens == 0 {
+            return Err(Error::NothingToEvaluate);
+        }
+        if !scored.loss.is_finite() {
+            return Err(self.not_finite("evaluation loss", scored.loss, step));
         }
         let record = EvalRecord {
             step,
             epoch: self.settings.plan.epochs_after(step),
-            eval_loss: output.loss,
-            eval_label_tokens: output.label_tokens,
+            eval_loss: scored.loss,
+            eval_label_tokens: scored.label_tokens,
             eval_seconds: seconds,
+            metrics: scored.metrics,
         };
-        if self
-            .tally
-            .summary
-            .best_eval
-            .is_none_or(|best| record.eval_loss < best.eval_loss)
-        {
-            self.tally.summary.best_eval = Some(BestEval {
-                step,
-                eval_loss: record.eval_loss,
-            });
-        }
+        let is_best = self.rule.judge(&mut self.tally.best, &record);
         self.tally.summary.eval = Some(record.clone());
-        let item = self.item(output);
-        // One event for all rows, so that the dashboard draws a point an evaluation.
-        self.processor
-            .process_valid(LearnerEvent::ProcessedItem(item));
-        self.processor
-            .process_valid(LearnerEvent::EndEpoch(self.epoch(step)));
-        self.tell(&LogRecord::Eval(record))
+        let mut output = LmOutput::new(scored.loss, scored.label_tokens, scored.tokens);
+        output.seconds = Some(seconds);
+        output.metric = record.metric(self.rule.metric());
+        self.show_evaluation(output);
+        self.tell(&LogRecord::Eval(record))?;
+        Ok(is_best)
+    }
+
+    /// What an evaluation says of the current model; `None` where it was stopped.
+    fn scored(&mut self) -> Result<Option<EvalScores>, Error> {
+        // Without autodiff: an evaluation on the tracked model would leave its graph behind.
+        let model = self.learner.model().valid();
+        let interrupter = self.interrupter;
+        if let Some(scorer) = &mut self.session.scorer {
+            return scorer.score(&model, &|| interrupter.should_stop());
+        }
+        let mut mean = TokenMean::default();
+        for item in self.valid.iter() {
+            if interrupter.should_stop() {
+                return Ok(None);
+            }
+            mean.push(&model.step(item));
+        }
+        Ok(Some(mean.scores()))
     }
 
     /// Saves a checkpoint, once per step at most.
@@ -237,13 +330,14 @@ where
         if self.tally.saved_at == Some(step) {
             return Ok(());
         }
+        let began = Instant::now();
         let state = TrainerState {
             step,
             total_steps: plan.total_steps,
             steps_per_epoch: plan.steps_per_epoch,
             epoch: plan.epochs_after(step),
             seed: self.settings.train.seed,
-            best_eval: self.tally.summary.best_eval,
+            best: self.tally.best.clone(),
             learning_rate: self.tally.learning_rate,
             eval: self.tally.summary.eval.clone(),
             window: self.window.clone(),
@@ -251,12 +345,13 @@ where
             parameters: parameter_shapes::<TrainingBackend<LC>, _>(&self.learner.model()),
             run: self.settings.run.clone(),
         };
-        let path = self
-            .session
-            .checkpointer
-            .save(self.learner, &state, self.store)?;
+        let best = state.best.best.as_ref().map(|best| best.step);
+        let kept = best.filter(|_| self.intervals.keeps_best);
+        let checkpointer = &mut self.session.checkpointer;
+        let path = checkpointer.save(self.learner, &state, kept, self.store)?;
         self.tally.summary.checkpoint = Some(path);
         self.tally.saved_at = Some(step);
+        self.time_left.save(began.elapsed().as_secs_f64());
         Ok(())
     }
 
@@ -272,9 +367,9 @@ where
         self.settings.plan.position(step.saturating_sub(1)).0 + 1
     }
 
-    fn end_epoch(&mut self, step: usize) {
+    fn end_epoch(&mut self, step: usize, ends_early: bool) {
         let plan = self.settings.plan;
-        if step.is_multiple_of(plan.steps_per_epoch) || step == plan.total_steps {
+        if step.is_multiple_of(plan.steps_per_epoch) || step == plan.total_steps || ends_early {
             self.processor
                 .process_train(LearnerEvent::EndEpoch(self.epoch(step)));
         }
@@ -295,7 +390,19 @@ where
     }
 }
 
+/// What to do about numbers that are not finite at a step, counted from 1.
+pub(crate) fn advice(step: usize) -> &'static str {
+    match step {
+        // Nothing was learned yet, so nothing diverged.
+        1 => {
+            "the base, or the adapter that it starts from, gives no finite numbers in this type; \
+             try --dtype f32, or other weights"
+        }
+        _ => "lower train.learning_rate or raise train.warmup_steps",
+    }
+}
+
 /// A seed of its own for each step: the golden-ratio increments of SplitMix64 (Steele et al. 2014).
-fn step_seed(seed: u64, step: usize) -> u64 {
+pub(crate) fn step_seed(seed: u64, step: usize) -> u64 {
     seed.wrapping_add((step as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }

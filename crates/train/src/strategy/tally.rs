@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::BestSoFar;
 use crate::LmOutput;
 use crate::checkpoint::{BestEval, Checkpoint, Totals};
 use crate::record::EvalRecord;
@@ -18,8 +19,12 @@ pub struct FitSummary {
     pub train_loss: Option<f64>,
     /// The last evaluation.
     pub eval: Option<EvalRecord>,
-    /// The lowest evaluation loss of the run.
+    /// The best evaluation of the run.
     pub best_eval: Option<BestEval>,
+    /// The step whose adapter the run ends with: the last one, or with `load_best_model_at_end` the best.
+    pub adapter_step: usize,
+    /// Whether the run ended before its last step because its evaluations were not better any more.
+    pub stopped_early: bool,
     /// The newest checkpoint.
     pub checkpoint: Option<PathBuf>,
     /// Whether the run was stopped before its last step. The interrupter itself cannot tell: the
@@ -38,6 +43,7 @@ pub struct FitSummary {
 pub(super) struct Tally {
     pub(super) summary: FitSummary,
     pub(super) totals: Totals,
+    pub(super) best: BestSoFar,
     /// Of the last step.
     pub(super) learning_rate: f64,
     pub(super) saved_at: Option<usize>,
@@ -54,11 +60,11 @@ impl Tally {
             summary: FitSummary {
                 steps: state.step,
                 eval: state.eval.clone(),
-                best_eval: state.best_eval,
                 checkpoint: Some(path.clone()),
                 ..FitSummary::default()
             },
             totals: state.totals,
+            best: state.best.clone(),
             learning_rate: state.learning_rate,
             saved_at: Some(state.step),
             evaluated_at: state.eval.as_ref().map(|eval| eval.step),
@@ -83,6 +89,7 @@ impl Tally {
         let Totals { loss, steps } = self.totals;
         self.summary.train_loss = (steps > 0).then(|| loss / steps as f64);
         self.summary.seconds = seconds;
+        self.summary.best_eval = self.best.best;
         self.summary
     }
 }

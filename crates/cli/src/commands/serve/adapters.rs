@@ -6,16 +6,16 @@ use std::{
     sync::Arc,
 };
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use burn_peft::{Adapter, HeadKind};
-use burn_peft_data::TextTokenizer;
-use burn_peft_decoder::Checkpoint;
-use burn_peft_format::{AdapterFolder, Landing, adapter_from_folder, head_from_folder};
+use burn_peft_decoder::DecoderConfig;
 use burn_peft_ops::Ops;
 use burn_peft_serve::{AdapterTexts, AdapterValues, Inspect, check_name};
-use burn_peft_train::TaskSetup;
 
-use super::super::{adapter, shared::template_of};
+use super::super::{
+    adapter::{AdapterFiles, OpenAdapter},
+    shared::OpenBase,
+};
 use crate::{builtin, output, source::ModelSource};
 
 /// `--adapter NAME=DIR`.
@@ -56,61 +56,57 @@ pub(super) fn check_names(adapters: &[NamedFolder]) -> Result<()> {
     Ok(())
 }
 
-/// A base that was found and checked.
-pub(super) struct OpenBase {
-    source: ModelSource,
-    revision: Option<String>,
-    pub(super) checkpoint: Checkpoint,
-    pub(super) tokenizer: TextTokenizer,
+/// The base, as adapters are put on it.
+pub(super) struct ServedBase {
+    open: OpenBase,
     /// Tokens of a row, virtual ones included.
     max_context: usize,
 }
 
 /// Adapters that were found and checked, their values not yet on a device.
-pub(super) struct Opened(Vec<(NamedFolder, AdapterFolder, AdapterTexts)>);
+pub(super) struct Opened(Vec<(String, OpenAdapter, AdapterTexts)>);
 
 impl Opened {
+    /// The values of all of them.
+    pub(super) fn values<B: Ops>(
+        &self,
+        base: &DecoderConfig,
+        device: &B::Device,
+    ) -> Result<Vec<AdapterValues<B>>> {
+        let adapters = self.0.iter();
+        adapters
+            .map(|(_, adapter, _)| values(adapter, base, device))
+            .collect()
+    }
+
     /// Their names, and what texts need of them.
     pub(super) fn into_texts(self) -> Vec<(String, AdapterTexts)> {
         let adapters = self.0.into_iter();
-        adapters
-            .map(|(named, _, texts)| (named.name, texts))
-            .collect()
+        adapters.map(|(name, _, texts)| (name, texts)).collect()
     }
 }
 
-impl OpenBase {
-    pub(super) fn new(
-        source: ModelSource,
-        revision: Option<String>,
-        checkpoint: Checkpoint,
-        max_context: usize,
-    ) -> Result<Self> {
-        let tokenizer = source.tokenizer()?;
-        Ok(Self {
-            tokenizer: tokenizer.for_table(checkpoint.config().vocab_size),
-            source,
-            revision,
-            checkpoint,
-            max_context,
-        })
+impl ServedBase {
+    pub(super) fn new(open: OpenBase, max_context: usize) -> Self {
+        Self { open, max_context }
+    }
+
+    pub(super) fn open(&self) -> &OpenBase {
+        &self.open
     }
 
     /// The name that the base was asked for by.
     pub(super) fn name(&self) -> String {
-        match &self.source {
+        match &self.open.source {
             ModelSource::BuiltIn => builtin::MODEL_NAME.to_owned(),
             ModelSource::Folder { name, .. } => name.clone(),
         }
     }
 
-    /// Reads an adapter folder, and refuses one that is not for this base or whose head is for more than texts as a whole.
-    fn adapter(&self, dir: &Path) -> Result<(AdapterFolder, AdapterTexts)> {
-        let folder = adapter::load(dir)?;
-        folder.check_values(dir)?;
-        let revision = self.revision.as_deref();
-        adapter::check_base(&folder, dir, &self.source, revision, &self.checkpoint)?;
-        let task = TaskSetup::of_folder(&folder);
+    /// Reads an adapter, and refuses one that is not for this base or whose head is for more than texts as a whole.
+    fn adapter(&self, dir: &Path) -> Result<(OpenAdapter, AdapterTexts)> {
+        let adapter = AdapterFiles::read(dir)?.on(&self.open)?;
+        let task = adapter.task();
         let has_head = match task.head_kind() {
             None => false,
             Some(HeadKind::Sequence) => true,
@@ -120,8 +116,7 @@ impl OpenBase {
                 task.task
             ),
         };
-        let tokens = folder.config.method.virtual_tokens();
-        let virtual_tokens = tokens.map_or(0, |tokens| tokens.num_virtual_tokens);
+        let virtual_tokens = adapter.num_virtual_tokens();
         if virtual_tokens >= self.max_context {
             bail!(
                 "{}: its {virtual_tokens} virtual tokens leave no room in a context of {} (--max-context)",
@@ -130,34 +125,26 @@ impl OpenBase {
             );
         }
         let texts = AdapterTexts {
-            template: template_of(dir, &folder)?,
+            template: adapter.template().cloned(),
             virtual_tokens,
-            has_prompt: matches!(folder.config.method.landing(), Landing::Prompt(_)),
+            has_prompt: adapter.has_prompt(),
             labels: task.labels.filter(|_| has_head),
         };
-        Ok((folder, texts))
+        Ok((adapter, texts))
     }
 
-    fn values<B: Ops>(
-        &self,
-        folder: &AdapterFolder,
-        dir: &Path,
-        device: &B::Device,
-    ) -> Result<AdapterValues<B>> {
-        let config = self.checkpoint.config();
-        Ok(AdapterValues {
-            injection: adapter_from_folder::<B>(folder, config, dir, device)?.inject(),
-            head: head_from_folder(folder, config, dir, device)?,
-        })
+    /// An adapter that is added while the server runs: a folder of this machine, and nothing that would be fetched.
+    fn added(&self, dir: &Path) -> Result<(OpenAdapter, AdapterTexts), String> {
+        if !dir.is_dir() {
+            return Err(format!("{}: no such folder", dir.display()));
+        }
+        self.adapter(dir).map_err(|error| output::one_line(&error))
     }
 
     /// Looks at the folder of an adapter that is added.
     pub(super) fn inspector(self: &Arc<Self>) -> Inspect {
-        let open = Arc::clone(self);
-        Box::new(move |dir| match open.adapter(dir) {
-            Ok((_, texts)) => Ok(texts),
-            Err(error) => Err(output::one_line(&error)),
-        })
+        let base = Arc::clone(self);
+        Box::new(move |dir| Ok(base.added(dir)?.1))
     }
 
     /// Reads an adapter that is added.
@@ -166,35 +153,35 @@ impl OpenBase {
         device: B::Device,
     ) -> impl FnMut(&Path) -> Result<AdapterValues<B>, String> + Send + 'static {
         move |dir| {
-            let folder = self.adapter(dir);
-            let values = folder.and_then(|(folder, _)| self.values::<B>(&folder, dir, &device));
+            let (adapter, _) = self.added(dir)?;
+            let values = values(&adapter, self.open.checkpoint.config(), &device);
             values.map_err(|error| output::one_line(&error))
         }
     }
 }
 
-/// Finds and checks all adapters.
-pub(super) fn open(base: &OpenBase, adapters: &[NamedFolder]) -> Result<Opened> {
-    let opened = adapters.iter().map(|named| {
-        if named.name == base.name() {
-            return Err(anyhow!("--adapter {}: the base has that name", named.name));
-        }
-        let (folder, texts) = base.adapter(&named.dir)?;
-        Ok((named.clone(), folder, texts))
-    });
-    Ok(Opened(opened.collect::<Result<_>>()?))
+fn values<B: Ops>(
+    adapter: &OpenAdapter,
+    base: &DecoderConfig,
+    device: &B::Device,
+) -> Result<AdapterValues<B>> {
+    let (adapter, head) = adapter.values::<B>(base, device)?;
+    Ok(AdapterValues {
+        injection: adapter.inject(),
+        head,
+    })
 }
 
-/// The values of all adapters.
-pub(super) fn values<B: Ops>(
-    base: &OpenBase,
-    adapters: &Opened,
-    device: &B::Device,
-) -> Result<Vec<AdapterValues<B>>> {
-    let adapters = adapters.0.iter();
-    adapters
-        .map(|(named, folder, _)| base.values::<B>(folder, &named.dir, device))
-        .collect()
+/// Finds and checks all adapters.
+pub(super) fn open(base: &ServedBase, adapters: &[NamedFolder]) -> Result<Opened> {
+    let opened = adapters.iter().map(|NamedFolder { name, dir }| {
+        if *name == base.name() {
+            bail!("--adapter {name}: the base has that name");
+        }
+        let (adapter, texts) = base.adapter(dir)?;
+        Ok((name.clone(), adapter, texts))
+    });
+    Ok(Opened(opened.collect::<Result<_>>()?))
 }
 
 #[cfg(test)]

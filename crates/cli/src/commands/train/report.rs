@@ -1,10 +1,13 @@
 //! What a run has come to, for a reader.
 
 use anyhow::Result;
-use burn_peft_train::{HeldOut, LrCurve, RunInputs, RunReport, TaskScores};
+use burn_peft_train::{HeldOut, LrCurve, RunInputs, RunReport, ScoreLine, comparison};
 
 use super::display;
 use crate::output;
+
+/// Texts that are printed.
+const SAMPLES: usize = 3;
 
 pub(super) fn to_text(report: &RunReport, inputs: &RunInputs, again: Option<String>) -> String {
     let dir = display(&report.output_dir);
@@ -21,6 +24,20 @@ pub(super) fn to_text(report: &RunReport, inputs: &RunInputs, again: Option<Stri
         "trained for {} steps in {:.0} s\n",
         summary.new_steps, summary.seconds
     );
+    if summary.stopped_early {
+        text += &format!(
+            "ended at step {}: the evaluations got no better\n",
+            summary.steps
+        );
+    }
+    if let Some(best) = &summary.best_eval
+        && summary.adapter_step == best.step
+    {
+        text += &format!(
+            "the adapter is that of step {}, the best: {} {:.4}\n",
+            best.step, best.metric, best.value
+        );
+    }
     if let Some(line) = again {
         text += &format!("{line}\n");
     }
@@ -50,37 +67,15 @@ pub(super) fn print_curve(curve: &LrCurve, json: bool) -> Result<()> {
 
 /// The scores before and after, side by side.
 fn table(before: Option<&HeldOut>, after: &HeldOut) -> String {
-    type Score = (&'static str, fn(&HeldOut) -> Option<String>);
-    const SCORES: [Score; 5] = [
-        ("loss", |h| Some(format!("{:.4}", h.evaluation.loss))),
-        ("perplexity", |h| {
-            Some(format!("{:.3}", h.evaluation.perplexity?))
-        }),
-        ("BLEU", |h| Some(format!("{:.3}", h.texts?.bleu))),
-        ("exact match", |h| {
-            Some(format!("{:.1} %", 100.0 * h.texts?.exact_match))
-        }),
-        ("slots in text", |h| {
-            Some(format!("{:.1} %", 100.0 * h.texts?.slot_accuracy?))
-        }),
-    ];
     let mut text = format!("{:15}{:>12}{:>12}\n", "", "before", "after");
-    for (name, score) in SCORES {
-        let Some(after) = score(after) else { continue };
-        let before = before.and_then(score).unwrap_or_else(|| "-".into());
+    for ScoreLine {
+        name,
+        before,
+        after,
+    } in comparison(before, after)
+    {
+        let before = before.unwrap_or_else(|| "-".into());
         text += &format!("{name:15}{before:>12}{after:>12}\n");
-    }
-    let lines = |h: &HeldOut| h.scores.as_ref().map(TaskScores::lines).unwrap_or_default();
-    let before_lines = before.map(lines).unwrap_or_default();
-    for (name, value) in lines(after) {
-        let before = before_lines.iter().find(|(known, _)| *known == name);
-        let before = before.map_or("-", |(_, value)| value);
-        text += &format!("{name:15}{before:>12}{value:>12}\n");
-    }
-    let empty = |h: &HeldOut| h.texts.map_or(0, |texts| texts.empty_texts);
-    let (empty_before, empty) = (before.map_or(0, empty), empty(after));
-    if empty_before + empty > 0 {
-        text += &format!("{:15}{empty_before:>12}{empty:>12}\n", "empty texts");
     }
     text + "\n"
 }
@@ -88,9 +83,9 @@ fn table(before: Option<&HeldOut>, after: &HeldOut) -> String {
 /// The first texts before and after.
 fn samples(before: Option<&HeldOut>, after: &HeldOut) -> String {
     let mut text = String::new();
-    for (index, sample) in after.samples.iter().enumerate() {
+    for (index, sample) in after.completions.iter().take(SAMPLES).enumerate() {
         text += &format!("prompt   {}\n", sample.prompt.trim_end());
-        if let Some(before) = before.and_then(|before| before.samples.get(index)) {
+        if let Some(before) = before.and_then(|before| before.completions.get(index)) {
             text += &format!("before   {}\n", shown(&before.text));
         }
         text += &format!("after    {}\n\n", shown(&sample.text));

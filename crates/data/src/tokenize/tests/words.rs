@@ -29,6 +29,7 @@ fn run(
         max_length,
         template,
         targets: Targets::Verbalizer(&labels, &words),
+        ..TokenizeOptions::default()
     };
     tokenize_rows(&rows(ROWS), &tokenizer(), options, &mut |_, _| {})
 }

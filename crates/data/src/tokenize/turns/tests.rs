@@ -12,7 +12,7 @@ fn supervised_text(tokenizer: &TextTokenizer, messages: &[Message]) -> Result<St
 fn learned_text(tokenizer: &TextTokenizer, conversation: &Conversation) -> Result<String> {
     let (messages, variables) = (&conversation.messages, &conversation.variables);
     let rendered = tokenizer.render(messages, variables, false)?;
-    let chat = find_turns(tokenizer, conversation, rendered)?;
+    let chat = find_turns(tokenizer, conversation, rendered, Supervise::Assistant)?;
     let encoding = tokenizer.encode_batch(vec![&chat.text])?.remove(0);
     let labels = chat.labels(tokenizer, &encoding);
     let ids: Vec<u32> = labels
@@ -263,8 +263,19 @@ fn a_template_that_writes_a_turn_in_no_known_way_is_refused() {
 }
 
 #[test]
-fn holes_are_taken_out_of_ranges() {
-    let ranges = || vec![0..4, 6..9];
-    assert_eq!(without(ranges(), &[2..7, 8..9]), [0..2, 7..8]);
-    assert_eq!(without(ranges(), &[1..2, 6..9]), [0..1, 2..4]);
+fn turns_are_taken_out_of_what_is_marked() {
+    let marks = || vec![0..4, 6..9];
+    assert_eq!(without(marks(), &[2..7, 8..9], &[0..2, 7..8]), [0..2, 7..8]);
+    let first = 2..4;
+    let found = without(marks(), &[1..2, 6..9], std::slice::from_ref(&first));
+    assert_eq!(found, [0..1, first]);
+}
+
+/// As SmolLM3's marks do.
+#[test]
+fn a_mark_that_begins_in_front_of_a_turn_goes_with_it() {
+    let [first, second, mark] = [2..4, 8..9, 6..9];
+    let marks = vec![0..4, mark.clone()];
+    let (given, learned) = (std::slice::from_ref(&first), std::slice::from_ref(&second));
+    assert_eq!(without(marks, given, learned), [mark]);
 }

@@ -24,10 +24,7 @@ fn a_resumed_run_equals_an_uninterrupted_one(settings: &str) {
 
     assert_eq!(bits(&resumed), bits(&whole));
     assert_eq!(losses(dirs[1].path()), losses(dirs[0].path()));
-    assert_eq!(
-        summary.best_eval.map(|best| best.step),
-        whole_summary.best_eval.map(|best| best.step)
-    );
+    assert_eq!(summary.best_eval, whole_summary.best_eval);
     assert_eq!((summary.steps, summary.new_steps), (TOTAL, TOTAL / 2));
 }
 

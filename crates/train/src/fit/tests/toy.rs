@@ -1,5 +1,6 @@
 //! The smallest model that a run can train, and what the tests say about a run of it.
 
+use crate::Steps;
 use crate::fit::index_loader::IndexLoader;
 use crate::fit::*;
 use crate::record::{LogRecord, TrainRecord};
@@ -106,15 +107,22 @@ pub(super) fn batches(step: usize) -> Vec<Batch> {
 }
 
 pub(super) fn run(options: FitOptions) -> Result<(Toy<Flex>, FitSummary), Error> {
-    let train = IndexLoader::new(options.start_step()..options.plan.total_steps, batches);
     let valid: Vec<Batch> = vec![vec![1.0, -1.0], vec![0.5]];
     let valid = IndexLoader::new(0..2, move |index| valid[index].clone());
+    run_with(options, Validation::Losses(Arc::new(valid)))
+}
+
+pub(super) fn run_with(
+    options: FitOptions,
+    valid: Validation<B, Toy<B>>,
+) -> Result<(Toy<Flex>, FitSummary), Error> {
+    let train = IndexLoader::new(options.start_step()..options.plan.total_steps, batches);
     // Another start than the checkpoint's, so that a resume that forgets the model shows.
     let model = toy(if options.resume.is_some() { 9.0 } else { 0.5 });
     fit(
         model,
         Arc::new(train),
-        Some(Arc::new(valid)),
+        Some(valid),
         &Default::default(),
         options,
     )
@@ -180,7 +188,7 @@ pub(super) fn interrupt_at(mut options: FitOptions, step: usize) -> FitOptions {
 
 impl FitOptions {
     pub(super) fn with_logging_steps(mut self, steps: usize) -> Self {
-        self.train.logging_steps = steps;
+        self.train.logging_steps = Steps::Count(steps);
         self
     }
 }
