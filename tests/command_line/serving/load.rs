@@ -4,7 +4,10 @@ use std::io::{Read, Write};
 
 use serde_json::{Value, json};
 
-use super::client::{Server, read, wait_until};
+use super::{
+    super::{burn_peft, lines, refused, succeed},
+    client::{ADAPTERS, Server, read, wait_until},
+};
 
 const COMPLETIONS: &str = "/v1/completions";
 
@@ -130,4 +133,46 @@ fn a_second_signal_ends_the_server_at_once() {
     wait_until("refusals", || server.get("/health").0 == 503);
     server.signal("INT");
     assert_eq!(server.wait().code(), Some(130));
+}
+
+#[test]
+fn a_load_is_measured_by_number_of_models() {
+    let mut server = Server::of_all(&[]);
+    let url = server.url("/");
+    let args = [
+        "bench",
+        "serve",
+        "--json",
+        "--url",
+        &url,
+        "--requests",
+        "6",
+        "--concurrency",
+        "3",
+    ];
+    let mut command = burn_peft(&args);
+    let loads = lines(&succeed(command.args(["--max-tokens", "5"])));
+    let models: Vec<_> = loads
+        .iter()
+        .map(|load| load["models"].as_u64().unwrap())
+        .collect();
+    assert_eq!(models, [1, 2, 4, ADAPTERS.len() as u64]);
+    for load in &loads {
+        assert_eq!(load["requests"], 6);
+        let rate =
+            load["tokens_per_s"].as_f64().unwrap() / load["requests_per_s"].as_f64().unwrap();
+        assert!((rate - 5.0).abs() < 1e-9, "{load}");
+        assert!(load["first_token_p50_s"].as_f64() <= load["first_token_p90_s"].as_f64());
+    }
+    assert_eq!(server.figure("generated_tokens_total"), 4.0 * 6.0 * 5.0);
+    let line = refused(burn_peft(&args).args(["--models", "none"]));
+    assert!(
+        line.contains("status 404: there is no model `none`"),
+        "{line}"
+    );
+    let line = refused(burn_peft(&args).args(["--max-tokens", "100000"]));
+    assert!(line.contains("status 400"), "{line}");
+    server.signal("TERM");
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(refused(&mut burn_peft(&args)).contains(&server.address));
 }

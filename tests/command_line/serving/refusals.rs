@@ -244,8 +244,14 @@ fn keys_let_requests_in_and_administrators_change_adapters() {
         assert_eq!(get("/v1/models", key), expected, "{key}");
         assert_eq!(get("/metrics", key), expected, "{key}");
     }
-    assert_eq!(server.get("/health").0, 200);
+    // The page has a field for the key.
+    for path in ["/health", "/", "/page.css", "/page.js"] {
+        assert_eq!(server.get(path).0, 200, "{path}");
+    }
     assert_eq!(server.get("/v1/models").0, 401);
+    let page = ureq::get(&server.url("/")).call().unwrap();
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.contains("default-src 'none'"), "{policy}");
 
     let post = |path: &str, key: &str, body: Value| {
         let request = ureq::post(&server.url(path)).set("Authorization", &format!("Bearer {key}"));
