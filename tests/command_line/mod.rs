@@ -20,6 +20,7 @@ mod damage;
 mod data_choices;
 mod doctor;
 mod export;
+mod export_prompts;
 mod formats;
 mod heads;
 mod hub;

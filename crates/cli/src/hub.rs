@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use burn_peft_format::{CONFIG_FILE, WEIGHTS_FILE};
-use hf_hub::{Repo, RepoType};
 
 use client::{Client, Sibling};
 use download::Download;
@@ -75,8 +74,8 @@ fn snapshot(
     revision: &str,
     contents: Contents,
 ) -> Result<PathBuf> {
-    let repo = Repo::new(name.id.clone(), RepoType::Model);
-    let folder = environment.cache.join(repo.folder_name());
+    let folder = format!("models--{}", name.id.replace('/', "--"));
+    let folder = environment.cache.join(folder);
     let cached = download::cached(&folder, revision).filter(|cached| contents.is_whole(cached));
     if environment.offline {
         return cached.with_context(|| {

@@ -26,7 +26,12 @@ static ALLOCATOR: LargePages = LargePages;
 
 /// Parameter-efficient fine-tuning of Qwen2, Qwen2.5, Qwen3 and Llama models, in one binary.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, max_term_width = 100)]
+#[command(
+    name = "burn-peft",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

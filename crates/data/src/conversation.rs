@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 /// The names under which datasets store what the assistant thinks before it answers. A template reads one of them.
 const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
+/// What takes out the turns of a prompt, where another column has the turns to learn.
+pub(crate) const PROMPT: &str = "prompt";
+
 /// A conversation, and what a row says to the chat template besides.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Conversation {
@@ -57,6 +60,23 @@ impl Message {
     /// Whether the turn is to be learned: the assistant's, and no flag says otherwise.
     pub(crate) fn is_learned(&self) -> bool {
         self.role() == "assistant" && self.masked_by.is_none()
+    }
+
+    /// Whether the content is a list of parts.
+    pub(crate) fn has_parts(&self) -> bool {
+        matches!(self.fields.get("content"), Some(Value::Array(_)))
+    }
+
+    /// The turn with the texts of its parts as one text, a line break between them.
+    pub(crate) fn with_parts_joined(&self) -> Self {
+        let mut turn = self.clone();
+        if let Some(content) = turn.fields.get_mut("content")
+            && let Value::Array(parts) = content
+        {
+            let texts: Vec<&str> = parts.iter().filter_map(text_of_part).collect();
+            *content = Value::String(texts.join("\n"));
+        }
+        turn
     }
 
     /// The text of the turn, white space at its ends aside: of its `content`, or of the first part of that which has

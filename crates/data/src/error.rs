@@ -44,7 +44,7 @@ pub enum Error {
 
     /// A data file is not there, and its path looks like the id of a data set on the Hub.
     #[error(
-        "{name}: no such file. Data are local files: fetch the data set {name} of the Hugging Face Hub with \
+        "{name}: no such file. Data are local files; if this is a data set of the Hugging Face Hub, fetch it with \
          `hf download {name} --repo-type dataset --local-dir DIR` and give one of its files (jsonl, json, csv or parquet)"
     )]
     HubData {

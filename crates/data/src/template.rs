@@ -70,6 +70,13 @@ impl Template {
         given.sum::<usize>() + self.parts.after
     }
 
+    /// Whether every virtual token stands in front of everything else.
+    pub fn is_in_front(&self) -> bool {
+        let is_virtual = |part: &Part| matches!(part, Part::Virtual(_));
+        let others = self.parts.given.iter().skip_while(|part| is_virtual(part));
+        self.parts.after == 0 && !others.into_iter().any(is_virtual)
+    }
+
     /// Returns the prompt from which the model writes the learned field of `row`: everything before that field.
     ///
     /// # Errors

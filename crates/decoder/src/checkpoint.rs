@@ -21,7 +21,7 @@ mod spread;
 #[cfg(test)]
 mod tests;
 
-pub use copy::Copied;
+pub use copy::{Copied, NewTokens, SideFiles};
 use file::{PIECE, WeightsFile};
 use folder::{CONFIG_FILE, GENERATION_FILE, INDEX_FILE, SINGLE_FILE, TEMPLATES_FOLDER, read_text};
 

@@ -48,7 +48,7 @@ mod token_biases;
 mod weights;
 
 pub use cache::{KvCache, LayerKv};
-pub use checkpoint::{Checkpoint, Copied};
+pub use checkpoint::{Checkpoint, Copied, NewTokens, SideFiles};
 pub use config::{DecoderConfig, RopeScaling};
 pub use decode::Past;
 pub use error::Error;

@@ -122,6 +122,13 @@ impl<B: Ops> Decoder<B> {
         self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
     }
 
+    /// The row of the output head that scores token `id`, `[d_model]`, in the model's type.
+    #[must_use]
+    pub fn head_row(&self, id: usize) -> Tensor<B, 1> {
+        let id = Tensor::from_ints([id as i64], &self.device());
+        B::frozen_embedding(self.head(), id).squeeze_dim(0)
+    }
+
     /// Scores of every next token, in f32.
     ///
     /// # Shapes

@@ -37,14 +37,8 @@ impl AdapterFolder {
             path: path.into(),
             reason,
         };
-        self.refuse_head("a merged checkpoint", path)?;
+        self.check_mergeable(path)?;
         let biases = self.biases();
-        if biases.is_empty() {
-            let peft_type = self.config.method.peft_type();
-            return Err(cannot(format!(
-                "what {peft_type} trains is no part of the model's weights"
-            )));
-        }
         let config = base.config();
         self.check(config, path)?;
         let has_place = |module: LayerModule| {
@@ -68,6 +62,25 @@ impl AdapterFolder {
             .map(|(layer, module, values)| ((layer, module), values))
             .collect();
         Ok(base.save_with_biases(&deltas, output, progress)?)
+    }
+
+    /// Whether there is something that can be added to a model's weights, whatever the model. `path` is for messages.
+    ///
+    /// # Errors
+    /// A head, or another method than BitFit.
+    pub fn check_mergeable(&self, path: &Path) -> Result<(), Error> {
+        self.refuse_head("a merged checkpoint", path)?;
+        if self.biases().is_empty() {
+            let peft_type = self.config.method.peft_type();
+            return Err(Error::CannotMerge {
+                path: path.into(),
+                reason: format!(
+                    "what {peft_type} trains is no part of the model's weights; mlx-lm takes keys and values as a \
+                     prompt cache, with --to mlx-cache"
+                ),
+            });
+        }
+        Ok(())
     }
 
     /// Writes the virtual tokens of a prompt (of a `PROMPT_TUNING` or `P_TUNING` folder) to `file`: one F32 tensor

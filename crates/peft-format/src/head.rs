@@ -165,7 +165,10 @@ impl AdapterFolder {
     }
 
     /// Says that a head would be lost in this form.
-    pub(crate) fn refuse_head(&self, form: &'static str, path: &Path) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// [`Error::HasHead`].
+    pub fn refuse_head(&self, form: &'static str, path: &Path) -> Result<(), Error> {
         match self
             .config
             .task_type

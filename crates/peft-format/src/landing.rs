@@ -129,7 +129,7 @@ impl AdapterFolder {
     ///
     /// # Errors
     /// [`Error::NoPrompt`] of another method, and [`Error::DoesNotFit`].
-    pub(crate) fn prompt_table(&self, path: &Path) -> Result<&AdapterTensor, Error> {
+    pub fn prompt_table(&self, path: &Path) -> Result<&AdapterTensor, Error> {
         let Landing::Prompt(tokens) = self.config.method.landing() else {
             return Err(Error::NoPrompt {
                 path: path.into(),

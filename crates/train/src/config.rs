@@ -1,6 +1,6 @@
 //! `run.toml`: one run as typed values.
 //!
-//! `sections` declares the keys and their defaults; those of `[method]` are declared beside the methods in
+//! `sections`, `task` and `train` declare the keys and their defaults; those of `[method]` are declared beside the methods in
 //! burn-peft. This file joins the sections and writes the resolved configuration back; `load` reads
 //! files and `--set` overrides, `document` says where a fault stands, `validate` checks values.
 
@@ -13,19 +13,17 @@ mod report_to;
 mod sections;
 mod steps;
 mod task;
+mod train;
 mod validate;
 
 pub use data::{DataFile, DataFiles, ExcessLengthStrategy, Supervise, ValidationSplit};
 pub use load::Override;
 pub use lr_scheduler::{LrSchedulerKwargs, LrSchedulerType};
 pub use report_to::ReportTo;
-pub use sections::{
-    BaseDtype, DataConfig, GradientCheckpointing, ModelConfig, OptimizerKind, OutputConfig,
-    SECTIONS, TrainConfig, options_of,
-};
-
+pub use sections::{BaseDtype, DataConfig, ModelConfig, OutputConfig, SECTIONS, options_of};
 pub use steps::{IntervalStrategy, SaveStrategy, Steps};
 pub use task::{TaskConfig, Verbalizer};
+pub use train::{GradientCheckpointing, OptimizerKind, TrainConfig};
 
 use burn_peft::MethodConfig;
 use std::path::{Path, PathBuf};

@@ -204,7 +204,9 @@ pub enum Error {
     },
 
     /// A setting that can do nothing without evaluations, and no rows for them.
-    #[error("{key} needs validation rows, and there are none: give data.valid (--valid FILE)")]
+    #[error(
+        "{key} needs validation rows, and there are none: give data.valid (--valid FILE) or data.validation_split"
+    )]
     NoValidation {
         /// The setting.
         key: String,

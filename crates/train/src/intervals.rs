@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn the_first_record_and_the_first_evaluation_have_keys_of_their_own() {
         assert_eq!(steps("logging_first_step = true")[0], [1, 10, 20]);
-        assert_eq!(steps("eval_delay = 9")[1], [20]);
+        assert_eq!(steps("eval_delay = 1.5")[1], [16, 20]);
         assert_eq!(steps("eval_steps = 4\neval_delay = 9")[1], [12, 16, 20]);
         assert_eq!(
             steps("eval_strategy = \"epoch\"\neval_delay = 1.5")[1],

@@ -6,6 +6,7 @@
 //! averaged over tokens, and logging, evaluation, saving and resuming count steps.
 
 mod best;
+mod evaluation;
 mod run;
 mod tally;
 mod time_left;

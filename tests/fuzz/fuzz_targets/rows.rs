@@ -4,7 +4,7 @@
 use std::sync::LazyLock;
 
 use burn_peft_data::{
-    Labels, Parts, Row, RowLabel, Rows, Targets, Task, Template, TextTokenizer, TokenizeOptions,
+    Labels, Parts, Row, RowLabel, RowReader, Rows, Targets, Task, Template, TextTokenizer, TokenizeOptions,
     Verbalizer, parse_rows, parse_rows_for, tokenize_rows,
 };
 use burn_peft_fuzz::model;
@@ -27,10 +27,14 @@ static TEMPLATES: LazyLock<Vec<Template>> = LazyLock::new(|| {
 const LONGEST: usize = 32;
 
 fuzz_target!(|data: &[u8]| {
+    // Parquet and gzip are known by their bytes.
+    if let Ok(rows) = RowReader::default().parse("rows", data) {
+        tokenize(&rows);
+    }
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    for path in ["rows.jsonl", "rows.conll", "rows"] {
+    for path in ["rows.jsonl", "rows.conll", "rows.csv", "rows.tsv", "rows"] {
         if let Ok(rows) = parse_rows(path, text) {
             tokenize(&rows);
         }

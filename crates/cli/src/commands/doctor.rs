@@ -8,7 +8,7 @@ mod report;
 mod rows;
 mod tokens;
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 
 use anyhow::{Result, anyhow, bail};
 use burn::tensor::{DType, backend::AutodiffBackend};
@@ -214,6 +214,9 @@ impl Report {
         let found = run.errors.drain(..).map(|error| anyhow!(error));
         errors.extend(found.map(|error| output::one_line(&error)));
         warnings.append(&mut run.warnings);
+        // Two files may have the same name.
+        let mut said = HashSet::new();
+        warnings.retain(|warning| said.insert(warning.clone()));
         Self {
             ok: errors.is_empty(),
             errors,

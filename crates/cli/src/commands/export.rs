@@ -1,14 +1,20 @@
 //! `export`: an adapter in forms that need no adapter support.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use burn_peft_decoder::Checkpoint;
-use burn_peft_format::{AdapterFolder, PROMPT_EMBEDS_FILE};
+use burn_peft_format::{AdapterFolder, Landing, PROMPT_EMBEDS_FILE};
 use clap::ValueEnum;
+use tempfile::TempDir;
 
-use super::{adapter, shared::display};
+use super::{
+    adapter,
+    shared::{ComputeArgs, display},
+};
 use crate::{builtin, output, progress::Progress, source::ModelSource};
+
+mod prompt;
 
 /// Arguments of `export`.
 #[derive(Debug, clap::Args)]
@@ -25,50 +31,109 @@ pub(crate) struct Args {
     /// What to write.
     #[arg(long, value_name = "FORM")]
     to: Form,
-    /// Output path. A merged checkpoint needs a new or empty folder. A prompt is written to this file if
-    /// its name ends in .safetensors, else to prompt_embeds.safetensors in this folder.
+    /// Output folder, new or empty. `prompt-embeds` may also be a file whose name ends in .safetensors.
     #[arg(long, value_name = "DIR|FILE")]
     output: PathBuf,
+    /// With `vllm`: a text to put behind the virtual tokens, so that the file is the whole input of a completion.
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// With `checkpoint`, for virtual tokens: round them to the checkpoint's own type, instead of storing the embedding
+    /// table as F32 where that type does not hold them.
+    #[arg(long)]
+    round: bool,
+    /// With `mlx-cache`: the layout that mlx-lm up to 0.31.3 reads.
+    #[arg(long)]
+    old_layout: bool,
+    #[command(flatten)]
+    compute: ComputeArgs,
 }
 
 /// `--to`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Form {
-    /// The model with BitFit's biases added to its own: a full checkpoint.
-    Merged,
-    /// The virtual tokens of Prompt Tuning or P-Tuning as one tensor, `[tokens, d_model]`.
+    /// A plain Hugging Face checkpoint. BitFit's biases are added to the model's own; the virtual tokens of Prompt Tuning
+    /// and P-Tuning become tokens of the vocabulary.
+    #[value(alias = "merged")]
+    Checkpoint,
+    /// The virtual tokens of Prompt Tuning or P-Tuning as the file that vLLM takes as `prompt_embeds`, and a request.
+    Vllm,
+    /// Keys and values of virtual tokens as a prompt cache of mlx-lm.
+    MlxCache,
+    /// The virtual tokens of Prompt Tuning or P-Tuning as one tensor, `[tokens, d_model]`, in safetensors.
     PromptEmbeds,
 }
 
+/// A base that lies in a folder.
+struct Base {
+    source: ModelSource,
+    folder: PathBuf,
+    checkpoint: Checkpoint,
+    /// Where the built-in model was unpacked.
+    _unpacked: Option<TempDir>,
+}
+
 pub(crate) fn run(args: Args) -> Result<()> {
+    args.compute.start_threads()?;
     let folder = adapter::load(&args.adapter)?;
     folder.check_values(&args.adapter)?;
-    match args.to {
-        Form::Merged => args.merge(&folder),
-        Form::PromptEmbeds => args.prompt_embeds(&folder),
+    for (given, name, form) in [
+        (args.prompt.is_some(), "--prompt", Form::Vllm),
+        (args.round, "--round", Form::Checkpoint),
+        (args.old_layout, "--old-layout", Form::MlxCache),
+    ] {
+        if given && args.to != form {
+            let value = form.to_possible_value();
+            let value = value.as_ref().map_or("", |value| value.get_name());
+            bail!("{name} belongs to --to {value}");
+        }
+    }
+    match (args.to, folder.config.method.landing()) {
+        (Form::Checkpoint, Landing::Prompt(_)) => prompt::checkpoint(&args, folder),
+        (Form::Checkpoint, _) => args.merge(&folder),
+        (Form::Vllm, _) => prompt::vllm(&args, folder),
+        (Form::MlxCache, _) => prompt::mlx_cache(&args, folder),
+        (Form::PromptEmbeds, _) => args.prompt_embeds(&folder),
     }
 }
 
 impl Args {
-    fn merge(&self, folder: &AdapterFolder) -> Result<()> {
+    /// The base, which is the adapter's. The built-in model has no folder, so it gets one.
+    fn base(&self, folder: &AdapterFolder) -> Result<Base> {
         let source = ModelSource::resolve(self.model.as_deref(), self.revision.as_deref())?;
-        // The built-in model has no folder to copy.
-        let unpacked = tempfile::tempdir().context("no temporary folder could be made")?;
-        let checkpoint = match &source {
+        let (path, unpacked) = match &source {
             ModelSource::BuiltIn => {
+                let unpacked = tempfile::tempdir().context("no temporary folder could be made")?;
                 builtin::unpack(unpacked.path())?;
-                Checkpoint::open(unpacked.path())?
+                (unpacked.path().to_owned(), Some(unpacked))
             }
+            ModelSource::Folder { folder, .. } => (folder.clone(), None),
+        };
+        let checkpoint = match &source {
+            ModelSource::BuiltIn => Checkpoint::open(&path)?,
             ModelSource::Folder { .. } => source.checkpoint()?,
         };
+        let revision = self.revision.as_deref();
+        adapter::check_base(folder, &self.adapter, &source, revision, &checkpoint)?;
+        Ok(Base {
+            source,
+            folder: path,
+            checkpoint,
+            _unpacked: unpacked,
+        })
+    }
+
+    /// The file `name` in the output folder.
+    fn output_file(&self, name: &str) -> PathBuf {
+        self.output.join(name)
+    }
+
+    fn merge(&self, folder: &AdapterFolder) -> Result<()> {
         // Whether it can be merged at all is asked first.
-        if !folder.biases().is_empty() {
-            let revision = self.revision.as_deref();
-            adapter::check_base(folder, &self.adapter, &source, revision, &checkpoint)?;
-        }
+        folder.check_mergeable(&self.adapter)?;
+        let base = self.base(folder)?;
         let mut bar = Progress::bytes("writing");
         let copied = folder.merge_into(
-            &checkpoint,
+            &base.checkpoint,
             &self.output,
             &self.adapter,
             &mut |done, total| bar.set(done, total),
@@ -99,17 +164,19 @@ impl Args {
 
     fn prompt_embeds(&self, folder: &AdapterFolder) -> Result<()> {
         // A prompt needs no base. Where one is named, it must be the right one.
-        if let Some(name) = &self.model {
-            let revision = self.revision.as_deref();
-            let source = ModelSource::resolve(Some(name), revision)?;
-            let checkpoint = source.checkpoint()?;
-            adapter::check_base(folder, &self.adapter, &source, revision, &checkpoint)?;
+        if self.model.is_some() {
+            self.base(folder)?;
         }
         let file = match self.output.extension() {
             Some(ending) if ending == "safetensors" => self.output.clone(),
-            _ => self.output.join(PROMPT_EMBEDS_FILE),
+            _ => self.output_file(PROMPT_EMBEDS_FILE),
         };
         let shape = folder.save_prompt_embeds(&file, &self.adapter)?;
         output::print(&format!("{}: prompt_embeds {shape:?}\n", display(&file)))
     }
+}
+
+/// Says what was written.
+fn report(file: &Path, what: &str) -> Result<()> {
+    output::print(&format!("{}: {what}\n", display(file)))
 }

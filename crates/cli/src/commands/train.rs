@@ -82,7 +82,7 @@ pub(crate) struct Args {
     /// Print plain lines instead of the dashboard.
     #[arg(long)]
     no_tui: bool,
-    /// Print one JSON object per logged step to stdout, and a last one with the adapter's path.
+    /// Print one JSON object per logged step to stdout, and a last one with the adapter's path; of a check, one object.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -94,12 +94,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         return doctor::check(&args, doctor::Shown::default());
     }
     args.compute.start_threads()?;
-    let mut config = args.load_config()?;
-    if let Some(start) = config.method.init_from_mut() {
-        let folder = adapter::locate(start.name()).context("method.init_from")?;
-        let folder = folder.into_owned();
-        start.found_in(folder);
-    }
+    let config = args.load_config()?;
     let source = ModelSource::resolve(
         config.model.path.as_deref(),
         config.model.revision.as_deref(),
@@ -160,7 +155,18 @@ impl Args {
         })
     }
 
+    /// The configuration, with the folder of the adapter to start from.
     pub(super) fn load_config(&self) -> Result<RunConfig> {
+        let mut config = self.read_config()?;
+        if let Some(start) = config.method.init_from_mut() {
+            let folder = adapter::locate(start.name()).context("method.init_from")?;
+            let folder = folder.into_owned();
+            start.found_in(folder);
+        }
+        Ok(config)
+    }
+
+    fn read_config(&self) -> Result<RunConfig> {
         let flags = [
             ("model", "path", &self.model, "--model"),
             ("model", "revision", &self.revision, "--revision"),

@@ -1,6 +1,6 @@
 //! The requests to a hub.
 //!
-//! hf-hub has a client too. It waits for ever for a server that says nothing, gives up at the first fault, and takes
+//! The crate hf-hub has a client too. It waits for ever for a server that says nothing, gives up at the first fault, and takes
 //! names of files in the cache from the server's headers as they are.
 
 use std::{cell::Cell, io, io::Read, time::Duration};
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use ureq::{Agent, ErrorKind, Response};
 
 use super::{
-    environment::Environment,
+    environment::{Environment, NoProxy},
     name::{HubName, is_plain_name},
     retry::{Failure, Retries},
 };
@@ -27,7 +27,10 @@ const SAYS_NOTHING: [io::ErrorKind; 2] = [io::ErrorKind::TimedOut, io::ErrorKind
 
 /// A repository at a hub.
 pub(super) struct Client {
+    /// Through the proxy of the environment, where it has one.
     agent: Agent,
+    direct: Agent,
+    no_proxy: NoProxy,
     endpoint: String,
     token: Option<String>,
     timeout: Duration,
@@ -126,16 +129,20 @@ impl Headers {
 impl Client {
     pub(super) fn new(environment: &Environment, name: &HubName, revision: &str) -> Self {
         let timeout = environment.timeout;
-        let agent = ureq::builder()
-            .try_proxy_from_env(true)
-            .redirects(0)
-            .timeout_connect(timeout)
-            .timeout_read(timeout)
-            .timeout_write(timeout)
-            .user_agent(concat!("burn-peft/", env!("CARGO_PKG_VERSION")))
-            .build();
+        let agent = |proxied| {
+            ureq::builder()
+                .try_proxy_from_env(proxied)
+                .redirects(0)
+                .timeout_connect(timeout)
+                .timeout_read(timeout)
+                .timeout_write(timeout)
+                .user_agent(concat!("burn-peft/", env!("CARGO_PKG_VERSION")))
+                .build()
+        };
         Self {
-            agent,
+            agent: agent(true),
+            direct: agent(false),
+            no_proxy: environment.no_proxy.clone(),
             endpoint: environment.endpoint.clone(),
             token: environment.token.clone(),
             timeout,
@@ -212,7 +219,11 @@ impl Client {
         let mut headers = Headers::default();
         for _ in 0..MOST_REDIRECTS {
             // Lengths and ranges are those of the file itself.
-            let mut request = self.agent.get(&url).set("Accept-Encoding", "identity");
+            let agent = match self.no_proxy.covers(origin(&url)) {
+                true => &self.direct,
+                false => &self.agent,
+            };
+            let mut request = agent.get(&url).set("Accept-Encoding", "identity");
             if let Some(range) = range {
                 request = request.set("Range", range);
             }

@@ -26,6 +26,43 @@ pub(super) struct Environment {
     pub(super) offline: bool,
     /// `HF_HUB_DOWNLOAD_TIMEOUT`: how long a server may say nothing.
     pub(super) timeout: Duration,
+    pub(super) no_proxy: NoProxy,
+}
+
+/// `NO_PROXY`: the hosts that are asked without a proxy, as curl reads it. ureq knows the proxies alone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct NoProxy(Vec<String>);
+
+impl NoProxy {
+    #[cfg(test)]
+    pub(super) fn of(hosts: &[&str]) -> Self {
+        Self(hosts.iter().map(|host| (*host).to_owned()).collect())
+    }
+
+    fn read(var: &dyn Fn(&str) -> Option<String>) -> Self {
+        let list = var("no_proxy").or_else(|| var("NO_PROXY"));
+        let list = list.unwrap_or_default().to_ascii_lowercase();
+        let hosts = list
+            .split([',', ' '])
+            .map(|host| host.trim_start_matches('.'));
+        Self(
+            hosts
+                .filter(|host| !host.is_empty())
+                .map(str::to_owned)
+                .collect(),
+        )
+    }
+
+    /// Whether the host of an `origin`, such as `https://mirror:8080`, is one of them or in a domain of theirs.
+    pub(super) fn covers(&self, origin: &str) -> bool {
+        let (_, host) = origin.split_once("://").unwrap_or(("", origin));
+        let port = host.rsplit_once(':');
+        let host = port.map_or(host, |(host, _)| host).to_ascii_lowercase();
+        self.0.iter().any(|known| {
+            let rest = host.strip_suffix(known.as_str());
+            known == "*" || rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        })
+    }
 }
 
 impl Environment {
@@ -51,6 +88,7 @@ impl Environment {
             cache: cache.map_or_else(|| home.join("hub"), |path| expanded(&path, var)),
             offline: switched_on("HF_HUB_OFFLINE") || switched_on("TRANSFORMERS_OFFLINE"),
             timeout: timeout(var)?,
+            no_proxy: NoProxy::read(var),
         })
     }
 }
@@ -177,6 +215,33 @@ mod tests {
         assert_eq!(token(&[implicit]).unwrap(), None);
         let error = token(&[("HF_TOKEN", "a\nb")]).unwrap_err().to_string();
         assert!(error.starts_with("HF_TOKEN: ") && !error.contains("a\nb"));
+    }
+
+    #[test]
+    fn no_proxy_names_hosts_and_domains() {
+        let hosts = with(&[("NO_PROXY", "127.0.0.1, .Mirror.example,hf.co")])
+            .unwrap()
+            .no_proxy;
+        for direct in [
+            "http://127.0.0.1:8080",
+            "https://a.mirror.example",
+            "https://hf.co",
+        ] {
+            assert!(hosts.covers(direct), "{direct}");
+        }
+        for proxied in [
+            "https://huggingface.co",
+            "https://nothf.co",
+            "http://127.0.0.10",
+        ] {
+            assert!(!hosts.covers(proxied), "{proxied}");
+        }
+        assert!(
+            with(&[("no_proxy", "*")])
+                .unwrap()
+                .no_proxy
+                .covers("https://hf.co")
+        );
     }
 
     #[test]

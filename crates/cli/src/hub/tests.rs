@@ -37,6 +37,7 @@ impl Reader {
             cache: cache.to_owned(),
             offline: false,
             timeout: Duration::from_millis(300),
+            no_proxy: environment::NoProxy::of(&["127.0.0.1"]),
         };
         let mut client = Client::new(&environment, &name, "main");
         client.longest_small = LONGEST_SMALL;

@@ -8,7 +8,7 @@ use rand::seq::index;
 
 use super::{Rows, labelled};
 use crate::error::{Error, Result};
-use crate::row::Row;
+use crate::row::{Row, RowFormat};
 
 /// A file, the number of its rows, and how often an epoch has each of them.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,13 +110,15 @@ impl Rows {
         });
         let mut rows = self.rows.into_iter().zip(is_taken);
         for file in self.files {
-            for part in [&mut kept, &mut taken] {
-                part.files.push(SourceFile {
-                    rows: 0,
-                    ..file.clone()
-                });
-            }
-            for (row, is_taken) in rows.by_ref().take(file.rows) {
+            let count = file.rows;
+            let none = SourceFile { rows: 0, ..file };
+            // Rows that are evaluated are so once each.
+            taken.files.push(SourceFile {
+                weight: 1.0,
+                ..none.clone()
+            });
+            kept.files.push(none);
+            for (row, is_taken) in rows.by_ref().take(count) {
                 let part = if is_taken { &mut taken } else { &mut kept };
                 part.rows.push(row);
                 part.files.last_mut().expect("one was added").rows += 1;
@@ -126,6 +128,17 @@ impl Rows {
             part.files.retain(|file| file.rows > 0);
         }
         (kept, taken)
+    }
+
+    /// The formats of the files, each once.
+    pub fn formats(&self) -> Vec<RowFormat> {
+        let mut formats = Vec::new();
+        for format in self.files().map(|file| file.rows[0].1.format()) {
+            if !formats.contains(&format) {
+                formats.push(format);
+            }
+        }
+        formats
     }
 
     /// The rows of each file, in order.
@@ -193,7 +206,7 @@ impl Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::row::{Label, RowFormat};
+    use crate::row::Label;
     use crate::rows::parse_rows;
 
     fn texts(path: &str, count: usize) -> Rows {
@@ -219,6 +232,7 @@ mod tests {
         let weights: Vec<f64> = joined.files().map(|file| file.weight).collect();
         assert_eq!(weights, [0.5, 2.0]);
         assert_eq!(joined.format(), RowFormat::Text);
+        assert_eq!(joined.formats(), [RowFormat::Text, RowFormat::Messages]);
         assert_eq!(joined.place(2), ("chat.jsonl", 1));
         assert_eq!(joined.place_beside(1, 0), "line 2");
         assert_eq!(joined.place_beside(1, 2), "a:2");
@@ -257,8 +271,10 @@ mod tests {
 
     #[test]
     fn held_out_rows_are_those_of_the_seed_and_no_other() {
-        let joined = || Rows::join([(texts("a", 6), 1.0), (texts("b", 4), 1.0)]).expect("one task");
+        let joined = || Rows::join([(texts("a", 6), 0.5), (texts("b", 4), 0.5)]).expect("one task");
         let (kept, taken) = joined().hold_out(3, 42);
+        assert!(kept.files().all(|file| file.weight == 0.5));
+        assert!(taken.files().all(|file| file.weight == 1.0));
         assert_eq!((kept.rows().len(), taken.rows().len()), (7, 3));
         assert_eq!(joined().hold_out(3, 42), (kept.clone(), taken.clone()));
         assert_ne!(joined().hold_out(3, 43).1, taken);
@@ -268,7 +284,7 @@ mod tests {
         assert_eq!(all, joined().rows());
         assert_eq!(taken.path(), "a and b (held out)");
         // A later build that resumes a run must hold out the same rows. This fails if `rand` changes them.
-        assert_eq!(lines(&taken), [("a", vec![5]), ("b", vec![1, 3])]);
+        assert_eq!(lines(&taken), [("a", vec![1]), ("b", vec![3, 4])]);
     }
 
     #[test]

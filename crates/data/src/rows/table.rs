@@ -170,8 +170,8 @@ fn label(text: &str) -> Value {
 fn json(text: &str) -> Result<Value, String> {
     match (text.trim(), serde_json::from_str::<Strict>(text)) {
         ("", _) => Ok(Value::Null),
-        ("true" | "True" | "1", _) => Ok(Value::Bool(true)),
-        ("false" | "False" | "0", _) => Ok(Value::Bool(false)),
+        ("true" | "True", _) => Ok(Value::Bool(true)),
+        ("false" | "False", _) => Ok(Value::Bool(false)),
         (_, Ok(Strict(value))) => Ok(value),
         (text, Err(error)) if text.starts_with(['[', '{']) => Err(format!(
             "is a list or an object, and not JSON: {error}; write it with `json.dumps`"

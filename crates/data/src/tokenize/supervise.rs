@@ -85,7 +85,7 @@ impl ExcessLength {
                     None => format!("the row is longer than max_length = {limit}"),
                 };
                 let reason = format!(
-                    "{has}; raise max_length, shorten the row, or set excess_length_strategy to \"truncate\" or \"drop\""
+                    "{has}; raise max_length, shorten the row, or set data.excess_length_strategy to \"truncate\" or \"drop\""
                 );
                 Err(source.bad(line, reason))
             }

@@ -179,8 +179,8 @@ fn a_conversation_with_nothing_to_learn_says_why() {
     .expect("a tokenizer");
     for (row, expected) in [
         (
-            r#"{"messages":[{"role":"user","content":"a"},{"role":"bard","content":"b"},{"role":"user","content":"c"}]}"#,
-            r#"no turn of the assistant; the roles are "user", "bard""#,
+            r#"{"messages":[{"role":"user","content":"a"},{"role":"oracle","content":"b"},{"role":"user","content":"c"}]}"#,
+            r#"no turn of the assistant; the roles are "user", "oracle""#,
         ),
         (
             r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b","weight":0}]}"#,

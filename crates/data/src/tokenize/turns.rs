@@ -9,7 +9,7 @@ use tokenizers::Encoding;
 
 use super::spans::Turns;
 use super::supervise::{Supervise, every_label};
-use crate::conversation::{Conversation, Message};
+use crate::conversation::{Conversation, Message, PROMPT};
 use crate::error::Result;
 use crate::example::IGNORE_INDEX;
 use crate::tokenizer::{Rendered, TextTokenizer};
@@ -49,6 +49,9 @@ pub(super) fn find_turns(
     let answers = messages.filter(|(_, message)| message.role() == "assistant");
     let (mut learned, mut given): (Vec<_>, Vec<_>) =
         answers.partition(|(_, message)| message.is_learned());
+    if supervise == Supervise::All {
+        given.retain(|(_, message)| message.masked_by != Some(PROMPT));
+    }
     if supervise == Supervise::Last {
         let earlier = learned.len().saturating_sub(1);
         given.extend(learned.drain(..earlier));

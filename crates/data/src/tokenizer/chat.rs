@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use minijinja::value::merge_maps;
 use minijinja::{Environment, ErrorKind, Value, context};
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use super::config::Templates;
 use super::jinja;
@@ -40,6 +40,8 @@ pub(super) struct ChatTemplate {
     special_tokens: BTreeMap<String, String>,
     /// The names of the variables that the templates read; found at its first use.
     variables: OnceLock<HashSet<String>>,
+    /// Whether the template, and the one for tools, writes a content that is a list of parts as it writes a text.
+    takes_parts: [OnceLock<bool>; 2],
 }
 
 impl ChatTemplate {
@@ -77,6 +79,7 @@ impl ChatTemplate {
             operators,
             special_tokens,
             variables: OnceLock::new(),
+            takes_parts: Default::default(),
         })
     }
 
@@ -123,11 +126,14 @@ impl ChatTemplate {
                     .to_owned(),
             ));
         }
-        let render = || caught(|| self.render_here(messages, variables, add_generation_prompt));
-        let rendered = on_deep_stack(render)
-            .map_err(|source| Error::Memory { source })?
-            .map_err(failed)?
-            .map_err(|source| Error::ChatTemplate { source })?;
+        let messages = match messages.iter().any(Message::has_parts) {
+            true if !self.takes_parts(variables) => &messages
+                .iter()
+                .map(Message::with_parts_joined)
+                .collect::<Vec<_>>(),
+            _ => messages,
+        };
+        let rendered = self.render_text(messages, variables, add_generation_prompt)?;
         if !is_marked {
             return Ok(Rendered {
                 text: rendered,
@@ -136,6 +142,34 @@ impl ChatTemplate {
         }
         take_marks(&rendered)
             .ok_or_else(|| failed("its `generation` tags do not come in pairs".to_owned()))
+    }
+
+    /// Whether the template writes parts: most know texts only, and fail at a list, or write it as Python shows one.
+    fn takes_parts(&self, variables: &Map<String, Json>) -> bool {
+        let index = usize::from(self.name(variables) == TOOL_USE);
+        *self.takes_parts[index].get_or_init(|| {
+            let text = Message::new("user", "text");
+            let mut parts = text.clone();
+            let list = json!([{"type": "text", "text": "text"}]);
+            parts.fields.insert("content".to_owned(), list);
+            let [text, parts] =
+                [text, parts].map(|turn| self.render_text(&[turn], variables, false));
+            // A template that fails at this conversation tells nothing.
+            text.ok().is_none_or(|text| parts.ok() == Some(text))
+        })
+    }
+
+    fn render_text(
+        &self,
+        messages: &[Message],
+        variables: &Map<String, Json>,
+        add_generation_prompt: bool,
+    ) -> Result<String> {
+        let render = || caught(|| self.render_here(messages, variables, add_generation_prompt));
+        on_deep_stack(render)
+            .map_err(|source| Error::Memory { source })?
+            .map_err(failed)?
+            .map_err(|source| Error::ChatTemplate { source })
     }
 
     fn render_here(

@@ -1,9 +1,10 @@
-//! A copy of a checkpoint's folder with other biases.
+//! A copy of a checkpoint's folder with other biases, or with more tokens.
 
 mod side_files;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod writer;
 
 use std::{borrow::Cow, collections::BTreeMap, path::Path};
@@ -12,7 +13,9 @@ use burn_peft_files::StagedFolder;
 
 use super::{Checkpoint, WeightsFile};
 use crate::{Error, LayerModule};
+pub use side_files::SideFiles;
 use stored::Stored;
+pub use tokens::NewTokens;
 
 /// What the copy has that the original has not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,6 +28,9 @@ pub struct Copied {
     /// Keys of `config.json` that are true now and were not: those that ask for the added biases.
     pub config_keys: Vec<&'static str>,
 }
+
+/// The tensors that a file has in the copy and not in the original, by their names.
+type Changed = BTreeMap<String, Stored>;
 
 /// A bias of the copy that is not the original's.
 struct Change<'a> {
@@ -67,16 +73,34 @@ impl Checkpoint {
     ) -> Result<Copied, Error> {
         let keys = self.new_bias_keys(deltas);
         let changes = self.changes(deltas, &keys);
-        let staged = StagedFolder::new(output)?;
-        let mut copied = Copied {
+        let mut side_files = SideFiles::default();
+        for key in &keys {
+            side_files.config.insert((*key).to_owned(), true.into());
+        }
+        let changed = |file: &WeightsFile| file.changed(&changes);
+        let copied = self.save_changed(&changed, &side_files, output, progress)?;
+        Ok(Copied {
             config_keys: keys,
-            ..Copied::default()
-        };
+            ..copied
+        })
+    }
+
+    /// Writes the whole folder again, with the tensors that `changed` gives for each file in place of its own, or
+    /// beside them.
+    fn save_changed(
+        &self,
+        changed: &dyn Fn(&WeightsFile) -> Result<Changed, Error>,
+        side_files: &SideFiles,
+        output: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Copied, Error> {
+        let staged = StagedFolder::new(output)?;
+        let mut copied = Copied::default();
         let (mut written, mut growth) = (0, 0);
         // The file of each added tensor.
         let mut added = BTreeMap::new();
         for file in &self.files {
-            let stored = file.changed(&changes)?;
+            let stored = changed(file)?;
             for (name, tensor) in &stored {
                 growth += tensor.growth;
                 if tensor.is_widened {
@@ -93,9 +117,9 @@ impl Checkpoint {
                 })
             })?;
         }
-        self.copy_side_files(&staged, growth, &added, &copied.config_keys)?;
+        self.copy_side_files(&staged, growth, &added, side_files)?;
         staged.write_checksums()?;
-        self.copy_descriptions(&staged)?;
+        self.copy_descriptions(&staged, side_files)?;
         staged.commit()?;
         copied.added = added.into_keys().collect();
         Ok(copied)
@@ -156,10 +180,7 @@ impl Checkpoint {
 
 impl WeightsFile {
     /// The tensors that this file has in the copy and not in the original.
-    fn changed(
-        &self,
-        changes: &BTreeMap<String, Change<'_>>,
-    ) -> Result<BTreeMap<String, Stored>, Error> {
+    fn changed(&self, changes: &BTreeMap<String, Change<'_>>) -> Result<Changed, Error> {
         let mut changed = BTreeMap::new();
         for (name, change) in changes {
             let found = match change.is_new {

@@ -172,15 +172,18 @@ fn a_card_says_how_burn_peft_uses_the_folder() {
 }
 
 #[test]
-fn of_prefixes_it_says_what_pefts_cache_does() {
+fn of_virtual_tokens_it_says_what_pefts_cache_does() {
     let prefix = VirtualTokenOptions::prefix(3, &base());
     let prefix = MethodOptions::PrefixTuning(PrefixTuningOptions::new(prefix));
     let prompt = VirtualTokenOptions::prompt(3, &base());
     let prompt = MethodOptions::PromptTuning(PromptTuningOptions::new(prompt));
-    for (method, told) in [(prefix, true), (prompt, false)] {
+    let biases = of_biases(LayerModule::QProj, None).config.method;
+    let told = |text: String| text.contains("`use_cache=False`");
+    for (method, expected) in [(prefix.clone(), true), (prompt, true), (biases, false)] {
         let text = ModelCard::default().render(&folder(method, &[]));
-        assert_eq!(text.contains("`use_cache=False`"), told, "{text}");
+        assert_eq!(told(text), expected);
     }
+    assert!(!told(with_head(prefix, HeadKind::Sequence, 2)));
 }
 
 #[test]

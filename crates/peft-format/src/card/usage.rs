@@ -64,8 +64,8 @@ pub(super) fn in_peft(folder: &AdapterFolder, base: Base<'_>) -> String {
 
 /// What one has to know of PEFT with such an adapter, a paragraph each.
 fn notes(folder: &AdapterFolder) -> Vec<String> {
-    let (prompt, prefix) = match folder.config.method.landing() {
-        Landing::Prompt(tokens) => (Some(tokens.num_virtual_tokens), false),
+    let (prompt, is_virtual) = match folder.config.method.landing() {
+        Landing::Prompt(tokens) => (Some(tokens.num_virtual_tokens), true),
         Landing::Prefix(_) => (None, true),
         Landing::Biases(_) => (None, false),
     };
@@ -86,12 +86,14 @@ fn notes(folder: &AdapterFolder) -> Vec<String> {
         )),
         _ => None,
     };
-    let of_prefix = prefix.then(|| {
-        "PEFT 0.21.2 with transformers 5.24 loses the prefix while the model caches. Call the model, and `generate`, with \
+    // Found with both: from the second new token on, the cached texts are others. A forward pass is right.
+    let writes_text = head_of(folder).is_none();
+    let of_cache = (is_virtual && writes_text).then(|| {
+        "PEFT 0.21.2 with transformers 5.24 loses the virtual tokens when `generate` caches. Call it with \
          `use_cache=False` there, or use transformers 5.23."
             .to_owned()
     });
-    of_prefix.into_iter().chain(of_task).collect()
+    of_cache.into_iter().chain(of_task).collect()
 }
 
 fn path_of(base: Base<'_>) -> &str {

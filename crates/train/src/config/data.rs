@@ -179,7 +179,8 @@ impl RunConfig {
                 ),
             });
         }
-        let (train, valid) = train.hold_out(count, self.train.seed);
+        let seed = self.train.data_seed.unwrap_or(self.train.seed);
+        let (train, valid) = train.hold_out(count, seed);
         Ok((train, Some(valid)))
     }
 }

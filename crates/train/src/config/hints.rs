@@ -206,41 +206,12 @@ mod tests {
 
     #[test]
     fn what_has_no_key_here_has_no_hint() {
-        for name in [
-            "packing",
-            "lora_r",
-            "lora_alpha",
-            "lora_dropout",
-            "deepspeed",
-            "fsdp",
-            "tf32",
-            "flash_attention",
-            "load_in_4bit",
-            "load_in_8bit",
-            "push_to_hub",
-            "hub_model_id",
-            "neftune_noise_alpha",
-            "label_smoothing_factor",
-            "dataloader_num_workers",
-            "dataloader_drop_last",
-            "remove_unused_columns",
-            "ddp_timeout",
-            "torch_compile",
-            "save_only_model",
-            "eval_on_start",
-            "disable_tqdm",
-            "wandb_project",
-            "sample_packing",
-            "num_workers",
-            "do_train",
-            "do_eval",
-            "overwrite_output_dir",
-            "local_rank",
-            "run_name",
-            "special_tokens",
-            "x",
-            "",
-        ] {
+        let names = "packing lora_r lora_alpha lora_dropout deepspeed fsdp tf32 flash_attention load_in_4bit \
+                     load_in_8bit push_to_hub hub_model_id neftune_noise_alpha label_smoothing_factor \
+                     dataloader_num_workers dataloader_drop_last remove_unused_columns ddp_timeout \
+                     torch_compile save_only_model eval_on_start disable_tqdm wandb_project sample_packing \
+                     num_workers do_train do_eval overwrite_output_dir local_rank run_name special_tokens x";
+        for name in names.split(' ').chain([""]) {
             for section in SECTIONS {
                 assert_eq!(hint(section, name), "", "{name} in [{section}]");
             }

@@ -64,10 +64,11 @@ pub struct Lost {
 impl FileCheck {
     /// A file that is read and not tokenised.
     pub(super) fn of_rows(split: &'static str, rows: &Rows) -> Self {
+        let formats: Vec<String> = rows.formats().iter().map(ToString::to_string).collect();
         Self {
             split,
             path: rows.path().to_owned(),
-            format: rows.format().to_string(),
+            format: formats.join(" and "),
             task: rows.task(),
             rows: rows.rows().len(),
             examples: 0,

@@ -19,7 +19,7 @@ pub struct PreviewRow {
     /// Words and their tags, of a tagged row. `None` for a word without a tag.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<(String, Option<String>)>,
-    /// The text, cut where something else begins.
+    /// The text, cut where something else begins. Of a tagged row, none of it is marked.
     pub stretches: Vec<Stretch>,
     /// Its tokens, virtual ones among them.
     pub tokens: Vec<PreviewToken>,
@@ -156,9 +156,11 @@ impl Preview<'_> {
 
     fn stretches(&self) -> Vec<Stretch> {
         let (placement, seq) = (self.placement(), self.example.len());
+        // Nearly every word has a tag, and tags are listed.
+        let is_learned = |index| self.task.task != Task::TokenCls && self.is_learned(index);
         let at = |index: usize| placement.iter().filter(|&&place| place == index).count();
         let mut edges: Vec<usize> = (1..seq)
-            .filter(|&index| self.is_learned(index) != self.is_learned(index - 1))
+            .filter(|&index| is_learned(index) != is_learned(index - 1))
             .chain(placement.iter().copied())
             .chain([0, seq])
             .collect();
@@ -176,7 +178,7 @@ impl Preview<'_> {
             };
             stretches.push(Stretch::Text {
                 text: self.text(edge..next, alone),
-                learned: self.is_learned(edge),
+                learned: is_learned(edge),
             });
         }
         stretches

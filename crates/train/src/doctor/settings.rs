@@ -44,14 +44,14 @@ pub(super) fn warnings_of_settings(ready: &Ready, inputs: &RunInputs) -> Vec<Str
             * train.gradient_accumulation_steps;
         warnings.push(format!(
             "the run ends after {seen} of {} training rows; the others are not seen",
-            rows.train.len()
+            rows.mix.len()
         ));
     }
-    if rows.train.len() < train.per_device_train_batch_size {
+    if rows.mix.len() < train.per_device_train_batch_size {
         warnings.push(format!(
             "train.per_device_train_batch_size is {}, and there are {} training rows: every step has all of them",
             train.per_device_train_batch_size,
-            rows.train.len()
+            rows.mix.len()
         ));
     }
     if rows.valid.is_none() {

@@ -59,11 +59,7 @@ pub(super) fn card<M: Method>(
     }
     let held_out = inputs.test.as_ref().or(inputs.valid.as_ref());
     let scored_on = scores.zip(held_out).map(|((_, after), rows)| {
-        format!(
-            "{} rows of {}",
-            after.evaluation.examples,
-            name_of(rows.path())
-        )
+        format!("{} rows of {}", after.evaluation.examples, names_of(rows))
     });
     let lines = scores.map(|(before, after)| comparison(before, after));
     let lines = lines.into_iter().flatten().map(|line| CardScore {
@@ -84,15 +80,29 @@ pub(super) fn card<M: Method>(
 
 /// The files by what they are for.
 fn data_of(inputs: &RunInputs) -> Vec<CardData> {
-    let file = |purpose: &str, rows: &Rows| CardData {
-        purpose: purpose.to_owned(),
-        file: name_of(rows.path()).to_owned(),
-        rows: rows.rows().len(),
-    };
-    let valid = inputs.valid.as_ref().map(|rows| file("validation", rows));
-    let test = inputs.test.as_ref().map(|rows| file("test", rows));
-    let train = file("training", &inputs.train);
-    [Some(train), valid, test].into_iter().flatten().collect()
+    let mut data = Vec::new();
+    for (purpose, rows) in [
+        ("training", Some(&inputs.train)),
+        ("validation", inputs.valid.as_ref()),
+        ("test", inputs.test.as_ref()),
+    ] {
+        let files = rows.into_iter().flat_map(Rows::files);
+        data.extend(files.map(|file| CardData {
+            purpose: match file.weight == 1.0 {
+                true => purpose.to_owned(),
+                false => format!("{purpose}, weight {}", file.weight),
+            },
+            file: name_of(file.path).to_owned(),
+            rows: file.rows.len(),
+        }));
+    }
+    data
+}
+
+/// The names of the files of rows, without their folders.
+fn names_of(rows: &Rows) -> String {
+    let names: Vec<&str> = rows.files().map(|file| name_of(file.path)).collect();
+    names.join(" and ")
 }
 
 /// A run.toml without the paths in it. Names of hub repositories stay.
@@ -126,6 +136,18 @@ fn name_of(path: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_files_are_named_without_their_folders() {
+        let rows = |path: &str| burn_peft_data::parse_rows(path, "{\"text\":\"a\"}").unwrap();
+        let both = [(rows("/home/me/a.jsonl"), 1.0), (rows("data/b.jsonl"), 1.0)];
+        let both = Rows::join(both).unwrap();
+        assert_eq!(names_of(&both), "a.jsonl and b.jsonl");
+        let (kept, taken) = both.hold_out(1, 0);
+        let mut names = [names_of(&kept), names_of(&taken)];
+        names.sort();
+        assert_eq!(names, ["a.jsonl", "b.jsonl"]);
+    }
 
     #[test]
     fn settings_tell_no_paths() {

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use burn::data::dataloader::Progress;
-use burn::module::AutodiffModule;
 use burn::tensor::Device;
 use burn::tensor::backend::Backend;
 use burn_train::metric::store::EventStoreClient;
@@ -16,11 +15,10 @@ use burn_train::{
 use super::tally::Tally;
 use super::time_left::{Done, Rhythm, TimeLeft};
 use super::{BestRule, FitSummary, Session, Settings};
-use crate::checkpoint::{Checkpoint, TrainerState, parameter_shapes};
-use crate::fit::EvalScores;
+use crate::checkpoint::{TrainerState, parameter_shapes};
 use crate::intervals::Intervals;
-use crate::metrics::{TokenMean, Window, gib};
-use crate::record::{EvalRecord, LogRecord, TrainRecord};
+use crate::metrics::{Window, gib};
+use crate::record::{LogRecord, TrainRecord};
 use crate::{Error, LmOutput, clip_grad_norm};
 
 /// One run of the loop.
@@ -119,26 +117,6 @@ where
         Ok(ends_early)
     }
 
-    /// Whether the evaluations so far end the run.
-    fn is_enough(&self) -> bool {
-        self.settings.evaluates && self.rule.is_enough(&self.tally.best)
-    }
-
-    /// Takes the parameters of the best evaluation, where the run is to end with them.
-    fn load_best(&mut self) -> Result<(), Error> {
-        self.tally.summary.adapter_step = self.tally.summary.steps;
-        let best = self.tally.best.best.as_ref();
-        let best = best.filter(|best| {
-            self.settings.train.load_best_model_at_end && best.step != self.tally.summary.steps
-        });
-        if let Some(best) = best {
-            let checkpoint = Checkpoint::best(&self.settings.output_dir, best)?;
-            checkpoint.restore_model(self.learner, self.device)?;
-            self.tally.summary.adapter_step = best.step;
-        }
-        Ok(())
-    }
-
     /// The first time: from here on, the run writes to its folder.
     fn begin(&mut self, begun: &mut bool) -> Result<(), Error> {
         if std::mem::replace(begun, true) {
@@ -151,24 +129,6 @@ where
             Some(base) if self.settings.start() == 0 => self.report_base(base.clone()),
             _ => Ok(()),
         }
-    }
-
-    /// Shows the base's own loss, with which the others are to be compared.
-    fn report_base(&mut self, base: EvalRecord) -> Result<(), Error> {
-        let mut output = LmOutput::new(base.eval_loss, base.eval_label_tokens, 0);
-        output.seconds = Some(base.eval_seconds);
-        output.metric = base.metric(self.rule.metric());
-        self.show_evaluation(output);
-        self.tell(&LogRecord::Eval(base))
-    }
-
-    /// One event for all rows, so that the dashboard draws a point an evaluation.
-    fn show_evaluation(&mut self, output: LmOutput) {
-        let item = self.item(output);
-        self.processor
-            .process_valid(LearnerEvent::ProcessedItem(item));
-        let epoch = self.epoch(self.tally.summary.steps);
-        self.processor.process_valid(LearnerEvent::EndEpoch(epoch));
     }
 
     /// Step `step`, counted from 1: forward, backward, clip, update.
@@ -210,7 +170,7 @@ where
         Ok(())
     }
 
-    fn not_finite(&self, what: &'static str, value: f64, step: usize) -> Error {
+    pub(super) fn not_finite(&self, what: &'static str, value: f64, step: usize) -> Error {
         let checkpoint = match &self.tally.summary.checkpoint {
             Some(path) => format!("the last good checkpoint is {}", path.display()),
             None => "there is no checkpoint yet".into(),
@@ -265,65 +225,6 @@ where
         self.time_left.seconds(rhythm, done)
     }
 
-    /// Evaluates the current model on all validation rows, once per step at most. Returns whether it is the best so far.
-    fn evaluate(&mut self) -> Result<bool, Error> {
-        let step = self.tally.summary.steps;
-        if !self.settings.evaluates || self.tally.evaluated_at == Some(step) {
-            return Ok(false);
-        }
-        let began = Instant::now();
-        let Some(scored) = self.scored()? else {
-            // Part of the rows would give another number than all of them.
-            self.tally.summary.interrupted = true;
-            return Ok(false);
-        };
-        self.tally.evaluated_at = Some(step);
-        // What the checkpoint of this step knows is now out of date.
-        self.tally.saved_at = None;
-        let seconds = began.elapsed().as_secs_f64();
-        self.time_left.evaluation(seconds);
-        if scored.label_tokens == 0 {
-            return Err(Error::NothingToEvaluate);
-        }
-        if !scored.loss.is_finite() {
-            return Err(self.not_finite("evaluation loss", scored.loss, step));
-        }
-        let record = EvalRecord {
-            step,
-            epoch: self.settings.plan.epochs_after(step),
-            eval_loss: scored.loss,
-            eval_label_tokens: scored.label_tokens,
-            eval_seconds: seconds,
-            metrics: scored.metrics,
-        };
-        let is_best = self.rule.judge(&mut self.tally.best, &record);
-        self.tally.summary.eval = Some(record.clone());
-        let mut output = LmOutput::new(scored.loss, scored.label_tokens, scored.tokens);
-        output.seconds = Some(seconds);
-        output.metric = record.metric(self.rule.metric());
-        self.show_evaluation(output);
-        self.tell(&LogRecord::Eval(record))?;
-        Ok(is_best)
-    }
-
-    /// What an evaluation says of the current model; `None` where it was stopped.
-    fn scored(&mut self) -> Result<Option<EvalScores>, Error> {
-        // Without autodiff: an evaluation on the tracked model would leave its graph behind.
-        let model = self.learner.model().valid();
-        let interrupter = self.interrupter;
-        if let Some(scorer) = &mut self.session.scorer {
-            return scorer.score(&model, &|| interrupter.should_stop());
-        }
-        let mut mean = TokenMean::default();
-        for item in self.valid.iter() {
-            if interrupter.should_stop() {
-                return Ok(None);
-            }
-            mean.push(&model.step(item));
-        }
-        Ok(Some(mean.scores()))
-    }
-
     /// Saves a checkpoint, once per step at most.
     fn save(&mut self) -> Result<(), Error> {
         let (step, plan) = (self.tally.summary.steps, self.settings.plan);
@@ -355,7 +256,7 @@ where
         Ok(())
     }
 
-    fn tell(&mut self, record: &LogRecord) -> Result<(), Error> {
+    pub(super) fn tell(&mut self, record: &LogRecord) -> Result<(), Error> {
         self.session
             .observers
             .iter_mut()
@@ -363,7 +264,7 @@ where
     }
 
     /// The epoch of a step counted from 1, counted from 1.
-    fn epoch(&self, step: usize) -> usize {
+    pub(super) fn epoch(&self, step: usize) -> usize {
         self.settings.plan.position(step.saturating_sub(1)).0 + 1
     }
 
@@ -375,7 +276,7 @@ where
         }
     }
 
-    fn item(&self, output: LmOutput) -> TrainingItem<LmOutput> {
+    pub(super) fn item(&self, output: LmOutput) -> TrainingItem<LmOutput> {
         let (step, plan) = (self.tally.summary.steps, self.settings.plan);
         let done = plan.position(step.saturating_sub(1)).1 + 1;
         let progress = Progress::new(done, plan.steps_per_epoch.min(plan.total_steps));

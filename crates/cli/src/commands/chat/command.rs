@@ -60,7 +60,7 @@ pub(super) fn help() -> Vec<String> {
     let commands =
         commands.map(|(name, takes, does)| format!("{:24}{does}", format!("{name} {takes}")));
     let more = [
-        "\"\"\" begins and ends a turn of several lines. A turn that begins with / is typed with //.",
+        "\"\"\" begins and ends a turn of several lines. // begins a turn with a slash.",
         "Ctrl-C stops an answer; what was written of it stays in the conversation.",
     ];
     commands.chain(more.map(str::to_owned)).collect()

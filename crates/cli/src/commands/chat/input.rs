@@ -1,6 +1,9 @@
 //! Where lines come from: a terminal with line editing, or anything else line by line.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::{
+    cell::Cell,
+    io::{self, BufRead, IsTerminal},
+};
 
 use anyhow::{Context as _, Result, bail};
 use rustyline::{
@@ -23,7 +26,7 @@ use super::{
 pub(super) enum Read {
     /// A line, or of a terminal several.
     Line(String),
-    /// Ctrl-C in place of a line.
+    /// Ctrl-C where nothing was typed.
     Interrupt,
     /// The end of the input.
     End,
@@ -69,11 +72,15 @@ impl Input {
             Self::Terminal(editor) => {
                 if let Some(completions) = editor.helper_mut() {
                     completions.adapters = names(adapters);
+                    completions.has_text.set(false);
                 }
                 let prompt = format!("{}> ", shortened(label));
                 let styled = format!("\u{1b}[1m{prompt}\u{1b}[0m");
                 match editor.readline(&(prompt, styled)) {
                     Ok(text) => Ok(Read::Line(without_quotes(&text).to_owned())),
+                    Err(ReadlineError::Interrupted) if has_text(editor) => {
+                        Ok(Read::Line(String::new()))
+                    }
                     Err(ReadlineError::Interrupted) => Ok(Read::Interrupt),
                     Err(ReadlineError::Eof) => Ok(Read::End),
                     Err(error) => bail!("{CANNOT_READ}: {error}"),
@@ -89,6 +96,11 @@ const CANNOT_READ: &str = "cannot read from standard input";
 fn names(adapters: &Adapters) -> Vec<String> {
     let names = adapters.all().iter().map(|named| named.name.clone());
     names.chain([NONE.to_owned()]).collect()
+}
+
+/// Whether something was typed into the line that ended last.
+fn has_text(editor: &Editor<Completions, MemHistory>) -> bool {
+    editor.helper().is_some_and(|helper| helper.has_text.get())
 }
 
 /// The longest name in front of a prompt, in characters.
@@ -129,6 +141,8 @@ fn without_quotes(text: &str) -> &str {
 #[derive(Debug, Default)]
 pub(super) struct Completions {
     adapters: Vec<String>,
+    /// Whether there is something in the line: whoever presses Ctrl-C then wants another line, and not to leave.
+    has_text: Cell<bool>,
 }
 
 impl Completions {
@@ -176,6 +190,12 @@ impl Validator for Completions {
 
 impl Hinter for Completions {
     type Hint = String;
+
+    /// Gives no hint. It is asked for one whenever the line changes.
+    fn hint(&self, line: &str, _at: usize, _context: &Context<'_>) -> Option<String> {
+        self.has_text.set(!line.is_empty());
+        None
+    }
 }
 
 impl Highlighter for Completions {}
@@ -191,6 +211,7 @@ mod tests {
         let adapters = ["cards".to_owned(), "cats".to_owned()];
         let completions = Completions {
             adapters: adapters.into(),
+            ..Completions::default()
         };
         let of = |line: &str| completions.of(line);
         assert_eq!(of("/adapters"), (0, vec!["/adapters".to_owned()]));

@@ -40,9 +40,9 @@ use crate::{
 pub(crate) struct Args {
     #[command(flatten)]
     base: BaseArgs,
-    /// Adapter folder, with a name for /adapter if you like. The first one answers, the others are loaded when they
-    /// are switched to.
-    #[arg(long, value_name = "[NAME=]DIR")]
+    /// Adapter, by its folder or hub id, with a name for /adapter if you like. The first one answers, the others are loaded
+    /// when they are switched to.
+    #[arg(long, value_name = "[NAME=]DIR|ID")]
     adapter: Vec<String>,
     /// System turn of the conversation.
     #[arg(long, value_name = "TEXT")]

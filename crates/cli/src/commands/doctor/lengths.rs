@@ -121,6 +121,26 @@ pub(super) fn count(number: usize) -> String {
     HumanCount(number as u64).to_string()
 }
 
+/// So many things.
+pub(super) fn several(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        _ => format!("{} {what}s", count(number)),
+    }
+}
+
+/// A size with as many digits as matter.
+pub(super) fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let (mut size, mut unit) = (bytes as f64, 0);
+    while size >= 999.5 && unit + 1 < UNITS.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    let digits = usize::from(unit > 0 && size < 99.95) + usize::from(unit > 0 && size < 9.995);
+    format!("{size:.digits$} {}", UNITS[unit])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +169,22 @@ mod tests {
         assert_eq!(found, [LONGEST, 0, 1]);
         assert!(lines[0].starts_with("  0–9  █") && lines[0].ends_with(" 64"));
         assert_eq!(sparkline(&lengths(&[64, 0, 1])), "█ ▁");
+    }
+
+    #[test]
+    fn sizes_have_three_digits() {
+        for (size, text) in [
+            (0, "0 bytes"),
+            (999, "999 bytes"),
+            (1000, "0.98 KiB"),
+            (1536, "1.50 KiB"),
+            (13_915_000, "13.3 MiB"),
+            (353_128_000, "337 MiB"),
+            (u64::MAX, "16777216 TiB"),
+        ] {
+            assert_eq!(bytes(size), text);
+        }
+        assert_eq!(several(1, "row") + &several(2000, "row"), "1 row2,000 rows");
     }
 
     #[test]

@@ -30,7 +30,8 @@ impl Page {
 
     /// A line that is drawn already.
     pub(super) fn line(&mut self, line: &str) {
-        self.text += &format!("  {line}\n");
+        self.text += format!("  {line}").trim_end();
+        self.text.push('\n');
     }
 
     /// A fact, on as many lines as it takes.

@@ -12,7 +12,7 @@ use self::{
 };
 use super::{
     Report,
-    lengths::count,
+    lengths::{count, several},
     page::Page,
     paint::{Look, Paint},
 };
@@ -121,12 +121,5 @@ impl Report {
                 "the run would not start; nothing was written",
             ),
         }
-    }
-}
-
-fn several(number: usize, what: &str) -> String {
-    match number {
-        1 => format!("1 {what}"),
-        _ => format!("{number} {what}s"),
     }
 }

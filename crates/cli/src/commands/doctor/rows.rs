@@ -4,7 +4,7 @@ use burn_peft_train::{PreviewRow, Stretch};
 
 use super::{
     lengths::count,
-    paint::{Look, Paint, column, columns, wrapped},
+    paint::{Look, Paint, columns, wrapped},
 };
 use crate::output::escaped;
 
@@ -69,33 +69,39 @@ impl Block {
         self.width = 0;
     }
 
-    /// Adds text, and breaks lines where they are full and where the text has a break.
+    /// Adds text, and breaks lines where the text has a break, and between words where they are full.
     fn push(&mut self, look: Look, text: &str) {
-        // The report indents by two, too.
-        let room = self.paint.width - columns(GUTTER) - 2;
+        let room = self.room();
         let mut piece = String::new();
-        for c in text.chars() {
-            let is_break = c == '\n';
-            let shown = match c {
-                '\n' => "⏎".to_owned(),
-                '\t' => "⇥".to_owned(),
-                c => escaped(c.encode_utf8(&mut [0; 4])),
-            };
-            let width = shown.chars().map(column).sum::<usize>();
-            if self.width + width > room {
-                self.line += &self.paint.paint(look, &piece);
-                piece.clear();
-                self.end_line();
+        let end = |block: &mut Self, piece: &mut String| {
+            block.line += &block.paint.paint(look, piece);
+            piece.clear();
+            block.end_line();
+        };
+        for word in text.split_inclusive([' ', '\n']) {
+            let shown = word.chars().map(shown);
+            let width = shown.clone().map(|shown| columns(&shown)).sum::<usize>();
+            if self.width > 0 && self.width + width > room && width <= room {
+                end(self, &mut piece);
             }
-            self.width += width;
-            piece += &shown;
-            if is_break {
-                self.line += &self.paint.paint(look, &piece);
-                piece.clear();
-                self.end_line();
+            for shown in shown {
+                let width = columns(&shown);
+                if self.width + width > room {
+                    end(self, &mut piece);
+                }
+                self.width += width;
+                piece += &shown;
+            }
+            if word.ends_with('\n') {
+                end(self, &mut piece);
             }
         }
         self.line += &self.paint.paint(look, &piece);
+    }
+
+    /// Columns of a line behind the gutter. The report indents by two, too.
+    fn room(&self) -> usize {
+        self.paint.width - columns(GUTTER) - 2
     }
 
     fn finish(mut self) -> Vec<String> {
@@ -103,6 +109,15 @@ impl Block {
             self.end_line();
         }
         self.lines
+    }
+}
+
+/// A character as it can be seen, and without what it would do to a terminal.
+fn shown(c: char) -> String {
+    match c {
+        '\n' => "⏎".to_owned(),
+        '\t' => "⇥".to_owned(),
+        c => escaped(c.encode_utf8(&mut [0; 4])),
     }
 }
 
@@ -149,8 +164,7 @@ fn tags(row: &PreviewRow, paint: Paint) -> Vec<String> {
     for (word, tag) in row.tags.iter().take(WORDS) {
         let word = escaped(&word.replace('\n', " "));
         let tag = tag.as_deref().map_or_else(|| "–".to_owned(), escaped);
-        let room = paint.width - columns(GUTTER) - 2;
-        if block.width > 0 && block.width + columns(&word) + columns(&tag) + 3 > room {
+        if block.width > 0 && block.width + columns(&word) + columns(&tag) + 3 > block.room() {
             block.end_line();
         } else if block.width > 0 {
             block.push(Look::Plain, "  ");
@@ -202,6 +216,19 @@ mod tests {
         ]);
         let lines = lines(&row, Paint::plain(80));
         assert_eq!(lines[1..], ["│ [3 virtual tokens]question⏎", "│ ⟦answer⟧"]);
+    }
+
+    #[test]
+    fn lines_break_between_words_and_lose_nothing() {
+        let sentence = "The quick brown fox jumps over the lazy dog. ".repeat(5);
+        let row = row(vec![text(&sentence, false)]);
+        let lines = lines(&row, Paint::plain(50));
+        let lines = lines[1..]
+            .iter()
+            .map(|line| line.trim_start_matches(GUTTER));
+        assert_eq!(lines.clone().collect::<String>(), sentence);
+        assert!(lines.clone().all(|line| line.ends_with(' ')));
+        assert!(lines.count() > 5);
     }
 
     #[test]

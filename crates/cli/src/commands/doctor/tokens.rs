@@ -36,7 +36,7 @@ pub(super) fn listing(tokens: &[PreviewToken], paint: Paint) -> Vec<String> {
             for column in block.iter() {
                 let text = padded(&column.cells[row], width_of(column) + 2);
                 let look = match (row, column.look) {
-                    (_, Look::Virtual | Look::Dim) | (2 | 3, _) => column.look,
+                    (_, Look::Virtual | Look::Dim) | (2, _) | (3, Look::Learned) => column.look,
                     _ => Look::Dim,
                 };
                 line += &paint.paint(look, &text);

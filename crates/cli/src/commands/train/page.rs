@@ -38,9 +38,12 @@ pub(super) struct Run<'a> {
     pub(super) notes: &'a [String],
 }
 
-/// Writes the page into the run's folder.
+/// Writes the page into the run's folder. Where nothing was left to do, the page that is there tells more.
 pub(super) fn write(run: &Run<'_>) -> Result<()> {
     let dir = &run.report.output_dir;
+    if run.report.summary.new_steps == 0 && dir.join(PAGE_FILE).exists() {
+        return Ok(());
+    }
     let config = burn_peft_files::read_to_string(&dir.join(RUN_FILE))?;
     let records = records_of(&dir.join("metrics.jsonl"))?;
     let page = Page::of(run, config, &records)?.render()?;
@@ -86,7 +89,7 @@ struct Tile {
 
 #[derive(Debug, Serialize)]
 struct Chart {
-    title: &'static str,
+    title: String,
     legend: Vec<Legend>,
     svg: String,
 }
@@ -217,9 +220,10 @@ fn tiles(report: &RunReport, records: &[Value]) -> Vec<Tile> {
     tile(
         "held-out loss",
         report.after.as_ref().map(loss),
-        report.before.as_ref().map_or_else(String::new, |before| {
-            format!("{} of the base", loss(before))
-        }),
+        report
+            .before
+            .as_ref()
+            .map_or_else(String::new, |before| format!("the base: {}", loss(before))),
     );
     let best = summary.best_eval.as_ref();
     let metric = best.map_or("", |best| best.metric.trim_start_matches("eval_"));
@@ -242,7 +246,7 @@ fn tiles(report: &RunReport, records: &[Value]) -> Vec<Tile> {
     let speed = summary.tokens as f64 / summary.seconds.max(1e-9);
     tile(
         "time",
-        Some(format!("{:.0} s", summary.seconds)),
+        Some(duration(summary.seconds)),
         format!("{} tokens/s", thousands(speed as usize)),
     );
     let memory = series(records, "memory_gib").into_iter();
@@ -253,6 +257,15 @@ fn tiles(report: &RunReport, records: &[Value]) -> Vec<Tile> {
         "at most".into(),
     );
     tiles
+}
+
+fn duration(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
 }
 
 /// Whole numbers as a reader groups their digits.
@@ -279,40 +292,46 @@ fn charts(records: &[Value]) -> Result<Vec<Chart>> {
         kind,
         points: series(records, key),
     };
-    let evals = line(Kind::Eval, "eval_loss");
-    let base = evals.points.iter().find(|(step, _)| *step == 0.0);
-    let base = base.map(|(_, loss)| *loss);
-    let mut legend = vec![Legend {
-        class: "train",
-        name: "training",
-    }];
-    if !evals.points.is_empty() {
-        legend.push(Legend {
-            class: "eval",
-            name: "validation",
-        });
-    }
-    if base.is_some() {
-        legend.push(Legend {
-            class: "base",
-            name: "the base, validation",
-        });
-    }
+    let base = |key| {
+        let at_0 = series(records, key).into_iter().find(|at| at.0 == 0.0);
+        at_0.map(|(_, value)| value)
+    };
     let mut charts = Vec::new();
-    let mut chart = |title, lines: &[Line], level, scale, legend| -> Result<()> {
-        charts.extend(chart::draw(lines, level, scale)?.map(|svg| Chart { title, legend, svg }));
+    let mut chart = |title: String, lines: &[Line], base: Option<f64>, scale| -> Result<()> {
+        let legend = [
+            (lines.len() > 1).then_some(("train", "training")),
+            (lines.iter().any(Line::is_of_evaluations)).then_some(("eval", "validation")),
+            base.map(|_| ("base", "the base, validation")),
+        ];
+        let legend = legend.into_iter().flatten();
+        charts.extend(chart::draw(lines, base, scale)?.map(|svg| Chart {
+            title,
+            legend: legend.map(|(class, name)| Legend { class, name }).collect(),
+            svg,
+        }));
         Ok(())
     };
-    let losses = [line(Kind::Train, "loss"), evals];
-    chart("Loss", &losses, base, Scale::Linear, legend)?;
+    let losses = [line(Kind::Train, "loss"), line(Kind::Eval, "eval_loss")];
+    chart("Loss".into(), &losses, base("eval_loss"), Scale::Linear)?;
+    for key in record_table::other_scores(records) {
+        let title = capitalised(&key["eval_".len()..].replace('_', " "));
+        let lines = [line(Kind::Eval, key)];
+        chart(title, &lines, base(key), Scale::Linear)?;
+    }
     for (title, key, scale) in [
         ("Learning rate", "learning_rate", Scale::Linear),
         ("Gradient norm", "grad_norm", Scale::Wide),
         ("Tokens per second", "tokens_per_second", Scale::Linear),
     ] {
-        chart(title, &[line(Kind::Train, key)], None, scale, Vec::new())?;
+        chart(title.into(), &[line(Kind::Train, key)], None, scale)?;
     }
     Ok(charts)
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(letters.clone()).collect()
 }
 
 fn matrix_of(scores: &HeldOut) -> Option<&ConfusionMatrix> {

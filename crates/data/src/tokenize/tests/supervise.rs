@@ -66,16 +66,14 @@ fn a_turn_that_a_flag_takes_out_is_learned_under_no_choice() {
     for tokenizer in [tokenizer(), marked()] {
         // The last turn that is learned, not the last turn.
         let last = learned(&without("d"), &tokenizer, Supervise::Last);
-        assert!(
-            last.ends_with("b<|im_end|>") && !last.contains('d'),
-            "{last}"
-        );
+        let assistant = learned(CHAT, &tokenizer, Supervise::Assistant);
+        assert_eq!(last, assistant[..assistant.len() / 2]);
         let all = learned(&without("b"), &tokenizer, Supervise::All);
-        assert!(!all.contains('b') && all.contains("d<|im_end|>"), "{all}");
-        assert!(
-            all.contains("a<|im_end|>") && all.contains("e<|im_end|>"),
-            "{all}"
-        );
+        assert!(all.contains("assistant\nd<|im_end|>"), "{all}");
+        assert!(all.contains("a<|im_end|>") && all.contains("e<|im_end|>"));
+        assert!(!all.contains("b<|im_end|>"), "{all}");
+        // Its header stays: under every choice it is what a prompt ends with.
+        assert_eq!(all.matches("<|im_start|>assistant\n").count(), 2, "{all}");
     }
 }
 

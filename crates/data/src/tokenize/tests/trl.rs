@@ -98,6 +98,22 @@ fn conversations_have_the_ids_and_labels_of_trl() {
     cases("chat").iter().for_each(Case::is_equal);
 }
 
+/// What docs/data.md says of it: TRL learns the line break behind the end of the turn, too.
+#[test]
+fn prompts_and_completions_of_turns_have_the_ids_of_trl_and_its_labels_through_the_end_of_the_turn()
+{
+    for case in cases("spoken") {
+        let mut found = case.tokenized();
+        let last = found.labels.len() - 1;
+        assert_eq!(found.labels[last], IGNORE_INDEX);
+        let line_break = case.tokenizer.encode("\n").expect("a text");
+        assert_eq!(found.input_ids[last..], line_break);
+        found.labels[last] = i64::from(line_break[0]);
+        let found = (json!(found.input_ids), json!(found.labels));
+        assert_eq!(found, case.expected(), "{}", case.value["row"]);
+    }
+}
+
 /// What docs/data.md says of it: TRL tokenises both as one text.
 #[test]
 fn no_token_is_a_part_of_prompt_and_completion_where_trl_has_such_a_token() {

@@ -51,6 +51,25 @@ fn consecutive_tool_results_share_one_user_turn() {
 }
 
 #[test]
+fn parts_are_joined_for_a_template_that_knows_texts_only() {
+    let mut turn = Message::new("user", "");
+    let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]);
+    turn.fields.insert("content".to_owned(), parts);
+    for (source, expected) in [
+        // One fails at a list, one would write it as Python does, one reads it.
+        ("{{ messages[0].content + '!' }}", "a\nb!"),
+        ("{{ messages[0].content }}", "a\nb"),
+        (
+            "{% set c = messages[0].content %}{% if c is string %}{{ c }}{% else %}{% for p in c %}{{ p.text }}{% endfor %}{% endif %}",
+            "ab",
+        ),
+    ] {
+        let rendered = render(source, std::slice::from_ref(&turn), false);
+        assert_eq!(rendered.expect("a good chat"), expected, "{source}");
+    }
+}
+
+#[test]
 fn what_the_template_raises_reaches_the_user() {
     let error =
         render(CHAT_TEMPLATE, &[Message::new("oracle", "Hi")], false).expect_err("no such role");

@@ -7,7 +7,7 @@ use std::{
 };
 
 use burn_peft_files::{CHECKSUMS_FILE, Error as FileError, StagedFolder};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::super::{CONFIG_FILE, Checkpoint, INDEX_FILE, SINGLE_FILE, TEMPLATES_FOLDER, read_text};
 use crate::Error;
@@ -31,8 +31,18 @@ const RESULT_ENDINGS: [&str; 4] = ["json", TEMPLATE_ENDING, "model", "txt"];
 /// Ending of chat templates.
 const TEMPLATE_ENDING: &str = "jinja";
 
+/// What the files of a copy that hold no weights have and the original's have not.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SideFiles {
+    /// Keys of `config.json`, with their new values.
+    pub config: Map<String, Value>,
+    /// Whole files by their names in the folder, in place of the original's or beside them. Those that results depend on
+    /// must have an ending that says so: `json` or `jinja`.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
 impl Checkpoint {
-    /// Copies what results depend on beside the weights, with `config_keys` set to true in `config.json`, and
+    /// Copies what results depend on beside the weights, with the changes of `changed`, and
     /// the index of the weights: they have grown by `growth` bytes and by the tensors of `added`, each with its
     /// file.
     pub(super) fn copy_side_files(
@@ -40,14 +50,22 @@ impl Checkpoint {
         staged: &StagedFolder,
         growth: u64,
         added: &BTreeMap<String, String>,
-        config_keys: &[&str],
+        changed: &SideFiles,
     ) -> Result<(), Error> {
         for (name, from) in self.side_files(true)? {
-            if name == CONFIG_FILE && !config_keys.is_empty() {
-                let text = edited(&from, |config| set_keys(config, config_keys))?;
+            if changed.files.contains_key(&name) {
+                continue;
+            }
+            if name == CONFIG_FILE && !changed.config.is_empty() {
+                let text = edited(&from, |config| set_keys(config, &changed.config))?;
                 staged.write(&name, text.as_bytes())?;
             } else {
                 staged.write(&name, &burn_peft_files::read(&from)?)?;
+            }
+        }
+        for (name, bytes) in &changed.files {
+            if has_ending(Path::new(name), &RESULT_ENDINGS) {
+                staged.write(name, bytes)?;
             }
         }
         // Beside a single file, an index is left over from other weights.
@@ -64,9 +82,20 @@ impl Checkpoint {
     }
 
     /// Copies what no result depends on: descriptions, licences, pictures.
-    pub(super) fn copy_descriptions(&self, staged: &StagedFolder) -> Result<(), Error> {
+    pub(super) fn copy_descriptions(
+        &self,
+        staged: &StagedFolder,
+        changed: &SideFiles,
+    ) -> Result<(), Error> {
         for (name, from) in self.side_files(false)? {
-            staged.write(&name, &burn_peft_files::read(&from)?)?;
+            if !changed.files.contains_key(&name) {
+                staged.write(&name, &burn_peft_files::read(&from)?)?;
+            }
+        }
+        for (name, bytes) in &changed.files {
+            if !has_ending(Path::new(name), &RESULT_ENDINGS) {
+                staged.write(name, bytes)?;
+            }
         }
         Ok(())
     }
@@ -129,9 +158,9 @@ fn edited(path: &Path, edit: impl FnOnce(&mut Value)) -> Result<String, Error> {
     Ok(format!("{value:#}\n"))
 }
 
-fn set_keys(config: &mut Value, keys: &[&str]) {
-    for key in keys {
-        config[*key] = json!(true);
+fn set_keys(config: &mut Value, keys: &Map<String, Value>) {
+    for (key, value) in keys {
+        config[key] = value.clone();
     }
 }
 

@@ -1,11 +1,13 @@
 //! A tensor of the copy, in the type that holds it exactly.
 
+use std::borrow::Cow;
+
 use half::{bf16, f16};
 use safetensors::Dtype;
 
 use super::super::convert::through_f32;
 
-/// A vector as it is stored.
+/// A tensor as it is stored.
 pub(super) struct Stored {
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
@@ -31,6 +33,39 @@ impl Stored {
         Self::of(&values, dtype, 0)
     }
 
+    /// A table `[rows, width]` of type `dtype` with `new` `[new rows, width]` in place of its rows from `first` on, or
+    /// behind its last. Where `exact` is asked for and the type does not hold the new rows, the table becomes F32.
+    pub(super) fn with_rows(
+        base: &[u8],
+        dtype: Dtype,
+        (first, width): (usize, usize),
+        new: &[f32],
+        exact: bool,
+    ) -> Self {
+        let values: Vec<f64> = new.iter().map(|value| f64::from(*value)).collect();
+        let found = Self::of(&values, dtype, 0);
+        let (dtype_found, before, rows) = match (found.is_widened, exact) {
+            (false, _) => (dtype, Cow::Borrowed(base), found.bytes),
+            (true, true) => {
+                let wide = through_f32(base, dtype, f32::to_le_bytes);
+                (Dtype::F32, Cow::Owned(wide.concat()), found.bytes)
+            }
+            (true, false) => (dtype, Cow::Borrowed(base), rounded(&values, dtype)),
+        };
+        let row = width * dtype_found.bitsize() / 8;
+        let mut bytes = before.into_owned();
+        let end = first * row + rows.len();
+        bytes.resize(bytes.len().max(end), 0);
+        bytes[first * row..end].copy_from_slice(&rows);
+        Self {
+            dtype: dtype_found,
+            shape: vec![bytes.len() / row, width],
+            growth: (bytes.len() - base.len()) as u64,
+            is_widened: dtype_found != dtype,
+            bytes,
+        }
+    }
+
     /// In type `dtype` where that changes nothing, else in F32. The original has `bytes_before`.
     fn of(values: &[f64], dtype: Dtype, bytes_before: usize) -> Self {
         let narrow = match dtype {
@@ -54,6 +89,20 @@ impl Stored {
             is_widened: found != dtype,
             bytes,
         }
+    }
+}
+
+/// The bytes of `values` in a type that may not hold them, rounded to nearest even.
+fn rounded(values: &[f64], dtype: Dtype) -> Vec<u8> {
+    let values = values.iter();
+    match dtype {
+        Dtype::BF16 => values
+            .flat_map(|value| bf16::from_f64(*value).to_le_bytes())
+            .collect(),
+        Dtype::F16 => values
+            .flat_map(|value| f16::from_f64(*value).to_le_bytes())
+            .collect(),
+        other => panic!("{other:?} holds every f32"),
     }
 }
 

@@ -85,6 +85,24 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ),
     ("data.test", "test_data test_dataset test_file test_path"),
     (
+        "data.validation_split",
+        "dev_size eval_ratio eval_split_size test_size val_ratio val_set_size val_size val_split \
+         validation_fraction validation_ratio validation_size",
+    ),
+    (
+        "data.columns",
+        "column_mapping column_names dataset_columns dataset_text_field field_mapping text_column text_field",
+    ),
+    (
+        "data.supervise",
+        "assistant_only_loss completion_only_loss mask_history mask_prompt roles_to_train train_on_input \
+         train_on_inputs train_on_prompt train_on_responses_only",
+    ),
+    (
+        "data.excess_length_strategy",
+        "overlength_strategy truncation truncation_mode truncation_strategy",
+    ),
+    (
         "data.max_length",
         "block_size context_length cutoff_len max_input_length max_len max_seq_len max_seq_length \
          max_sequence_length max_source_length model_max_length seq_len seq_length sequence_len \

@@ -73,9 +73,12 @@ impl Talk<'_> {
 
     fn list(&self) -> Vec<String> {
         let current = self.current.as_ref().map(|current| &current.named);
+        let names = self.adapters.all().iter().map(|named| named.name.as_str());
+        let widths = names.chain([NONE]).map(|name| name.chars().count());
+        let width = widths.max().unwrap_or(0);
         let line = |is_current: bool, name: &str, what: &str| {
             let mark = if is_current { '*' } else { ' ' };
-            format!("{mark} {name}  {what}").trim_end().to_owned()
+            format!("{mark} {name:width$}  {what}")
         };
         let named = self.adapters.all().iter();
         let named =

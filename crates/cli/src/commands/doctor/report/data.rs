@@ -60,12 +60,13 @@ pub(super) fn data(page: &mut Page, file: &FileCheck) {
     }
     page.fact("cut", &cut);
     let repeats = file.repeats;
-    let mut twice = count(repeats.repeated);
+    let some = |rows| match rows {
+        0 => "none".to_owned(),
+        rows => count(rows),
+    };
+    let mut twice = some(repeats.repeated);
     if file.split != "train" {
-        twice += &format!(
-            "; {} are also in the training rows",
-            count(repeats.in_train)
-        );
+        twice += &format!("; among the training rows, {}", some(repeats.in_train));
     }
     page.fact("repeated", &twice);
     page.fact("tokens", &lengths::summary(tokens));

@@ -1,9 +1,13 @@
 //! What a run takes of memory, disk and time.
 
 use burn_peft_train::{DiskNeed, MemoryCheck, Rehearsal};
-use indicatif::{BinaryBytes, HumanDuration};
+use indicatif::HumanDuration;
 
-use crate::commands::doctor::{Report, lengths::count, page::Page};
+use crate::commands::doctor::{
+    Report,
+    lengths::{bytes, count, several},
+    page::Page,
+};
 
 impl Report {
     pub(super) fn needs(&self, page: &mut Page, memory: &MemoryCheck, disk: &DiskNeed) {
@@ -14,21 +18,17 @@ impl Report {
         };
         let there = match (memory.available, self.machine.free_memory) {
             (Some(all), Some(free)) => {
-                format!(
-                    "there are {}, {} of them free now",
-                    BinaryBytes(all),
-                    BinaryBytes(free)
-                )
+                format!("there are {}, {} of them free now", bytes(all), bytes(free))
             }
-            (Some(all), None) => format!("there are {}", BinaryBytes(all)),
+            (Some(all), None) => format!("there are {}", bytes(all)),
             (None, _) => "what the device has is not known".to_owned(),
         };
         page.fact(
             "a step",
             &format!(
                 "about {} ({} of them weights) for {} rows of up to {} tokens; {there}",
-                BinaryBytes(needed),
-                BinaryBytes(memory.weights),
+                bytes(needed),
+                bytes(memory.weights),
                 count(memory.batch),
                 count(memory.seq)
             ),
@@ -45,45 +45,41 @@ impl Report {
         };
         page.fact(
             "recompute",
-            &format!("{why}; {would} about {}", BinaryBytes(other)),
+            &format!("{why}; {would} about {}", bytes(other)),
         );
         if let (Some(rows), Some(most)) = (memory.largest_batch, memory.largest_batch_recomputing) {
-            let so = match memory.recompute {
-                true => String::new(),
-                false => format!(", or {} with checkpointing", few(most)),
-            };
-            page.fact(
-                "fits",
-                &format!("per_device_train_batch_size up to {}{so}", few(rows)),
-            );
+            let mut fits = format!("{} in a micro-batch", few(rows));
+            if rows <= MANY && !memory.recompute {
+                fits += &format!(", {} with --recompute", few(most));
+            }
+            page.fact("fits", &fits);
         }
         if let Some(peak) = self.machine.peak_memory {
             page.fact(
                 "seen",
-                &format!("{} at most, while the steps below ran", BinaryBytes(peak)),
+                &format!("{} at most, while the steps below ran", bytes(peak)),
             );
         }
         let free = self.machine.free_disk;
-        let free = free.map_or(String::new(), |free| {
-            format!("; {} are free", BinaryBytes(free))
-        });
+        let free = free.map_or(String::new(), |free| format!("; {} are free", bytes(free)));
         page.fact(
             "disk",
             &format!(
-                "about {} for {} checkpoints{free}",
-                BinaryBytes(disk.total),
-                count(disk.checkpoints)
+                "about {} for {}{free}",
+                bytes(disk.total),
+                several(disk.checkpoints, "checkpoint")
             ),
         );
     }
 }
 
 /// More rows than anybody puts into a batch.
+const MANY: usize = 4096;
+
 fn few(rows: usize) -> String {
-    const MANY: usize = 4096;
     match rows > MANY {
-        true => format!("more than {}", count(MANY)),
-        false => count(rows),
+        true => format!("more than {} rows", count(MANY)),
+        false => several(rows, "row"),
     }
 }
 
@@ -92,7 +88,7 @@ pub(super) fn steps(page: &mut Page, found: &Rehearsal) {
     if let Some(loss) = found.first_loss {
         let guess = found.loss_of_a_guess;
         let guess = guess.map_or(String::new(), |guess| {
-            format!("; a blind guess has {guess:.2}")
+            format!("; a guess among all has {guess:.2}")
         });
         page.fact("loss", &format!("{loss:.4} at the first step{guess}"));
     }
@@ -121,12 +117,16 @@ pub(super) fn steps(page: &mut Page, found: &Rehearsal) {
         ),
     );
     let run = found.estimate;
-    let mut whole = format!("{} for {} steps", about(run.training_s), count(run.steps));
+    let mut whole = format!(
+        "{} for {}",
+        about(run.training_s),
+        several(run.steps, "step")
+    );
     if run.evaluating_s > 0.0 {
         whole += &format!(
-            ", and {} for {} evaluations and the scores before and after",
+            ", and {} for {} and the scores before and after",
             about(run.evaluating_s),
-            count(run.evaluations)
+            several(run.evaluations, "evaluation")
         );
     }
     page.fact("the run", &whole);

@@ -1,11 +1,9 @@
 //! What the files of the model say.
 
-use indicatif::BinaryBytes;
-
 use crate::{
     commands::doctor::{
         Report,
-        lengths::count,
+        lengths::{bytes, count},
         model::{ModelFacts, Token, TokenizerFacts},
         page::Page,
     },
@@ -33,7 +31,7 @@ impl Report {
         }
         if !model.files.is_empty() {
             let files = model.files.iter();
-            let files = files.map(|(name, bytes)| format!("{name} ({})", BinaryBytes(*bytes)));
+            let files = files.map(|(name, size)| format!("{name} ({})", bytes(*size)));
             page.fact("files", &files.collect::<Vec<_>>().join(", "));
         }
         if let Some(tokenizer) = &self.tokenizer {

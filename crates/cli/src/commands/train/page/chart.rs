@@ -142,7 +142,7 @@ fn draw_on(
             _ => String::new(),
         })
         .y_label_formatter(&|value| match logarithmic {
-            true => number(10_f64.powf(*value)),
+            true => number(two_digits(10_f64.powf(*value))),
             false => number(*value),
         })
         .draw()?;
@@ -168,6 +168,11 @@ fn draw_on(
 }
 
 impl Line {
+    /// Whether it has values measured on the validation rows.
+    pub(super) fn is_of_evaluations(&self) -> bool {
+        self.kind == Kind::Eval && !self.points.is_empty()
+    }
+
     /// Without what cannot be drawn, and with as many points as can be seen: each the mean of some neighbours.
     fn drawable(&self) -> Self {
         let finite = |(step, value): &&(f64, f64)| step.is_finite() && value.is_finite();
@@ -188,6 +193,11 @@ impl Line {
             points: points.chunks(each).map(mean).collect(),
         }
     }
+}
+
+/// A tick between two powers of ten is no round number.
+fn two_digits(value: f64) -> f64 {
+    format!("{value:.1e}").parse().unwrap_or(value)
 }
 
 /// A number, short.

@@ -20,8 +20,25 @@ const COLUMNS: [&str; 7] = [
 #[derive(Debug, Default, Serialize)]
 pub(super) struct RecordTable {
     caption: String,
-    names: Vec<&'static str>,
+    names: Vec<String>,
     rows: Vec<Vec<String>>,
+}
+
+/// Keys of an evaluation that are no scores, and the loss.
+const KNOWN: [&str; 3] = ["eval_loss", "eval_label_tokens", "eval_seconds"];
+
+/// The keys of the other scores that evaluations have, as `eval_accuracy`.
+pub(super) fn other_scores(records: &[Value]) -> Vec<&str> {
+    let objects = records.iter().filter_map(Value::as_object);
+    let keys = objects.flat_map(|record| record.keys());
+    let mut found: Vec<&str> = Vec::new();
+    for key in keys {
+        let is_other = key.starts_with("eval_") && !KNOWN.contains(&key.as_str());
+        if is_other && !found.contains(&key.as_str()) {
+            found.push(key);
+        }
+    }
+    found
 }
 
 impl RecordTable {
@@ -36,7 +53,8 @@ impl RecordTable {
         });
         let shown: Vec<&Value> = shown.collect();
         let has = |key: &&str| shown.iter().any(|record| record[*key].is_number());
-        let names: Vec<&'static str> = COLUMNS.into_iter().filter(has).collect();
+        let columns = COLUMNS.into_iter().chain(other_scores(records));
+        let names: Vec<&str> = columns.filter(has).collect();
         let row = |record: &&Value| names.iter().map(|key| figure(&record[*key])).collect();
         Self {
             caption: match every {
@@ -48,7 +66,7 @@ impl RecordTable {
                 ),
             },
             rows: shown.iter().map(row).collect(),
-            names,
+            names: names.iter().map(|name| (*name).to_owned()).collect(),
         }
     }
 }

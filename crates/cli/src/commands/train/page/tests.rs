@@ -110,7 +110,7 @@ fn the_figures_are_those_of_the_records() {
     ] {
         assert!(html.contains(figure), "{figure}: {html}");
     }
-    let titles: Vec<&str> = page.charts.iter().map(|chart| chart.title).collect();
+    let titles: Vec<&str> = page.charts.iter().map(|chart| &*chart.title).collect();
     let expected = [
         "Loss",
         "Learning rate",
@@ -122,11 +122,37 @@ fn the_figures_are_those_of_the_records() {
 }
 
 #[test]
+fn each_score_of_the_evaluations_has_a_curve_with_the_base() {
+    let records = [
+        json!({"step": 0, "epoch": 0.0, "eval_loss": 0.7, "eval_label_tokens": 9, "eval_accuracy": 0.51234}),
+        json!({"step": 9, "epoch": 1.0, "eval_loss": 0.3, "eval_seconds": 1.0, "eval_accuracy": 0.91234}),
+    ];
+    let page = Page {
+        charts: charts(&records).unwrap(),
+        records: RecordTable::of(&records),
+        ..page()
+    };
+    let titles: Vec<&str> = page.charts.iter().map(|chart| &*chart.title).collect();
+    assert_eq!(titles, ["Loss", "Accuracy"]);
+    let html = page.render().unwrap();
+    assert!(
+        html.contains("0.51234") && html.contains("0.91234"),
+        "{html}"
+    );
+}
+
+#[test]
 fn a_run_without_records_has_a_page_without_curves() {
     assert!(charts(&[]).unwrap().is_empty());
     let html = page().render().unwrap();
     assert!(html.contains("prompt-tuning on a"));
     assert!(!html.contains("<svg") && !html.contains("Curves"));
+}
+
+#[test]
+fn times_are_short() {
+    let found = [0.4, 75.0, 7260.0].map(duration);
+    assert_eq!(found, ["0 s", "1 min 15 s", "2 h 1 min"]);
 }
 
 #[test]

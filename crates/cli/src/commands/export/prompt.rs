@@ -1,0 +1,309 @@
+//! Virtual tokens in other programs' forms: what has to compute with the model.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use burn::tensor::{DType, Tensor, TensorData, backend::AutodiffBackend};
+use burn_peft::{Adapter, Injection, PeftModel};
+use burn_peft_data::Template;
+use burn_peft_decoder::{AttentionMask, KvCache, LayerKv};
+use burn_peft_export::{
+    CacheLayout, TorchType, save_prompt_cache, save_prompt_checkpoint, save_prompt_embeds,
+    unlikely_row, virtual_token,
+};
+use burn_peft_format::{AdapterFolder, Landing, adapter_from_folder};
+use burn_peft_ops::Ops;
+use serde_json::json;
+
+use super::{Args, Base, report};
+use crate::{
+    backend::Job,
+    commands::shared::display,
+    output,
+    progress::Progress,
+    source::{self, ModelSource},
+};
+
+/// The file that vLLM takes.
+const EMBEDS_FILE: &str = "prompt_embeds.pt";
+/// A request that has it in it.
+const REQUEST_FILE: &str = "request.json";
+/// The file that mlx-lm takes.
+const CACHE_FILE: &str = "prompt_cache.safetensors";
+
+/// `--to checkpoint`, of virtual tokens.
+pub(super) fn checkpoint(args: &Args, folder: AdapterFolder) -> Result<()> {
+    folder.prompt_table(&args.adapter)?;
+    folder.refuse_head("a checkpoint", &args.adapter)?;
+    let base = args.base(&folder)?;
+    refuse_full(args)?;
+    args.compute
+        .backend
+        .run(CheckpointJob { args, folder, base })
+}
+
+/// `--to vllm`.
+pub(super) fn vllm(args: &Args, folder: AdapterFolder) -> Result<()> {
+    match folder.config.method.landing() {
+        Landing::Prompt(_) => folder.prompt_table(&args.adapter).map(|_| ())?,
+        Landing::Prefix(_) => bail!(
+            "{}: vLLM takes embeddings, and this is keys and values; mlx-lm takes them, with --to mlx-cache",
+            display(&args.adapter)
+        ),
+        Landing::Biases(_) => bail!(
+            "{}: vLLM takes embeddings, and these are biases; it loads what --to checkpoint writes",
+            display(&args.adapter)
+        ),
+    }
+    folder.refuse_head("a bare prompt", &args.adapter)?;
+    let base = args.base(&folder)?;
+    refuse_full(args)?;
+    args.compute.backend.run(VllmJob { args, folder, base })
+}
+
+/// `--to mlx-cache`.
+pub(super) fn mlx_cache(args: &Args, folder: AdapterFolder) -> Result<()> {
+    if folder.config.method.virtual_tokens().is_none() {
+        bail!(
+            "{}: its biases are no part of a prompt cache; mlx-lm loads what --to checkpoint writes",
+            display(&args.adapter)
+        );
+    }
+    folder.refuse_head("a prompt cache", &args.adapter)?;
+    if let Some(template) = &folder.config.template
+        && !is_in_front(template)?
+    {
+        bail!(
+            "{}: a prompt cache stands in front of a text, and the virtual tokens stand elsewhere: {template:?}",
+            display(&args.adapter)
+        );
+    }
+    let base = args.base(&folder)?;
+    refuse_full(args)?;
+    args.compute.backend.run(CacheJob { args, folder, base })
+}
+
+/// Whether all virtual tokens of a template stand in front.
+fn is_in_front(template: &str) -> Result<bool> {
+    let template = Template::parse(template)?;
+    Ok(template.is_in_front())
+}
+
+/// Refuses an output folder that has something in it, before anything is computed.
+fn refuse_full(args: &Args) -> Result<()> {
+    let mut entries = match fs::read_dir(&args.output) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => bail!("{}: cannot be written: {error}", display(&args.output)),
+    };
+    if entries.next().is_some() {
+        bail!(
+            "{}: the folder is not empty; give one that is, or a new one",
+            display(&args.output)
+        );
+    }
+    Ok(())
+}
+
+struct CheckpointJob<'a> {
+    args: &'a Args,
+    folder: AdapterFolder,
+    base: Base,
+}
+
+impl Job for CheckpointJob<'_> {
+    fn run<B>(self, device: B::Device) -> Result<()>
+    where
+        B: AutodiffBackend<InnerBackend: Ops> + Ops,
+    {
+        let Self { args, folder, base } = self;
+        let dtype = args.compute.dtype(None).into();
+        let decoder = source::load::<B::InnerBackend>(&base.checkpoint, dtype, &device)?;
+        let adapter = adapter_from_folder(&folder, decoder.config(), &args.adapter, &device)?;
+        let unlikely = unlikely_row(&PeftModel::new(decoder, adapter), 0);
+        let mut bar = Progress::bytes("writing");
+        let written = save_prompt_checkpoint(
+            &base.checkpoint,
+            &base.folder,
+            &folder,
+            &unlikely,
+            !args.round,
+            &args.output,
+            &args.adapter,
+            &mut |done, total| bar.set(done, total),
+        )?;
+        drop(bar);
+        let (first, last) = (written.first_id, written.first_id + written.tokens - 1);
+        let mut text = format!(
+            "{}: the model with {} virtual tokens, {} to {} (ids {first} to {last})\n",
+            display(&args.output),
+            written.tokens,
+            virtual_token(0),
+            virtual_token(written.tokens - 1),
+        );
+        text += &match written.rows_added {
+            0 => "they take rows of the vocabulary that the tokenizer does not use\n".to_owned(),
+            rows => format!("the vocabulary has {rows} rows more\n"),
+        };
+        if !written.copied.widened.is_empty() {
+            text += "the embedding table is stored as F32 now, because the checkpoint's type cannot hold them exactly \
+                     (--round rounds them)\n";
+        }
+        text += match written.in_chat_template {
+            true => "the chat template puts them in front of a conversation\n",
+            false => "README.md says where in a text they stand\n",
+        };
+        text += &format!(
+            "the largest probability of writing one of them: 1e{:.0}, in {} states\n",
+            unlikely.largest_log_probability / std::f64::consts::LN_10,
+            unlikely.states
+        );
+        output::print(&text)
+    }
+}
+
+struct VllmJob<'a> {
+    args: &'a Args,
+    folder: AdapterFolder,
+    base: Base,
+}
+
+impl Job for VllmJob<'_> {
+    fn run<B>(self, device: B::Device) -> Result<()>
+    where
+        B: AutodiffBackend<InnerBackend: Ops> + Ops,
+    {
+        let Self { args, folder, base } = self;
+        let table = folder.prompt_table(&args.adapter)?;
+        let [tokens, width] = [table.shape()[0], table.shape()[1]];
+        let mut values = table.values().to_vec();
+        let mut rows = tokens;
+        if let Some(text) = &args.prompt {
+            let tokenizer = base.source.tokenizer()?;
+            let tokenizer = tokenizer.for_table(base.checkpoint.config().vocab_size);
+            let template = folder.config.template.as_deref().map(Template::parse);
+            let prompt = match template.transpose()? {
+                Some(template) => template
+                    .prompt_ids_of_text(text, &tokenizer)
+                    .context("--prompt")?,
+                None => tokenizer.encode_start(text)?.into(),
+            };
+            let decoder = source::load::<B::InnerBackend>(&base.checkpoint, DType::F32, &device)?;
+            let count = prompt.input_ids.len();
+            let ids: Vec<i64> = prompt.input_ids.iter().map(|id| i64::from(*id)).collect();
+            let embedded = match count {
+                0 => Vec::new(),
+                _ => {
+                    let ids = Tensor::from_data(TensorData::new(ids, [1, count]), &device);
+                    let embedded = decoder.embed(ids).into_data();
+                    embedded.iter::<f32>().collect::<Vec<f32>>()
+                }
+            };
+            let in_front = vec![0; tokens];
+            let placement = prompt.placement.as_ref().unwrap_or(&in_front);
+            let mut all = Vec::with_capacity((count + tokens) * width);
+            let mut next = 0;
+            for place in 0..=count {
+                while placement.get(next) == Some(&place) {
+                    all.extend(&values[next * width..(next + 1) * width]);
+                    next += 1;
+                }
+                if place < count {
+                    all.extend(&embedded[place * width..(place + 1) * width]);
+                }
+            }
+            (values, rows) = (all, count + next);
+        }
+        let dtype = match DType::from(args.compute.dtype(None)) {
+            DType::BF16 => TorchType::Bf16,
+            _ => TorchType::F32,
+        };
+        let file = args.output_file(EMBEDS_FILE);
+        save_prompt_embeds(&file, &values, [rows, width], dtype)?;
+        let encoded = BASE64_STANDARD.encode(burn_peft_files::read(&file)?);
+        let name = match &base.source {
+            ModelSource::BuiltIn => crate::builtin::MODEL_NAME,
+            ModelSource::Folder { name, .. } => name,
+        };
+        let request = match args.prompt {
+            Some(_) => json!({"model": name, "prompt_embeds": encoded}),
+            None => json!({"model": name, "messages": [{"role": "user", "content": [
+                {"type": "prompt_embeds", "prompt_embeds": encoded},
+                {"type": "text", "text": "…"},
+            ]}]}),
+        };
+        let request_file = args.output_file(REQUEST_FILE);
+        burn_peft_files::write(&request_file, format!("{request:#}\n").as_bytes())?;
+        report(&file, &format!("a tensor [{rows}, {width}]"))?;
+        let route = match args.prompt {
+            Some(_) => "/v1/completions",
+            None => "/v1/chat/completions",
+        };
+        report(
+            &request_file,
+            &format!("a request for {route} of `vllm serve --enable-prompt-embeds`"),
+        )
+    }
+}
+
+struct CacheJob<'a> {
+    args: &'a Args,
+    folder: AdapterFolder,
+    base: Base,
+}
+
+impl Job for CacheJob<'_> {
+    fn run<B>(self, device: B::Device) -> Result<()>
+    where
+        B: AutodiffBackend<InnerBackend: Ops> + Ops,
+    {
+        let Self { args, folder, base } = self;
+        let dtype: DType = args.compute.dtype(None).into();
+        let decoder = source::load::<B::InnerBackend>(&base.checkpoint, dtype, &device)?;
+        let config = decoder.config().clone();
+        let adapter =
+            adapter_from_folder::<B::InnerBackend>(&folder, &config, &args.adapter, &device)?;
+        let layers: Vec<LayerKv<B::InnerBackend>> = match adapter.inject() {
+            Injection::Prefix(layers) => layers,
+            Injection::Prompt(prompt) => {
+                let tokens = prompt.embeddings.dims()[0];
+                let mut cache = KvCache::empty(config.num_hidden_layers, 1);
+                let hidden = prompt.embeddings.cast(dtype).unsqueeze();
+                let mask = AttentionMask::full(1, tokens);
+                let _ = decoder.decode(hidden, &mask, &mut cache, Some(&[tokens - 1]));
+                (0..config.num_hidden_layers)
+                    .map(|layer| cache.row(layer, 0))
+                    .collect()
+            }
+            Injection::Nothing | Injection::Biases(_) => Vec::new(),
+        };
+        let heads = layers.first().map_or(0, |layer| layer.key.dims()[0]);
+        if heads != config.num_key_value_heads {
+            bail!(
+                "{}: its keys have {heads} heads, one for each query, and mlx-lm's cache has the model's {}",
+                display(&args.adapter),
+                config.num_key_value_heads
+            );
+        }
+        let cast = |LayerKv { key, value }| LayerKv {
+            key: key.cast(dtype),
+            value: value.cast(dtype),
+        };
+        let layers: Vec<_> = layers.into_iter().map(cast).collect();
+        let name = match &base.source {
+            ModelSource::BuiltIn => crate::builtin::MODEL_NAME,
+            ModelSource::Folder { name, .. } => name,
+        };
+        let layout = match args.old_layout {
+            true => CacheLayout::V0_31,
+            false => CacheLayout::V0_32,
+        };
+        let file = args.output_file(CACHE_FILE);
+        save_prompt_cache(&file, &layers, name, layout)?;
+        report(
+            &file,
+            "for `mlx_lm.generate --prompt-cache-file F --ignore-chat-template --prompt TEXT`, without --model",
+        )
+    }
+}
