@@ -30,6 +30,8 @@ mod output;
 mod refusals;
 mod resume;
 mod runs;
+#[cfg(unix)]
+mod serving;
 mod short_run;
 #[cfg(unix)]
 mod stopping;

@@ -55,6 +55,8 @@ enum Command {
     Chat(commands::chat::Args),
     /// Check a run before it starts: files, tokens, lengths, memory and time. Takes the arguments of train.
     Doctor(commands::doctor::Args),
+    /// Serve a model and any number of adapters over an OpenAI-compatible HTTP interface.
+    Serve(commands::serve::Args),
     /// Time training steps or decoding with random weights of a model's shape.
     Bench(commands::bench::Args),
 }
@@ -79,6 +81,7 @@ fn run() -> ExitCode {
         Command::Export(args) => commands::export::run(args),
         Command::Chat(args) => commands::chat::run(args),
         Command::Doctor(args) => commands::doctor::run(args),
+        Command::Serve(args) => commands::serve::run(args),
         Command::Bench(args) => commands::bench::run(args),
     };
     exit_code(outcome)

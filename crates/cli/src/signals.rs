@@ -7,6 +7,7 @@ use std::sync::{
 };
 
 use anyhow::{Context, Result};
+use burn_peft_serve::StopServer;
 use burn_peft_train::{Stop, Stopping};
 
 use crate::{faults, output};
@@ -19,6 +20,25 @@ pub(crate) const INTERRUPTED: u8 = 130;
 #[cfg(unix)]
 pub(crate) fn stop_run(stop: Stop, unit: &'static str, json: bool) -> Result<()> {
     on_signals(move |_| request(&stop, unit, json))
+}
+
+/// Has the signals stop a server: the first one when what runs is finished, another one at once.
+#[cfg(unix)]
+pub(crate) fn stop_server(stop: StopServer) -> Result<()> {
+    on_signals(move |_| request_server(&stop))
+}
+
+/// Has Ctrl-C stop a server.
+#[cfg(not(unix))]
+pub(crate) fn stop_server(stop: StopServer) -> Result<()> {
+    ctrlc::set_handler(move || request_server(&stop)).context("Ctrl-C cannot be caught")
+}
+
+fn request_server(stop: &StopServer) {
+    match stop.request() {
+        true => output::say("stopping when what runs is finished"),
+        false => leave(INTERRUPTED),
+    }
 }
 
 /// Has Ctrl-C stop an answer of a conversation, and whatever else these signals meet end the program.

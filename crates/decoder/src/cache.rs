@@ -237,7 +237,7 @@ impl<B: Backend> KvCache<B> {
 }
 
 /// Each head as often as it takes to have `heads` of them, side by side: `[batch, heads, seq, head_dim]`.
-fn repeat_heads<B: Backend>(states: Tensor<B, 4>, heads: usize) -> Tensor<B, 4> {
+pub(crate) fn repeat_heads<B: Backend>(states: Tensor<B, 4>, heads: usize) -> Tensor<B, 4> {
     let [batch, own, seq, head_dim] = states.dims();
     if own == heads {
         return states;

@@ -4,8 +4,8 @@ use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use burn_peft_ops::{Kernels, Ops, SharedPrompt};
 
 use crate::{
-    AttentionMask, Decoder, KvCache,
-    layer::{AttentionMode, Pass},
+    AttentionMask, BiasTables, Decoder, KvCache, KvSlots, Piece,
+    layer::{AttentionMode, Cells, Pass},
     mask::Positions,
 };
 
@@ -51,6 +51,55 @@ impl<B: Ops> Decoder<B> {
             for (index, layer) in self.layers.iter().enumerate() {
                 let cells = self.cells_of(index, &cells);
                 hidden = layer.forward(index, hidden, cells, &pass, cache);
+            }
+            self.norm.forward(hidden)
+        })
+    }
+
+    /// Hidden states after the last norm of the next tokens of rows that are held in slots: one step of a server. What
+    /// a row's tokens are depends on nothing but the row.
+    ///
+    /// # Shapes
+    /// - hidden: `[tokens, d_model]`, those of each piece behind those of the one before, in the model's dtype
+    /// - biases: tables, and each token's row of them; `None` where all have the model's own
+    /// - read: the tokens whose states are asked for
+    /// - output: `[read, d_model]`
+    ///
+    /// # Panics
+    /// If a slot has no room for its piece, two pieces have one slot, or a token has no place.
+    #[must_use]
+    pub fn step(
+        &self,
+        hidden: Tensor<B, 2>,
+        pieces: &[Piece],
+        biases: Option<(&BiasTables<B>, &[usize])>,
+        slots: &mut KvSlots<B>,
+        read: &[usize],
+    ) -> Tensor<B, 2> {
+        let device = hidden.device();
+        let tokens = hidden.dims()[0];
+        let positions: Vec<usize> = pieces
+            .iter()
+            .flat_map(|piece| piece.places.clone())
+            .collect();
+        assert_eq!(positions.len(), tokens, "a place for each token");
+        let positions = Positions::PerRow(vec![positions]);
+        let biases = biases.map(|(tables, sets)| tables.of_tokens(sets, &device));
+        let read = Some(cell_indices(read, &device));
+        B::Plain::run_step(&self.device(), || {
+            let [cos, sin] = self.rotary.at(&positions, tokens);
+            let cells = Cells {
+                batch: 1,
+                seq: tokens,
+                cos,
+                sin,
+            };
+            let pass = slots.plan(pieces, self.dtype(), &device);
+            let mut hidden = hidden;
+            for (index, layer) in self.layers.iter().enumerate() {
+                let wanted = self.cells_of(index, &read);
+                let biases = biases.clone();
+                hidden = layer.step(index, hidden, wanted, (&cells, &pass), biases, slots);
             }
             self.norm.forward(hidden)
         })
@@ -103,11 +152,14 @@ impl<B: Ops> Decoder<B> {
         let all = cache.extend(mask);
         let [cos, sin] = self.rotary.at(&all.positions(seq), seq);
         let mask = B::score_mask(all.visibility(seq), self.dtype(), &hidden.device());
-        let pass = Pass {
+        let cells = Cells {
             batch,
             seq,
             cos,
             sin,
+        };
+        let pass = Pass {
+            cells,
             attention: AttentionMode::Cached(mask),
         };
         (pass, hidden.reshape([batch * seq, d_model]))
@@ -136,11 +188,14 @@ impl<B: Ops> Decoder<B> {
             row_mask: score_mask(&all, seq),
             prompt_mask: score_mask(&AttentionMask::full(1, tokens), tokens),
         };
-        let pass = Pass {
+        let cells = Cells {
             batch: 1,
             seq: seq_of_all,
             cos,
             sin,
+        };
+        let pass = Pass {
+            cells,
             attention: AttentionMode::SharedPrompt(shared),
         };
         let hidden = hidden.reshape([batch * seq, d_model]);

@@ -4,15 +4,16 @@ mod not_computed;
 mod options;
 mod sampling;
 
-use std::{collections::HashSet, ops::ControlFlow};
+use std::ops::ControlFlow;
 
 use burn::tensor::{Int, Tensor, TensorData};
 use burn_peft_ops::Ops;
-use rand::{SeedableRng, rngs::StdRng};
 use serde::Serialize;
 
-pub use self::options::{GenerationConfig, GenerationOptions};
-use self::sampling::{likeliest, sample};
+pub use self::{
+    options::{GenerationConfig, GenerationOptions},
+    sampling::Sampler,
+};
 use crate::{AttentionMask, Decoder, KvCache};
 
 /// Tokens for which there is made room in the cache at once: the model's longest sequence may be more than there is
@@ -56,7 +57,7 @@ pub fn generate<B: Ops>(
     let batch = last.dims()[0];
     let device = last.device();
     let mut rows: Vec<Row> = (0..batch)
-        .map(|row| Row::new(&prompt_ids[row], options.seed))
+        .map(|row| Row::new(&prompt_ids[row], options))
         .collect();
     let room = model
         .config()
@@ -78,7 +79,7 @@ pub fn generate<B: Ops>(
                 ids.push(0);
                 continue;
             }
-            let id = row.choose(&logits[index * vocab..(index + 1) * vocab], options);
+            let id = row.choose(&logits[index * vocab..(index + 1) * vocab]);
             ids.push(i64::from(id));
             if on_token(index, id).is_break() {
                 return rows.into_iter().map(Row::into_generated).collect();
@@ -95,44 +96,25 @@ pub fn generate<B: Ops>(
 }
 
 /// One row while it grows.
-struct Row {
+struct Row<'a> {
     new_ids: Vec<u32>,
-    seen: HashSet<u32>,
     finished: Option<FinishReason>,
-    random: StdRng,
+    sampler: Sampler<'a>,
 }
 
-impl Row {
-    fn new(prompt_ids: &[u32], seed: u64) -> Self {
+impl<'a> Row<'a> {
+    fn new(prompt_ids: &[u32], options: &'a GenerationOptions) -> Self {
         Self {
             new_ids: Vec::new(),
-            seen: prompt_ids.iter().copied().collect(),
             finished: None,
-            random: StdRng::seed_from_u64(seed),
+            sampler: Sampler::new(prompt_ids, options),
         }
     }
 
-    fn choose(&mut self, logits: &[f32], options: &GenerationOptions) -> u32 {
-        let mut scores = logits.to_vec();
-        if options.repetition_penalty != 1.0 {
-            let penalty = options.repetition_penalty as f32;
-            for id in &self.seen {
-                let score = &mut scores[*id as usize];
-                *score = if *score > 0.0 {
-                    *score / penalty
-                } else {
-                    *score * penalty
-                };
-            }
-        }
-        let id = if options.temperature <= 0.0 {
-            likeliest(&scores)
-        } else {
-            sample(&scores, options, &mut self.random)
-        };
+    fn choose(&mut self, logits: &[f32]) -> u32 {
+        let id = self.sampler.choose(logits);
         self.new_ids.push(id);
-        self.seen.insert(id);
-        if options.stop_ids.contains(&id) {
+        if self.sampler.stops_at(id) {
             self.finished = Some(FinishReason::Stop);
         }
         id
@@ -143,20 +125,5 @@ impl Row {
             token_ids: self.new_ids,
             finish_reason: self.finished.unwrap_or(FinishReason::Length),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn repetition_penalty_lowers_positive_and_negative_scores() {
-        let options = GenerationOptions {
-            repetition_penalty: 2.0,
-            ..GenerationOptions::greedy(1, vec![])
-        };
-        assert_eq!(Row::new(&[0], 0).choose(&[1.5, 1.0], &options), 1);
-        assert_eq!(Row::new(&[0], 0).choose(&[-0.6, -1.0], &options), 1);
     }
 }

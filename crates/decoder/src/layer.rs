@@ -9,6 +9,8 @@ use burn_peft_ops::{FrozenWeight, LinearLayer, Ops, ScoreMask, SharedPrompt};
 use crate::{
     DecoderConfig, Error, KvCache, LayerModule,
     shapes::{QK_NORMS, qk_norm_path},
+    slots::{KvSlots, SlotPass},
+    token_biases::TokenBiases,
     weights::TensorSource,
 };
 
@@ -65,13 +67,19 @@ pub(crate) struct DecoderLayer<B: Backend> {
 /// What all layers of one forward pass share.
 #[derive(Clone)]
 pub(crate) struct Pass<B: Backend> {
+    pub(crate) cells: Cells<B>,
+    pub(crate) attention: AttentionMode<B>,
+}
+
+/// The cells of a pass, and their positions.
+#[derive(Clone)]
+pub(crate) struct Cells<B: Backend> {
     pub(crate) batch: usize,
     pub(crate) seq: usize,
     /// `[batch or 1, 1, seq, head_dim / 2]`.
     pub(crate) cos: Tensor<B, 4>,
     /// `[batch or 1, 1, seq, head_dim / 2]`.
     pub(crate) sin: Tensor<B, 4>,
-    pub(crate) attention: AttentionMode<B>,
 }
 
 /// What the cells of a pass attend to.
@@ -177,19 +185,71 @@ impl<B: Backend> FrozenLinear<B> {
     }
 }
 
-impl<B: Ops> FrozenLinear<B> {
-    fn forward(&self, input: Tensor<B, 2>) -> Tensor<B, 2> {
-        B::frozen_linear(input, &self.weight, self.bias.clone())
+impl<B: Ops> FrozenRmsNorm<B> {
+    pub(crate) fn forward(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.with_bias_of_each(hidden, None)
+    }
+
+    /// With the bias of each token, `[tokens, d_model]`, in place of its own.
+    fn with_bias_of_each(
+        &self,
+        hidden: Tensor<B, 2>,
+        biases: Option<Tensor<B, 2>>,
+    ) -> Tensor<B, 2> {
+        let normed = B::rms_norm(hidden, self.weight.clone(), self.epsilon);
+        match (biases, &self.bias) {
+            (Some(biases), _) => normed + biases,
+            (None, Some(bias)) => normed + bias.clone().unsqueeze(),
+            (None, None) => normed,
+        }
     }
 }
 
-impl<B: Ops> FrozenRmsNorm<B> {
-    pub(crate) fn forward(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-        let normed = B::rms_norm(hidden, self.weight.clone(), self.epsilon);
-        match &self.bias {
-            Some(bias) => normed + bias.clone().unsqueeze(),
-            None => normed,
-        }
+/// The outputs of several layers of one input, with the bias of each token where `biases` has them.
+fn linears<B: Ops, const N: usize>(
+    input: Tensor<B, 2>,
+    layers: [(&FrozenLinear<B>, LayerModule); N],
+    biases: &EachBias<'_, B>,
+) -> [Tensor<B, 2>; N] {
+    let mut of_each = layers.map(|(_, module)| biases.get(module));
+    let parts: Vec<LinearLayer<B>> = layers
+        .iter()
+        .zip(&of_each)
+        .map(|((layer, _), biases)| match biases {
+            Some(_) => (layer.weight.clone(), None),
+            None => layer.parts(),
+        })
+        .collect();
+    let outputs = B::frozen_linears(input, &parts).into_iter();
+    let outputs = outputs
+        .zip(&mut of_each)
+        .map(|(output, biases)| match biases.take() {
+            Some(biases) => output + biases,
+            None => output,
+        });
+    let outputs: Vec<_> = outputs.collect();
+    outputs.try_into().expect("one output a layer")
+}
+
+/// The biases of each token in one layer, if they differ.
+struct EachBias<'a, B: Backend> {
+    layer: usize,
+    biases: Option<TokenBiases<'a, B>>,
+}
+
+impl<B: Backend> EachBias<'_, B> {
+    /// `[tokens, d_out]`.
+    fn get(&self, module: LayerModule) -> Option<Tensor<B, 2>> {
+        self.biases.as_ref()?.get(self.layer, module)
+    }
+
+    /// Those of some of the tokens.
+    fn at(&self, cells: &Option<Tensor<B, 1, Int>>) -> Self {
+        let biases = self.biases.as_ref().map(|biases| match cells {
+            Some(cells) => biases.at(cells.clone()),
+            None => biases.clone(),
+        });
+        Self { biases, ..*self }
     }
 }
 
@@ -198,53 +258,21 @@ impl<B: Ops> DecoderLayer<B> {
     ///
     /// # Shapes
     /// - hidden: `[batch · seq, d_model]`
-    /// - cells: those whose output is asked for; `None` for all
-    /// - output: `[batch · seq or cells, d_model]`
+    /// - wanted: the cells whose output is asked for; `None` for all
+    /// - output: `[batch · seq or wanted, d_model]`
     pub(crate) fn forward(
         &self,
         layer: usize,
         hidden: Tensor<B, 2>,
-        cells: Option<Tensor<B, 1, Int>>,
+        wanted: Option<Tensor<B, 1, Int>>,
         pass: &Pass<B>,
         cache: &mut KvCache<B>,
     ) -> Tensor<B, 2> {
-        let wanted = |states: Tensor<B, 2>| match &cells {
-            Some(cells) => states.select(0, cells.clone()),
-            None => states,
+        let biases = EachBias {
+            layer,
+            biases: None,
         };
-        let normed = self.input_layernorm.forward(hidden.clone());
-        let attended = wanted(self.self_attn.attend(layer, normed, pass, cache));
-        let hidden = self.self_attn.o_proj.forward(attended) + wanted(hidden);
-        let normed = self.post_attention_layernorm.forward(hidden.clone());
-        self.mlp.forward(normed) + hidden
-    }
-}
-
-impl<B: Ops> Attention<B> {
-    /// What each position gathers, before the output projection: `[batch · seq, n_heads · head_dim]`.
-    fn attend(
-        &self,
-        layer: usize,
-        hidden: Tensor<B, 2>,
-        pass: &Pass<B>,
-        cache: &mut KvCache<B>,
-    ) -> Tensor<B, 2> {
-        let heads = |states: Tensor<B, 2>| {
-            let heads = states.dims()[1] / self.head_dim;
-            states
-                .reshape([pass.batch, pass.seq, heads, self.head_dim])
-                .swap_dims(1, 2) // [batch, heads, seq, head_dim]
-        };
-        let rotate = |states| B::rotary(states, pass.cos.clone(), pass.sin.clone());
-        let projections = [&self.q_proj, &self.k_proj, &self.v_proj].map(FrozenLinear::parts);
-        let projected = B::frozen_linears(hidden, &projections);
-        let [query, key, value]: [_; 3] = projected.try_into().expect("one output a layer");
-        let [query, key] = [(query, &self.q_norm), (key, &self.k_norm)]
-            .map(|(states, norm)| self.normalise_heads(states, norm))
-            .map(heads)
-            .map(rotate);
-        let value = heads(value);
-        let attended = match &pass.attention {
+        let attend = |query, key, value| match &pass.attention {
             AttentionMode::Cached(mask) => {
                 let [key, value] = cache.append(layer, key, value);
                 B::grouped_attention(query, key, value, mask)
@@ -253,9 +281,88 @@ impl<B: Ops> Attention<B> {
                 B::shared_prompt_attention(query, key, value, shared)
             }
         };
-        attended
+        self.run(hidden, wanted, &pass.cells, &biases, attend)
+    }
+
+    /// Runs the layer for a step of a server: tokens of many rows, in one list.
+    ///
+    /// # Shapes
+    /// - hidden: `[tokens, d_model]`
+    /// - wanted: the tokens whose output is asked for; `None` for all
+    /// - output: `[tokens or wanted, d_model]`
+    pub(crate) fn step(
+        &self,
+        layer: usize,
+        hidden: Tensor<B, 2>,
+        wanted: Option<Tensor<B, 1, Int>>,
+        (cells, pass): (&Cells<B>, &SlotPass<B>),
+        biases: Option<TokenBiases<'_, B>>,
+        slots: &mut KvSlots<B>,
+    ) -> Tensor<B, 2> {
+        let biases = EachBias { layer, biases };
+        let attend = |query, key, value| slots.attend(layer, query, [key, value], pass);
+        self.run(hidden, wanted, cells, &biases, attend)
+    }
+
+    /// Runs the layer. `attend` is given queries, keys and values, `[batch, heads, seq, head_dim]`, and returns what
+    /// the queries gather.
+    fn run(
+        &self,
+        hidden: Tensor<B, 2>,
+        wanted: Option<Tensor<B, 1, Int>>,
+        cells: &Cells<B>,
+        biases: &EachBias<'_, B>,
+        attend: impl FnOnce(Tensor<B, 4>, Tensor<B, 4>, Tensor<B, 4>) -> Tensor<B, 4>,
+    ) -> Tensor<B, 2> {
+        let of_wanted = |states: Tensor<B, 2>| match &wanted {
+            Some(cells) => states.select(0, cells.clone()),
+            None => states,
+        };
+        let normed = self
+            .input_layernorm
+            .with_bias_of_each(hidden.clone(), biases.get(LayerModule::InputLayernorm));
+        let attended = of_wanted(self.self_attn.attend(normed, cells, biases, attend));
+        let biases = &biases.at(&wanted);
+        let o_proj = (&self.self_attn.o_proj, LayerModule::OProj);
+        let [output] = linears(attended, [o_proj], biases);
+        let hidden = output + of_wanted(hidden);
+        let normed = self.post_attention_layernorm.with_bias_of_each(
+            hidden.clone(),
+            biases.get(LayerModule::PostAttentionLayernorm),
+        );
+        self.mlp.forward(normed, biases) + hidden
+    }
+}
+
+impl<B: Ops> Attention<B> {
+    /// What each position gathers, before the output projection: `[batch · seq, n_heads · head_dim]`.
+    fn attend(
+        &self,
+        hidden: Tensor<B, 2>,
+        cells: &Cells<B>,
+        biases: &EachBias<'_, B>,
+        attend: impl FnOnce(Tensor<B, 4>, Tensor<B, 4>, Tensor<B, 4>) -> Tensor<B, 4>,
+    ) -> Tensor<B, 2> {
+        let heads = |states: Tensor<B, 2>| {
+            let heads = states.dims()[1] / self.head_dim;
+            states
+                .reshape([cells.batch, cells.seq, heads, self.head_dim])
+                .swap_dims(1, 2) // [batch, heads, seq, head_dim]
+        };
+        let rotate = |states| B::rotary(states, cells.cos.clone(), cells.sin.clone());
+        let projections = [
+            (&self.q_proj, LayerModule::QProj),
+            (&self.k_proj, LayerModule::KProj),
+            (&self.v_proj, LayerModule::VProj),
+        ];
+        let [query, key, value] = linears(hidden, projections, biases);
+        let [query, key] = [(query, &self.q_norm), (key, &self.k_norm)]
+            .map(|(states, norm)| self.normalise_heads(states, norm))
+            .map(heads)
+            .map(rotate);
+        attend(query, key, heads(value))
             .swap_dims(1, 2) // [batch, seq, n_heads, head_dim]
-            .reshape([pass.batch * pass.seq, self.o_proj.weight.dims()[1]])
+            .reshape([cells.batch * cells.seq, self.o_proj.weight.dims()[1]])
     }
 
     /// Each head's states over their own root mean square, where the family has that:
@@ -275,7 +382,18 @@ impl<B: Ops> Attention<B> {
 }
 
 impl<B: Ops> Mlp<B> {
-    fn forward(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
+    fn forward(&self, hidden: Tensor<B, 2>, biases: &EachBias<'_, B>) -> Tensor<B, 2> {
+        let gate_up = [
+            (&self.gate_proj, LayerModule::GateProj),
+            (&self.up_proj, LayerModule::UpProj),
+        ];
+        let down = [(&self.down_proj, LayerModule::DownProj)];
+        let mut modules = gate_up.iter().chain(&down).map(|(_, module)| *module);
+        if modules.any(|module| biases.get(module).is_some()) {
+            let [gate, up] = linears(hidden, gate_up, biases);
+            let [output] = linears(B::swiglu(gate, up), down, biases);
+            return output;
+        }
         let layers = [&self.gate_proj, &self.up_proj, &self.down_proj].map(FrozenLinear::parts);
         B::gated_mlp(hidden, &layers)
     }

@@ -43,6 +43,8 @@ mod random;
 mod recompute;
 mod rope;
 mod shapes;
+mod slots;
+mod token_biases;
 mod weights;
 
 pub use cache::{KvCache, LayerKv};
@@ -51,10 +53,14 @@ pub use config::{DecoderConfig, RopeScaling};
 pub use decode::Past;
 pub use error::Error;
 pub use family::Family;
-pub use generation::{FinishReason, Generated, GenerationConfig, GenerationOptions, generate};
+pub use generation::{
+    FinishReason, Generated, GenerationConfig, GenerationOptions, Sampler, generate,
+};
 pub use layer_biases::LayerBiases;
 pub use layer_module::LayerModule;
 pub use mask::AttentionMask;
 pub use model::Decoder;
 pub use recompute::Recording;
 pub use shapes::QK_NORMS;
+pub use slots::{KvSlots, Piece};
+pub use token_biases::BiasTables;

@@ -6,9 +6,9 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use burn_peft::{AnyAdapter, PeftModel};
+use burn_peft::{AnyAdapter, Head, PeftModel};
 use burn_peft_data::Template;
-use burn_peft_decoder::{Checkpoint, Decoder};
+use burn_peft_decoder::{Checkpoint, Decoder, DecoderConfig};
 use burn_peft_format::{
     AdapterFolder, BaseIdentity, CONFIG_FILE, Error, Landing, adapter_from_folder, head_from_folder,
 };
@@ -159,11 +159,22 @@ impl OpenAdapter {
         }
     }
 
+    /// Its values for a base, and those of its head.
+    pub(crate) fn values<B: Ops>(
+        &self,
+        base: &DecoderConfig,
+        device: &B::Device,
+    ) -> Result<(AnyAdapter<B>, Option<Head<B>>)> {
+        let (folder, dir) = (&self.folder, &self.dir);
+        Ok((
+            adapter_from_folder(folder, base, dir, device)?,
+            head_from_folder(folder, base, dir, device)?,
+        ))
+    }
+
     /// Puts it on its base.
     pub(crate) fn put_on<B: Ops>(&self, base: Decoder<B>) -> Result<PeftModel<B, AnyAdapter<B>>> {
-        let (folder, dir, device) = (&self.folder, &self.dir, base.device());
-        let adapter = adapter_from_folder(folder, base.config(), dir, &device)?;
-        let head = head_from_folder(folder, base.config(), dir, &device)?;
+        let (adapter, head) = self.values(base.config(), &base.device())?;
         Ok(PeftModel::new(base, adapter).with_head(head))
     }
 }

@@ -1,4 +1,6 @@
-//! `bench`: what a training step, or a generated token, costs on random weights.
+//! `bench`: what a training step, or a generated token, costs on random weights; and how a server answers.
+
+mod load;
 
 use std::path::Path;
 
@@ -17,10 +19,27 @@ use crate::{backend::Job, memory, output, progress::Progress};
 
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    step: StepArgs,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Put a load on a running server: requests/s, time to the first token and between tokens, by number of models.
+    Serve(load::Args),
+}
+
+/// Arguments of `bench` for a training step, or for decoding.
+#[derive(Debug, clap::Args)]
+struct StepArgs {
     /// Model shape: qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-3b, qwen2.5-7b, or a model folder, of which only config.json is read.
-    #[arg(long, value_name = "SHAPE")]
-    shape: String,
+    // Asked for, unless there is a subcommand.
+    #[arg(long, value_name = "SHAPE", required = true)]
+    shape: Option<String>,
     /// Fine-tuning method: bitfit, prompt-tuning, p-tuning, prefix-tuning or p-tuning-v2 [default: prompt-tuning].
     #[arg(long, value_name = "M")]
     method: Option<String>,
@@ -102,6 +121,10 @@ struct DecodingReport {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
+    if let Some(Command::Serve(args)) = &args.command {
+        return load::run(args);
+    }
+    let args = args.step;
     args.compute.start_threads()?;
     let config = args.config()?;
     let method = args.method()?;
@@ -113,16 +136,21 @@ pub(crate) fn run(args: Args) -> Result<()> {
     })
 }
 
-impl Args {
+impl StepArgs {
+    fn shape(&self) -> &str {
+        // Never absent: clap asks for it.
+        self.shape.as_deref().unwrap_or_default()
+    }
+
     fn config(&self) -> Result<DecoderConfig> {
-        if let Some(config) = DecoderConfig::named(&self.shape) {
+        if let Some(config) = DecoderConfig::named(self.shape()) {
             return Ok(config);
         }
-        let folder = Path::new(&self.shape);
+        let folder = Path::new(self.shape());
         if !folder.is_dir() {
             bail!(
                 "--shape {}: no such model folder; the shapes with a name are {}",
-                self.shape,
+                self.shape(),
                 DecoderConfig::NAMES.join(", ")
             );
         }
@@ -160,7 +188,7 @@ impl Args {
                 "--seq {}: with {more} {what} tokens it exceeds the {} positions of {}",
                 self.seq,
                 config.max_position_embeddings,
-                self.shape
+                self.shape()
             );
         }
         let Some(memory) = self.compute.backend.memory() else {
@@ -177,7 +205,7 @@ impl Args {
             let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
             bail!(
                 "--shape {}: it takes {:.1} GiB of memory, and there are {:.1}",
-                self.shape,
+                self.shape(),
                 gib(needed),
                 gib(memory)
             );
@@ -188,7 +216,7 @@ impl Args {
 }
 
 struct Bench<'a> {
-    args: &'a Args,
+    args: &'a StepArgs,
     config: DecoderConfig,
     method: MethodConfig,
 }
@@ -246,7 +274,7 @@ impl Job for Bench<'_> {
     }
 }
 
-impl Args {
+impl StepArgs {
     fn report_steps(
         &self,
         method: &MethodConfig,
@@ -257,7 +285,7 @@ impl Args {
     ) -> Result<()> {
         let spread = Spread::of(seconds);
         let report = StepReport {
-            shape: self.shape.clone(),
+            shape: self.shape().to_owned(),
             method: method.name().to_owned(),
             backend: self.compute.backend.to_string(),
             dtype: self.compute.dtype(None).name(),
@@ -299,7 +327,7 @@ impl Args {
     ) -> Result<()> {
         let spread = Spread::of(seconds);
         let report = DecodingReport {
-            shape: self.shape.clone(),
+            shape: self.shape().to_owned(),
             backend: self.compute.backend.to_string(),
             dtype: self.compute.dtype(None).name(),
             batch: self.batch,

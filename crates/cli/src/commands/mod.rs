@@ -12,5 +12,6 @@ pub(crate) mod inspect;
 mod method_help;
 pub(crate) mod predict;
 mod sampling;
+pub(crate) mod serve;
 pub(crate) mod shared;
 pub(crate) mod train;
