@@ -13,7 +13,7 @@ use super::super::{Command, burn_peft, fixture, model_path, text};
 
 /// An adapter of each method on the fixture model: the name in requests, and the fixture.
 pub(super) const ADAPTERS: [(&str, &str); 5] = [
-    ("bitfit", "tied_gqa-bitfit"),
+    ("bitfit", "tied_gqa-beft-qkv"),
     ("prompt", "tied_gqa-prompt-tuning-random"),
     ("p-tuning", "tied_gqa-p-tuning-mlp"),
     ("prefix", "tied_gqa-prefix-tuning"),

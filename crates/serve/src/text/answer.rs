@@ -183,7 +183,7 @@ mod tests {
 
     fn tokenizer() -> TextTokenizer {
         TextTokenizer::from_bytes(
-            br#"{"version": "1.0", "added_tokens": [],
+            br#"{"version": "1.0", "added_tokens": [], "decoder": {"type": "Fuse"},
                  "model": {"type": "BPE", "merges": [],
                            "vocab": {"a": 0, "b": 1, "c": 2, "d": 3, "<": 4}}}"#,
             b"{}",
