@@ -29,6 +29,8 @@ pub struct Piece {
 #[derive(Debug)]
 pub(crate) struct SlotPass<B: Backend> {
     pieces: Vec<Written>,
+    /// Slot and cell of each token.
+    cells: Vec<[usize; 2]>,
     /// The rows with one token.
     singles: Option<Singles<B>>,
     /// For each longer piece, its number and what it sees.
@@ -109,15 +111,16 @@ impl<B: Backend> KvSlots<B> {
     pub fn truncate(&mut self, slot: usize, cells: usize) {
         self.places[slot].truncate(cells);
     }
+}
 
+impl<B: Ops> KvSlots<B> {
     /// Lets a slot hold the first `cells` cells of another, in place of what it holds.
     pub fn copy(&mut self, from: usize, to: usize, cells: usize) {
+        let places: Vec<_> = (0..cells).map(|cell| [to, cell]).collect();
         for states in self.layers.iter_mut().flatten() {
             // Numbers of its own: what is written to must be held by nobody else.
             let copied = states.clone().slice(s![from..from + 1, .., ..cells, ..]) + 0;
-            replace(states, |states| {
-                states.slice_assign(s![to..to + 1, .., ..cells, ..], copied)
-            });
+            write(states, copied, &places);
         }
         self.places[to] = self.places[from][..cells].to_vec();
     }
@@ -133,17 +136,16 @@ impl<B: Backend> KvSlots<B> {
             "one key and value for each layer"
         );
         assert!(places.len() <= self.capacity, "a prefix that fits");
+        let cells: Vec<_> = (0..places.len()).map(|cell| [slot, cell]).collect();
         for (held, LayerKv { key, value }) in self.layers.iter_mut().zip(prefix) {
             for (states, new) in held.iter_mut().zip([key, value]) {
                 let new = new.clone().slice(s![.., ..places.len(), ..]);
-                put(states, slot, 0, new.unsqueeze());
+                write(states, new.unsqueeze(), &cells);
             }
         }
         self.places[slot] = places;
     }
-}
 
-impl<B: Ops> KvSlots<B> {
     /// Notes that the tokens of `pieces` come next, one piece a slot, and says how they attend.
     ///
     /// # Panics
@@ -221,7 +223,12 @@ impl<B: Ops> KvSlots<B> {
             })
             .collect();
         let in_order = behind == token && order.iter().copied().eq(0..token);
+        let cells = written.iter().flat_map(|piece| {
+            let cells = piece.cell..piece.cell + piece.tokens;
+            cells.map(|cell| [piece.slot, cell])
+        });
         SlotPass {
+            cells: cells.collect(),
             pieces: written,
             singles,
             longer,
@@ -244,11 +251,7 @@ impl<B: Ops> KvSlots<B> {
     ) -> Tensor<B, 4> {
         let layer = &mut self.layers[layer];
         for (states, new) in layer.iter_mut().zip([key, value]) {
-            for piece in &pass.pieces {
-                let tokens = piece.token..piece.token + piece.tokens;
-                let new = new.clone().slice(s![.., .., tokens, ..]);
-                put(states, piece.slot, piece.cell, new);
-            }
+            write(states, new, &pass.cells);
         }
         let held = |slots: std::ops::Range<usize>, cells: usize| {
             layer
@@ -292,23 +295,14 @@ impl<B: Ops> KvSlots<B> {
     }
 }
 
-/// Writes `[1, kv_heads, tokens, head_dim]` into cells of a slot, each head as often as there are slots' heads for it.
-fn put<B: Backend>(states: &mut Tensor<B, 4>, slot: usize, cell: usize, new: Tensor<B, 4>) {
+/// Writes `[1, kv_heads, tokens, head_dim]` into cells, each head as often as the slots have heads for it. There is no
+/// second handle to the slots meanwhile, so that this happens in place.
+fn write<B: Ops>(states: &mut Tensor<B, 4>, new: Tensor<B, 4>, places: &[[usize; 2]]) {
     let [_, heads, _, _] = states.dims();
     let new = repeat_heads(new.cast(states.dtype()), heads);
-    let end = cell + new.dims()[2];
-    replace(states, |states| {
-        states.slice_assign(s![slot..slot + 1, .., cell..end, ..], new)
-    });
-}
-
-/// Changes a tensor without a second handle to it, so that it can be written in place.
-fn replace<B: Backend>(
-    states: &mut Tensor<B, 4>,
-    change: impl FnOnce(Tensor<B, 4>) -> Tensor<B, 4>,
-) {
     let none = Tensor::empty([0, 0, 0, 0], (&states.device(), states.dtype()));
-    *states = change(std::mem::replace(states, none));
+    let held = std::mem::replace(states, none);
+    *states = B::write_cells(held, new, places);
 }
 
 fn place(place: usize) -> i32 {

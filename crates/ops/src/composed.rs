@@ -163,6 +163,27 @@ fn probabilities<B: Backend>(
     stack_group(activation::softmax(scores, 3), n_kv_heads)
 }
 
+/// See [`Kernels::write_cells`].
+pub(crate) fn write_cells<B: Backend>(
+    mut held: Tensor<B, 4>,
+    new: Tensor<B, 4>,
+    places: &[[usize; 2]],
+) -> Tensor<B, 4> {
+    let mut first = 0;
+    // Tokens of a row whose cells follow each other are written at once.
+    let follows = |[a, b]: [[usize; 2]; 2]| a[0] == b[0] && a[1] + 1 == b[1];
+    for end in 1..=places.len() {
+        if end < places.len() && follows([places[end - 1], places[end]]) {
+            continue;
+        }
+        let ([row, cell], tokens) = (places[first], end - first);
+        let part = new.clone().slice(s![.., .., first..end, ..]);
+        held = held.slice_assign(s![row..row + 1, .., cell..cell + tokens, ..], part);
+        first = end;
+    }
+    held
+}
+
 pub(crate) fn attention<B: Backend>(
     query: Tensor<B, 4>,
     key: Tensor<B, 4>,

@@ -216,6 +216,21 @@ pub trait Kernels: Backend {
         composed::attention_backward(query, key, value, mask, above)
     }
 
+    /// Writes the states of tokens into cells of a cache: in place, if nothing else holds it. (Burn's own assignment to a
+    /// slice copies the whole tensor on flex.) Not tracked.
+    ///
+    /// # Shapes
+    /// - held, output: `[rows, heads, cells, head_dim]`
+    /// - new: `[1, heads, tokens, head_dim]`, of the same type
+    /// - places: row and cell of each token
+    fn write_cells(
+        held: Tensor<Self, 4>,
+        new: Tensor<Self, 4>,
+        places: &[[usize; 2]],
+    ) -> Tensor<Self, 4> {
+        composed::write_cells(held, new, places)
+    }
+
     /// Negative log-likelihood of `targets` under a frozen head, one number per token, in f32.
     ///
     /// The logits are made a chunk of tokens at a time, so nothing of size `[tokens, vocab]` is

@@ -7,8 +7,8 @@ use burn::{
 };
 
 use crate::{
-    FrozenWeight, Kernels, LinearLayer, ScoreMask, SharedPrompt, Visibility, kernels::two,
-    shared_prompt, tracked, weight::HeldWeight,
+    FrozenWeight, Kernels, LinearLayer, ScoreMask, SharedPrompt, Visibility, composed,
+    kernels::two, shared_prompt, tracked, weight::HeldWeight,
 };
 
 /// The operations of a frozen decoder layer and its loss, as a model calls them.
@@ -87,6 +87,15 @@ pub trait Ops: Backend {
         value: Tensor<Self, 4>,
         mask: &ScoreMask<Self>,
     ) -> Tensor<Self, 4>;
+
+    /// See [`Kernels::write_cells`].
+    fn write_cells(
+        held: Tensor<Self, 4>,
+        new: Tensor<Self, 4>,
+        places: &[[usize; 2]],
+    ) -> Tensor<Self, 4> {
+        composed::write_cells(held, new, places)
+    }
 
     /// [`grouped_attention`](Self::grouped_attention) of rows that share a prompt, and of the prompt itself.
     /// Their tokens are in one list, so that everything else can be done to them at once.
@@ -170,6 +179,14 @@ impl<B: Kernels> Ops for B {
         mask: &ScoreMask<Self>,
     ) -> Tensor<Self, 4> {
         <B as Kernels>::grouped_attention(query, key, value, mask)
+    }
+
+    fn write_cells(
+        held: Tensor<Self, 4>,
+        new: Tensor<Self, 4>,
+        places: &[[usize; 2]],
+    ) -> Tensor<Self, 4> {
+        <B as Kernels>::write_cells(held, new, places)
     }
 
     fn shared_prompt_attention(

@@ -157,6 +157,15 @@ fn softmax(scores: &mut [f32], places: &[i32], query: i32) {
     }
 }
 
+/// The primitive, copied where it is a view of more than it shows and all of that would be converted.
+fn viewed<E: Element>(primitive: FlexTensor) -> FlexTensor {
+    let shown = primitive.layout().num_elements() * size_of::<E>();
+    match E::as_f32(&[]).is_none() && primitive.bytes().len() > shown {
+        true => primitive.to_contiguous(),
+        false => primitive,
+    }
+}
+
 /// See [`Kernels::grouped_attention`](crate::Kernels::grouped_attention). The output stands in memory as `[batch,
 /// seq, heads, head_dim]`.
 pub(super) fn forward<E: Element>(
@@ -167,7 +176,7 @@ pub(super) fn forward<E: Element>(
 ) -> Tensor<Flex, 4> {
     let shape @ [batch, heads, seq, head_dim] = query.dims();
     let (key_dims, value_dims) = (key.dims(), value.dims());
-    let [query, key, value] = [query, key, value].map(rows_in_order);
+    let [query, key, value] = [query, key, value].map(rows_in_order).map(viewed::<E>);
     let inputs = Inputs {
         query: States::new::<E>(&query, shape),
         key: States::new::<E>(&key, key_dims),

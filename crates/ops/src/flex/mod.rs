@@ -3,6 +3,7 @@
 //! other types take the composed form.
 
 mod attention;
+mod cells;
 mod cross_entropy;
 mod element;
 mod exp;
@@ -207,6 +208,18 @@ impl Kernels for Flex {
             query.dtype(),
             E => attention::forward::<E>(query, key, value, places),
             composed::attention(query, key, value, mask)
+        )
+    }
+
+    fn write_cells(
+        held: Tensor<Self, 4>,
+        new: Tensor<Self, 4>,
+        places: &[[usize; 2]],
+    ) -> Tensor<Self, 4> {
+        by_element!(
+            held.dtype(),
+            E => cells::write::<E>(held, new, places),
+            composed::write_cells(held, new, places)
         )
     }
 

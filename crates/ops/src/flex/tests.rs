@@ -4,7 +4,7 @@
 use burn::tensor::{DType, Tensor, TensorData};
 use burn_flex::Flex;
 
-use crate::{FrozenWeight, Kernels, NO_TOKEN, Visibility};
+use crate::{FrozenWeight, Kernels, NO_TOKEN, Visibility, composed};
 
 #[test]
 fn a_query_that_sees_nothing_gives_nothing() {
@@ -26,6 +26,36 @@ fn a_query_that_sees_nothing_gives_nothing() {
     for gradient in gradients {
         let data = gradient.into_data();
         assert!(data.iter::<f32>().all(f32::is_finite), "{data}");
+    }
+}
+
+/// In the same memory if nothing else holds the cache; else what holds it keeps what it has.
+#[test]
+fn cells_are_written_in_place_and_nowhere_else() {
+    let device = Default::default();
+    let numbers = |len: usize, first: f32| (0..len).map(|i| first + i as f32).collect::<Vec<_>>();
+    let places = [[1, 2], [1, 3], [0, 0]];
+    for dtype in [DType::F32, DType::BF16] {
+        let tensor = |numbers: Vec<f32>, shape: [usize; 4]| {
+            Tensor::<Flex, 4>::from_data(TensorData::new(numbers, shape), (&device, dtype))
+        };
+        let held = || tensor(numbers(2 * 2 * 5 * 4, 0.0), [2, 2, 5, 4]);
+        // A token's heads side by side, as a projection leaves them.
+        let new = tensor(numbers(3 * 2 * 4, 100.0), [1, 3, 2, 4]).swap_dims(1, 2);
+        let expected = composed::write_cells(held(), new.clone(), &places);
+        let address = |tensor: &Tensor<Flex, 4>| {
+            let primitive = tensor.clone().into_primitive().tensor();
+            primitive.bytes().as_ptr()
+        };
+        let alone = held();
+        let before = address(&alone);
+        let written = Flex::write_cells(alone, new.clone(), &places);
+        assert_eq!(address(&written), before);
+        assert_eq!(written.into_data(), expected.clone().into_data());
+        let shared = held();
+        let written = Flex::write_cells(shared.clone(), new, &places);
+        assert_eq!(written.into_data(), expected.into_data());
+        assert_eq!(shared.into_data(), held().into_data());
     }
 }
 
