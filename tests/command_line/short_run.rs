@@ -77,7 +77,6 @@ pub(super) fn metrics(output: &Path) -> Vec<Value> {
         let keys = record.as_object_mut().unwrap();
         keys.remove("tokens_per_second");
         keys.remove("eval_seconds");
-        keys.remove("memory_gib");
         record
     };
     lines.lines().map(record).collect()

@@ -249,13 +249,6 @@ fn tiles(report: &RunReport, records: &[Value]) -> Vec<Tile> {
         Some(duration(summary.seconds)),
         format!("{} tokens/s", thousands(speed as usize)),
     );
-    let memory = series(records, "memory_gib").into_iter();
-    let memory = memory.map(|(_, gib)| gib).reduce(f64::max);
-    tile(
-        "memory",
-        memory.map(|gib| format!("{} GiB", number(gib))),
-        "at most".into(),
-    );
     tiles
 }
 
