@@ -54,8 +54,13 @@ pub(crate) fn free_disk(path: &Path) -> Option<u64> {
         let there = path.ancestors().find(|path| path.exists());
         let there = there.unwrap_or(Path::new("."));
         let found = nix::sys::statvfs::statvfs(there).ok()?;
-        // Types differ between systems.
-        #[allow(clippy::useless_conversion, reason = "not on every system")]
+        #[cfg_attr(
+            all(target_os = "linux", target_pointer_width = "64"),
+            expect(
+                clippy::useless_conversion,
+                reason = "the types differ between systems"
+            )
+        )]
         u64::from(found.blocks_available()).checked_mul(found.fragment_size().into())
     }
     #[cfg(not(unix))]

@@ -1,6 +1,8 @@
 //! Keys and values of the tokens a model has seen.
 
-use burn::tensor::{Tensor, backend::Backend, s};
+use burn::tensor::{DType, Tensor, backend::Backend, s};
+
+use burn_peft_ops::Ops;
 
 use crate::AttentionMask;
 
@@ -15,6 +17,15 @@ pub struct LayerKv<B: Backend> {
 }
 
 impl<B: Backend> LayerKv<B> {
+    /// The same in another type.
+    #[must_use]
+    pub fn cast(self, dtype: DType) -> Self {
+        Self {
+            key: self.key.cast(dtype),
+            value: self.value.cast(dtype),
+        }
+    }
+
     /// The same with each head as often as it takes to have `heads` of them, side by side.
     ///
     /// # Panics
@@ -188,7 +199,9 @@ impl<B: Backend> KvCache<B> {
         };
         &self.mask
     }
+}
 
+impl<B: Ops> KvCache<B> {
     /// Puts the keys and values of new cells behind those of `layer`, and returns all of them. Where
     /// a prefix has a head for every query, the new ones are repeated to as many.
     ///
@@ -210,12 +223,20 @@ impl<B: Backend> KvCache<B> {
         let (count, end) = (new[0].dims()[2], self.len());
         // Where there is no room nothing must be written in place: others may hold what is held here.
         let fits = self.roomy && end <= held[0].dims()[2];
+        let batch = held[0].dims()[0];
+        let cells = |row| (end - count..end).map(move |cell| [row, cell]);
+        let places: Vec<_> = (0..batch).flat_map(cells).collect();
         let mut new = new.into_iter();
         let held = held.map(|held| {
             let new = new.next().expect("a key and a value");
             match fits {
-                // In place, if nobody holds a view of it any more.
-                true => held.slice_assign(s![.., .., end - count..end, ..], new),
+                true => {
+                    // Tokens in one list, each row's behind those of the row before it.
+                    let [batch, heads, _, head_dim] = new.dims();
+                    let new = new.swap_dims(0, 1);
+                    let new = new.reshape([1, heads, batch * count, head_dim]);
+                    B::write_cells(held, new, &places)
+                }
                 false => {
                     let past = match held.dims()[2] > end - count {
                         true => held.slice(s![.., .., ..end - count, ..]),

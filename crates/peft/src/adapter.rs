@@ -4,7 +4,10 @@ use burn::{
     module::{Module, ModuleDisplay},
     tensor::{Tensor, backend::Backend},
 };
-use burn_peft_decoder::{LayerBiases, LayerKv};
+use burn_peft_decoder::{Decoder, LayerBiases, LayerKv};
+use burn_peft_ops::Ops;
+
+use crate::lead::Lead;
 
 /// Everything an adapter can do to a forward pass.
 ///
@@ -30,6 +33,23 @@ impl<B: Backend> Injection<B> {
             Self::Nothing | Self::Biases(_) => 0,
             Self::Prompt(prompt) => prompt.embeddings.dims()[0],
             Self::Prefix(layers) => layers.first().map_or(0, |layer| layer.key.dims()[1]),
+        }
+    }
+}
+
+impl<B: Ops> Injection<B> {
+    /// The keys and values that it has at the beginning of a row of `base`, one pair a layer, in the base's type: a
+    /// prompt's are computed. None where it has no virtual tokens.
+    #[must_use]
+    pub fn keys_and_values(&self, base: &Decoder<B>) -> Vec<LayerKv<B>> {
+        match self {
+            _ if self.num_virtual_tokens() == 0 => Vec::new(),
+            Self::Nothing | Self::Biases(_) => Vec::new(),
+            Self::Prompt(prompt) => Lead::of(base, prompt.embeddings.clone()).prefix,
+            Self::Prefix(layers) => {
+                let layers = layers.iter().cloned();
+                layers.map(|layer| layer.cast(base.dtype())).collect()
+            }
         }
     }
 }

@@ -95,5 +95,5 @@ pub use prompt::PromptTuning;
 pub use prompt_encoder::PTuning;
 pub use prompt_tuning::{PromptTuningConfig, PromptTuningInit, RandomInit};
 pub use session::Session;
-pub use sizes::{parameter_line, room_for_rows};
+pub use sizes::{parameter_line, room_for_rows, with_commas};
 pub use virtual_tokens::InitTokens;

@@ -98,6 +98,16 @@ impl<B: Ops> Prepared<B> {
         )
     }
 
+    /// What a single row is to the decoder, `[tokens, d_model]`: the embeddings of its real tokens and, of a prompt, of the
+    /// virtual ones among them.
+    ///
+    /// # Panics
+    /// If there are several rows: these share a prompt that stands in front.
+    #[must_use]
+    pub fn row_embeddings(&self) -> Tensor<B, 2> {
+        self.hidden.clone().squeeze_dim(0)
+    }
+
     /// Where the batch's own cells are in the prepared batch, row-major.
     fn own(&self, cells: &[usize]) -> Vec<usize> {
         assert!(!cells.is_empty(), "states are asked for at some cells");

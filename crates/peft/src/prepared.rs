@@ -89,13 +89,7 @@ impl<B: Ops> Prepared<B> {
 
     fn prefix_cache(&self, prefix: Vec<LayerKv<B>>) -> KvCache<B> {
         let dtype = self.base.dtype();
-        let prefix = prefix
-            .into_iter()
-            .map(|LayerKv { key, value }| LayerKv {
-                key: key.cast(dtype),
-                value: value.cast(dtype),
-            })
-            .collect();
+        let prefix = prefix.into_iter().map(|layer| layer.cast(dtype)).collect();
         KvCache::with_prefix(prefix, self.mask.batch())
     }
 

@@ -45,7 +45,8 @@ pub fn parameter_line(trainable: usize, all: usize) -> String {
 }
 
 /// Digits in groups of three.
-fn with_commas(number: usize) -> String {
+#[must_use]
+pub fn with_commas(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

@@ -10,7 +10,7 @@ mod steps;
 mod tests;
 
 pub use self::{
-    adapters::{AdapterId, AdapterValues, BASE, Injected},
+    adapters::{AdapterId, AdapterValues, BASE},
     handle::{Counters, Engine, EngineLimits, Submitted},
     row::{Event, Ids, Request, TokenLogprob},
 };

@@ -21,8 +21,8 @@ mod server;
 mod text;
 
 pub use engine::{
-    AdapterId, AdapterValues, BASE, Counters, Engine, EngineLimits, Event, Ids, Injected, Request,
-    Submitted, TokenLogprob,
+    AdapterId, AdapterValues, BASE, Counters, Engine, EngineLimits, Event, Ids, Request, Submitted,
+    TokenLogprob,
 };
 pub use keys::Keys;
 pub use models::{AdapterTexts, BASE_NAME, BaseModel, check_name};

@@ -72,6 +72,16 @@ struct Base {
     _unpacked: Option<TempDir>,
 }
 
+impl Base {
+    /// The name that it was asked for by.
+    fn name(&self) -> &str {
+        match &self.source {
+            ModelSource::BuiltIn => builtin::MODEL_NAME,
+            ModelSource::Folder { name, .. } => name,
+        }
+    }
+}
+
 pub(crate) fn run(args: Args) -> Result<()> {
     args.compute.start_threads()?;
     let folder = adapter::load(&args.adapter)?;

@@ -45,19 +45,12 @@ pub(crate) async fn answer(
         head: false,
     };
     let rows = Rows::start(&server, &asked, std::slice::from_ref(&ids))?;
-    let reply = Reply {
-        endpoint: Endpoint::Chat,
-        model: name,
-        n: sampling.n,
-        stop_ids: sampling.stop_ids(&server.models().base.options),
-        stop: sampling.stop,
-        logprobs: logprobs.is_some(),
-        include_usage: sampling.include_usage,
-        prompts: vec![AskedPrompt {
-            tokens: ids.input_ids.len(),
-            echo: None,
-        }],
+    let prompt = AskedPrompt {
+        tokens: ids.input_ids.len(),
+        echo: None,
     };
+    let (endpoint, scored) = (Endpoint::Chat, logprobs.is_some());
+    let reply = Reply::new(&server, endpoint, name, &sampling, scored, vec![prompt]);
     match sampling.stream {
         true => Ok(reply::stream(server, reply, rows, busy)),
         false => reply::whole(&server, &reply, rows).await,

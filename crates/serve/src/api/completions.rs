@@ -58,16 +58,9 @@ pub(crate) async fn answer(
         tokens: ids.input_ids.len(),
         echo: echo.then(|| (text, logprobs.map(|_| ids.input_ids))),
     });
-    let reply = Reply {
-        endpoint: Endpoint::Completions,
-        model: request.model,
-        n: sampling.n,
-        stop_ids: sampling.stop_ids(&server.models().base.options),
-        stop: sampling.stop,
-        logprobs: logprobs.is_some(),
-        include_usage: sampling.include_usage,
-        prompts: prompts.collect(),
-    };
+    let (endpoint, scored, prompts) =
+        (Endpoint::Completions, logprobs.is_some(), prompts.collect());
+    let reply = Reply::new(&server, endpoint, request.model, &sampling, scored, prompts);
     match sampling.stream {
         true => Ok(reply::stream(server, reply, rows, busy)),
         false => reply::whole(&server, &reply, rows).await,

@@ -12,6 +12,7 @@ use super::{
     chat, completions,
     error::{ApiError, json_response},
     logprobs::TokenTexts,
+    sampling::Sampling,
     start::Rows,
 };
 use crate::{
@@ -55,6 +56,27 @@ pub(crate) struct AskedPrompt {
 }
 
 impl Reply {
+    /// The response to a request for text.
+    pub(crate) fn new(
+        server: &Server,
+        endpoint: Endpoint,
+        model: String,
+        sampling: &Sampling,
+        logprobs: bool,
+        prompts: Vec<AskedPrompt>,
+    ) -> Self {
+        Self {
+            endpoint,
+            model,
+            n: sampling.n,
+            stop_ids: sampling.stop_ids(&server.models().base.options),
+            stop: sampling.stop.clone(),
+            logprobs,
+            include_usage: sampling.include_usage,
+            prompts,
+        }
+    }
+
     /// The answer to begin with, for each row.
     fn answers<'a>(&'a self, server: &'a Server) -> Vec<Answer<'a>> {
         let tokenizer = &server.models().base.tokenizer;
@@ -105,31 +127,20 @@ impl Reply {
         })
     }
 
+    /// What an object says of one answer.
     fn choice(
         &self,
-        index: usize,
+        (index, is_chunk): (usize, bool),
         part: &Part,
         finish: Option<FinishReason>,
         texts: &mut TokenTexts<'_>,
     ) -> Value {
         let finish = finish.map(finish_reason);
-        match self.endpoint {
-            Endpoint::Chat => chat::choice(index, part, finish, self.logprobs, texts),
-            Endpoint::Completions => completions::choice(index, part, finish, self.logprobs, texts),
-        }
-    }
-
-    fn chunk(
-        &self,
-        index: usize,
-        part: &Part,
-        finish: Option<FinishReason>,
-        texts: &mut TokenTexts<'_>,
-    ) -> Value {
-        let finish = finish.map(finish_reason);
-        match self.endpoint {
-            Endpoint::Chat => chat::chunk(index, part, finish, self.logprobs, texts),
-            Endpoint::Completions => completions::choice(index, part, finish, self.logprobs, texts),
+        let scored = self.logprobs;
+        match (self.endpoint, is_chunk) {
+            (Endpoint::Chat, false) => chat::choice(index, part, finish, scored, texts),
+            (Endpoint::Chat, true) => chat::chunk(index, part, finish, scored, texts),
+            (Endpoint::Completions, _) => completions::choice(index, part, finish, scored, texts),
         }
     }
 }
@@ -157,8 +168,9 @@ pub(crate) async fn whole(
     }
     let mut texts = reply.token_texts(server, parts.len());
     let choices = parts.iter().zip(&answers).zip(&mut texts).enumerate();
-    let choices = choices
-        .map(|(index, ((part, answer), texts))| reply.choice(index, part, answer.finish, texts));
+    let choices = choices.map(|(index, ((part, answer), texts))| {
+        reply.choice((index, false), part, answer.finish, texts)
+    });
     let choices = choices.collect();
     let mut object = reply.object(&rows, false, choices);
     object["usage"] = reply.usage(&answers);
@@ -217,7 +229,7 @@ async fn write(
         if part == Part::default() && finish.is_none() {
             continue;
         }
-        let choices = vec![reply.chunk(index, &part, finish, &mut texts[index])];
+        let choices = vec![reply.choice((index, true), &part, finish, &mut texts[index])];
         send(parts, &with_usage(reply.object(&rows, true, choices))).await?;
     }
     if reply.include_usage {

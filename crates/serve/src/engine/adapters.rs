@@ -1,10 +1,13 @@
 //! What adapters do to a row: computed once, when they are added.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
 
 use burn::tensor::{Tensor, backend::Backend};
 use burn_peft::{Head, Injection};
-use burn_peft_decoder::{AttentionMask, BiasTables, Decoder, KvCache, LayerBiases, LayerKv};
+use burn_peft_decoder::{BiasTables, Decoder, LayerBiases, LayerKv};
 use burn_peft_ops::Ops;
 
 /// Names an adapter to the engine.
@@ -34,7 +37,7 @@ impl<B: Backend> From<Injection<B>> for AdapterValues<B> {
 
 /// An adapter as its rows find it.
 #[derive(Debug)]
-pub struct Injected<B: Backend> {
+pub(crate) struct Loaded<B: Backend> {
     /// What stands in front of a row, or among its tokens.
     pub(crate) front: Front<B>,
     /// What it adds to the biases of the base.
@@ -56,25 +59,17 @@ pub(crate) enum Front<B: Backend> {
     },
 }
 
-impl<B: Ops> Injected<B> {
+impl<B: Ops> Loaded<B> {
     /// Computes what an adapter is to rows of `base`.
-    #[must_use]
-    pub fn new(base: &Decoder<B>, adapter: AdapterValues<B>) -> Self {
+    pub(crate) fn new(base: &Decoder<B>, adapter: AdapterValues<B>) -> Self {
         let AdapterValues { injection, head } = adapter;
-        let dtype = base.dtype();
+        let prefix = injection.keys_and_values(base);
         let (front, biases) = match injection {
             Injection::Nothing => (Front::Nothing, None),
             Injection::Biases(biases) => (Front::Nothing, Some(biases)),
-            Injection::Prefix(layers) => {
-                let cast = |LayerKv { key, value }| LayerKv {
-                    key: key.cast(dtype),
-                    value: value.cast(dtype),
-                };
-                (Front::Prefix(layers.into_iter().map(cast).collect()), None)
-            }
+            Injection::Prefix(_) => (Front::Prefix(prefix), None),
             Injection::Prompt(prompt) => {
-                let embeddings = prompt.embeddings.cast(dtype);
-                let prefix = first_in_row(base, embeddings.clone());
+                let embeddings = prompt.embeddings.cast(base.dtype());
                 (Front::Prompt { embeddings, prefix }, None)
             }
         };
@@ -86,15 +81,14 @@ impl<B: Ops> Injected<B> {
     }
 }
 
-impl<B: Backend> Injected<B> {
+impl<B: Backend> Loaded<B> {
     /// Heads of its keys, where it has some.
     pub(crate) fn heads(&self) -> Option<usize> {
         self.prefix().first().map(|layer| layer.key.dims()[0])
     }
 
     /// Number of virtual tokens.
-    #[must_use]
-    pub fn virtual_tokens(&self) -> usize {
+    pub(crate) fn virtual_tokens(&self) -> usize {
         match &self.front {
             Front::Nothing => 0,
             Front::Prefix(layers) => layers.first().map_or(0, |layer| layer.key.dims()[1]),
@@ -111,28 +105,12 @@ impl<B: Backend> Injected<B> {
     }
 }
 
-/// The keys and values of a prompt, `[tokens, d_model]`, at the beginning of a row.
-fn first_in_row<B: Ops>(base: &Decoder<B>, embeddings: Tensor<B, 2>) -> Vec<LayerKv<B>> {
-    let (tokens, layers) = (embeddings.dims()[0], base.config().num_hidden_layers);
-    if tokens == 0 {
-        return Vec::new();
-    }
-    let mut cache = KvCache::empty(layers, 1);
-    let mask = AttentionMask::full(1, tokens);
-    // The state is not read; one has to be asked for.
-    let _ = base.decode(
-        embeddings.unsqueeze(),
-        &mask,
-        &mut cache,
-        Some(&[tokens - 1]),
-    );
-    (0..layers).map(|layer| cache.row(layer, 0)).collect()
-}
-
 /// The adapters that rows may have.
 #[derive(Debug)]
 pub(crate) struct Adapters<B: Backend> {
-    loaded: BTreeMap<AdapterId, Arc<Injected<B>>>,
+    loaded: BTreeMap<AdapterId, Arc<Loaded<B>>>,
+    /// Those that were removed, as long as rows run with them.
+    leaving: BTreeMap<AdapterId, Weak<Loaded<B>>>,
     /// The biases of those that change some, if any does.
     tables: Option<BiasTables<B>>,
     /// The row of the tables that an adapter has; others have row 0.
@@ -141,37 +119,46 @@ pub(crate) struct Adapters<B: Backend> {
 
 impl<B: Ops> Adapters<B> {
     pub(crate) fn new() -> Self {
-        let nothing = Injected {
+        let nothing = Loaded {
             front: Front::Nothing,
             biases: None,
             head: None,
         };
         Self {
             loaded: BTreeMap::from([(BASE, Arc::new(nothing))]),
+            leaving: BTreeMap::new(),
             tables: None,
             sets: BTreeMap::new(),
         }
     }
 
-    pub(crate) fn get(&self, id: AdapterId) -> Option<Arc<Injected<B>>> {
+    pub(crate) fn get(&self, id: AdapterId) -> Option<Arc<Loaded<B>>> {
         self.loaded.get(&id).cloned()
     }
 
-    pub(crate) fn add(&mut self, base: &Decoder<B>, id: AdapterId, adapter: Injected<B>) {
+    pub(crate) fn add(&mut self, base: &Decoder<B>, id: AdapterId, adapter: Loaded<B>) {
         self.loaded.insert(id, Arc::new(adapter));
         self.make_tables(base);
     }
 
     pub(crate) fn remove(&mut self, base: &Decoder<B>, id: AdapterId) {
-        self.loaded.remove(&id);
+        if let Some(adapter) = self.loaded.remove(&id) {
+            self.leaving.insert(id, Arc::downgrade(&adapter));
+        }
         self.make_tables(base);
     }
 
     fn make_tables(&mut self, base: &Decoder<B>) {
-        let changing = self
+        self.leaving.retain(|_, adapter| adapter.strong_count() > 0);
+        let loaded = self
             .loaded
             .iter()
-            .filter_map(|(id, adapter)| Some((*id, adapter.biases.clone()?)));
+            .map(|(id, adapter)| (*id, adapter.clone()));
+        let leaving = self.leaving.iter();
+        let leaving = leaving.filter_map(|(id, adapter)| Some((*id, adapter.upgrade()?)));
+        let changing = loaded
+            .chain(leaving)
+            .filter_map(|(id, adapter)| Some((id, adapter.biases.clone()?)));
         let (ids, biases): (Vec<_>, Vec<_>) = changing.unzip();
         self.tables = (!ids.is_empty()).then(|| BiasTables::new(base, &biases));
         self.sets = ids.into_iter().zip(1..).collect();

@@ -6,7 +6,7 @@ use burn::tensor::backend::Backend;
 use burn_peft_decoder::{FinishReason, GenerationOptions, Sampler};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::adapters::{AdapterId, Front, Injected};
+use super::adapters::{AdapterId, Front, Loaded};
 
 /// A prompt as token ids.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub(crate) enum Token {
 #[derive(Debug)]
 pub(crate) struct Row<B: Backend> {
     pub(crate) id: AdapterId,
-    pub(crate) adapter: Arc<Injected<B>>,
+    pub(crate) adapter: Arc<Loaded<B>>,
     pub(crate) slot: usize,
     /// What was asked.
     pub(crate) prompt: Ids,
@@ -144,7 +144,7 @@ impl Prefix {
 }
 
 /// A request laid out for its adapter: the places of its prefix, and its tokens.
-pub(crate) fn lay_out<B: Backend>(adapter: &Injected<B>, prompt: &Ids) -> (Prefix, Vec<Token>) {
+pub(crate) fn lay_out<B: Backend>(adapter: &Loaded<B>, prompt: &Ids) -> (Prefix, Vec<Token>) {
     let ids = prompt.input_ids.iter().copied().map(Token::Id);
     let in_front = vec![0; adapter.virtual_tokens()];
     let before = prompt.placement.as_ref().unwrap_or(&in_front);

@@ -13,7 +13,7 @@ use burn_peft_ops::Ops;
 use tokio::sync::oneshot;
 
 use super::{
-    adapters::{AdapterId, AdapterValues, Adapters, Injected},
+    adapters::{AdapterId, AdapterValues, Adapters, Loaded},
     handle::{Counters, EngineLimits, LoadAdapter},
     logprobs::logprobs,
     row::{Event, Prefix, PromptLogprobs, Request, Row, Token, lay_out},
@@ -87,7 +87,7 @@ impl<B: Ops> Worker<B> {
         let own_heads = base.config().num_key_value_heads;
         let mut heads = own_heads;
         for (adapter, id) in given.into_iter().zip(1..) {
-            let adapter = Injected::new(&base, adapter);
+            let adapter = Loaded::new(&base, adapter);
             heads = heads.max(adapter.heads().unwrap_or(own_heads));
             adapters.add(&base, AdapterId(id), adapter);
         }
@@ -136,7 +136,7 @@ impl<B: Ops> Worker<B> {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    pub(super) fn obey(&mut self, command: Command) {
         match command {
             Command::Run(request) if self.draining => {
                 self.counters.waiting.fetch_sub(1, Ordering::AcqRel);
@@ -145,7 +145,7 @@ impl<B: Ops> Worker<B> {
             Command::Run(request) => self.queue.push_back(*request),
             Command::Load { id, dir, done } => {
                 let found = (self.load)(&dir).and_then(|adapter| {
-                    let adapter = Injected::new(&self.base, adapter);
+                    let adapter = Loaded::new(&self.base, adapter);
                     let room = self.slots.heads();
                     if adapter.heads().is_some_and(|heads| heads > room) {
                         return Err(format!(
@@ -198,7 +198,7 @@ impl<B: Ops> Worker<B> {
     }
 
     /// Gives slots to requests that wait, the first ones first.
-    fn admit(&mut self) {
+    pub(super) fn admit(&mut self) {
         while self.idle.iter().any(Option::is_some) {
             let ready = self
                 .queue
@@ -209,7 +209,7 @@ impl<B: Ops> Worker<B> {
             };
             self.counters.waiting.fetch_sub(1, Ordering::AcqRel);
             let adapter = self.adapters.get(request.adapter);
-            let fits = |adapter: &Arc<Injected<B>>| !request.head || adapter.head.is_some();
+            let fits = |adapter: &Arc<Loaded<B>>| !request.head || adapter.head.is_some();
             let Some(adapter) = adapter.filter(fits) else {
                 let _ = request.events.send(Event::Gone);
                 continue;
@@ -284,7 +284,7 @@ impl<B: Ops> Worker<B> {
     fn slot_for(
         &mut self,
         id: AdapterId,
-        adapter: &Injected<B>,
+        adapter: &Loaded<B>,
         prefix: &Prefix,
         tokens: &[Token],
     ) -> (usize, usize) {

@@ -4,26 +4,20 @@ use std::fs;
 
 use anyhow::{Context, Result, bail};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use burn::tensor::{DType, Tensor, TensorData, backend::AutodiffBackend};
-use burn_peft::{Adapter, Injection, PeftModel};
+use burn::tensor::{DType, backend::AutodiffBackend};
+use burn_peft::{Adapter, PeftModel};
 use burn_peft_data::Template;
-use burn_peft_decoder::{AttentionMask, KvCache, LayerKv};
 use burn_peft_export::{
     CacheLayout, TorchType, save_prompt_cache, save_prompt_checkpoint, save_prompt_embeds,
     unlikely_row, virtual_token,
 };
 use burn_peft_format::{AdapterFolder, Landing, adapter_from_folder};
 use burn_peft_ops::Ops;
+use burn_peft_train::left_padded;
 use serde_json::json;
 
 use super::{Args, Base, report};
-use crate::{
-    backend::Job,
-    commands::shared::display,
-    output,
-    progress::Progress,
-    source::{self, ModelSource},
-};
+use crate::{backend::Job, commands::shared::display, output, progress::Progress, source};
 
 /// The file that vLLM takes.
 const EMBEDS_FILE: &str = "prompt_embeds.pt";
@@ -190,30 +184,13 @@ impl Job for VllmJob<'_> {
                 None => tokenizer.encode_start(text)?.into(),
             };
             let decoder = source::load::<B::InnerBackend>(&base.checkpoint, DType::F32, &device)?;
-            let count = prompt.input_ids.len();
-            let ids: Vec<i64> = prompt.input_ids.iter().map(|id| i64::from(*id)).collect();
-            let embedded = match count {
-                0 => Vec::new(),
-                _ => {
-                    let ids = Tensor::from_data(TensorData::new(ids, [1, count]), &device);
-                    let embedded = decoder.embed(ids).into_data();
-                    embedded.iter::<f32>().collect::<Vec<f32>>()
-                }
-            };
-            let in_front = vec![0; tokens];
-            let placement = prompt.placement.as_ref().unwrap_or(&in_front);
-            let mut all = Vec::with_capacity((count + tokens) * width);
-            let mut next = 0;
-            for place in 0..=count {
-                while placement.get(next) == Some(&place) {
-                    all.extend(&values[next * width..(next + 1) * width]);
-                    next += 1;
-                }
-                if place < count {
-                    all.extend(&embedded[place * width..(place + 1) * width]);
-                }
-            }
-            (values, rows) = (all, count + next);
+            let adapter = adapter_from_folder(&folder, decoder.config(), &args.adapter, &device)?;
+            let row = left_padded(std::slice::from_ref(&prompt), &device);
+            let row = PeftModel::new(decoder, adapter)
+                .prepare(row)
+                .row_embeddings();
+            rows = row.dims()[0];
+            values = row.into_data().iter::<f32>().collect();
         }
         let dtype = match DType::from(args.compute.dtype(None)) {
             DType::BF16 => TorchType::Bf16,
@@ -222,10 +199,7 @@ impl Job for VllmJob<'_> {
         let file = args.output_file(EMBEDS_FILE);
         save_prompt_embeds(&file, &values, [rows, width], dtype)?;
         let encoded = BASE64_STANDARD.encode(burn_peft_files::read(&file)?);
-        let name = match &base.source {
-            ModelSource::BuiltIn => crate::builtin::MODEL_NAME,
-            ModelSource::Folder { name, .. } => name,
-        };
+        let name = base.name();
         let request = match args.prompt {
             Some(_) => json!({"model": name, "prompt_embeds": encoded}),
             None => json!({"model": name, "messages": [{"role": "user", "content": [
@@ -264,20 +238,7 @@ impl Job for CacheJob<'_> {
         let config = decoder.config().clone();
         let adapter =
             adapter_from_folder::<B::InnerBackend>(&folder, &config, &args.adapter, &device)?;
-        let layers: Vec<LayerKv<B::InnerBackend>> = match adapter.inject() {
-            Injection::Prefix(layers) => layers,
-            Injection::Prompt(prompt) => {
-                let tokens = prompt.embeddings.dims()[0];
-                let mut cache = KvCache::empty(config.num_hidden_layers, 1);
-                let hidden = prompt.embeddings.cast(dtype).unsqueeze();
-                let mask = AttentionMask::full(1, tokens);
-                let _ = decoder.decode(hidden, &mask, &mut cache, Some(&[tokens - 1]));
-                (0..config.num_hidden_layers)
-                    .map(|layer| cache.row(layer, 0))
-                    .collect()
-            }
-            Injection::Nothing | Injection::Biases(_) => Vec::new(),
-        };
+        let layers = adapter.inject().keys_and_values(&decoder);
         let heads = layers.first().map_or(0, |layer| layer.key.dims()[0]);
         if heads != config.num_key_value_heads {
             bail!(
@@ -286,15 +247,7 @@ impl Job for CacheJob<'_> {
                 config.num_key_value_heads
             );
         }
-        let cast = |LayerKv { key, value }| LayerKv {
-            key: key.cast(dtype),
-            value: value.cast(dtype),
-        };
-        let layers: Vec<_> = layers.into_iter().map(cast).collect();
-        let name = match &base.source {
-            ModelSource::BuiltIn => crate::builtin::MODEL_NAME,
-            ModelSource::Folder { name, .. } => name,
-        };
+        let name = base.name();
         let layout = match args.old_layout {
             true => CacheLayout::V0_31,
             false => CacheLayout::V0_32,

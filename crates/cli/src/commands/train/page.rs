@@ -9,6 +9,7 @@ mod record_table;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use burn_peft::with_commas;
 use burn_peft_data::Rows;
 use burn_peft_train::{
     ConfusionMatrix, HeldOut, RUN_FILE, RunConfig, RunInputs, RunReport, Scored, TaskScores,
@@ -240,14 +241,14 @@ fn tiles(report: &RunReport, records: &[Value]) -> Vec<Tile> {
     tile("training loss", last, "at the end".into());
     tile(
         "trained",
-        Some(thousands(report.trainable_params)),
+        Some(with_commas(report.trainable_params)),
         "parameters".into(),
     );
     let speed = summary.tokens as f64 / summary.seconds.max(1e-9);
     tile(
         "time",
         Some(duration(summary.seconds)),
-        format!("{} tokens/s", thousands(speed as usize)),
+        format!("{} tokens/s", with_commas(speed as usize)),
     );
     tiles
 }
@@ -259,19 +260,6 @@ fn duration(seconds: f64) -> String {
         (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
         (hours, minutes, _) => format!("{hours} h {minutes} min"),
     }
-}
-
-/// Whole numbers as a reader groups their digits.
-fn thousands(value: usize) -> String {
-    let digits = value.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// The values of a key by steps.

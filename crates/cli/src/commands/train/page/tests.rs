@@ -157,6 +157,6 @@ fn times_are_short() {
 
 #[test]
 fn digits_are_grouped() {
-    let found = [0, 999, 1000, 1_234_567].map(thousands);
+    let found = [0, 999, 1000, 1_234_567].map(with_commas);
     assert_eq!(found, ["0", "999", "1,000", "1,234,567"]);
 }
