@@ -8,7 +8,7 @@ use burn_peft_files::Checksum;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::{Error, RunConfig};
+use crate::{Error, Ranks, RunConfig};
 
 /// Keys of run.toml that another key or a checksum stands for: files may move.
 const ELSEWHERE: [&str; 5] = [
@@ -17,6 +17,12 @@ const ELSEWHERE: [&str; 5] = [
     "data.train",
     "data.valid",
     "output.dir",
+];
+
+/// Keys whose product with the number of ranks is the rows of a step.
+const STEP_KEYS: [&str; 2] = [
+    "train.per_device_train_batch_size",
+    "train.gradient_accumulation_steps",
 ];
 
 /// Keys that may be changed on purpose in the middle of a run.
@@ -59,6 +65,9 @@ pub struct RunIdentity {
     pub train_rows: String,
     /// The same of the validation rows; empty without any.
     pub valid_rows: String,
+    /// Processes that share each step. Checkpoints of older versions have 0, for one.
+    #[serde(default)]
+    pub ranks: usize,
     /// The resolved run.toml.
     pub config: String,
 }
@@ -93,6 +102,33 @@ pub(crate) struct Differences {
 }
 
 impl RunIdentity {
+    /// Refuses to begin where another rank would do another run.
+    pub(crate) fn check_ranks(&self, ranks: &Ranks, test: Option<&[Example]>) -> Result<(), Error> {
+        if ranks.is_alone() {
+            return Ok(());
+        }
+        let keys = keys_of(&self.config)?;
+        let keys = keys
+            .iter()
+            .filter(|(key, _)| !ELSEWHERE.contains(&key.as_str()));
+        let keys: Vec<String> = keys
+            .map(|(key, value)| format!("{key} = {value}"))
+            .collect();
+        ranks.check_same(&[
+            ("the version of burn-peft", self.version.clone()),
+            ("the backend", self.backend.clone()),
+            ("the base", self.base_fingerprint.clone()),
+            ("the chat template", self.chat_template.clone()),
+            ("the training data", self.train_rows.clone()),
+            ("the validation data", self.valid_rows.clone()),
+            (
+                "the test data",
+                test.map_or_else(String::new, checksum_of_rows),
+            ),
+            ("run.toml", keys.join("\n")),
+        ])
+    }
+
     /// In what `found`, which is to go on, differs from this run.
     pub(crate) fn differences(&self, found: &Self) -> Result<Differences, Error> {
         let mut differences = Differences::default();
@@ -145,7 +181,8 @@ impl RunIdentity {
         }
         let keys: BTreeSet<&String> = saved_config.keys().chain(found_config.keys()).collect();
         for key in keys {
-            if ELSEWHERE.contains(&key.as_str()) || saved_config.get(key) == found_config.get(key) {
+            let elsewhere = ELSEWHERE.contains(&key.as_str()) || STEP_KEYS.contains(&key.as_str());
+            if elsewhere || saved_config.get(key) == found_config.get(key) {
                 continue;
             }
             let difference = Difference {
@@ -158,6 +195,9 @@ impl RunIdentity {
                 false => differences.refused.push(difference),
             }
         }
+        let steps = [(self, &saved_config), (found, &found_config)];
+        let [saved, new] = steps.map(|(run, config)| StepRows::of(run, config));
+        saved.compare(new, &found_config, &mut differences);
         for (what, saved, found) in [
             ("the backend", &self.backend, &found.backend),
             ("the version of burn-peft", &self.version, &found.version),
@@ -171,6 +211,69 @@ impl RunIdentity {
             }
         }
         Ok(differences)
+    }
+}
+
+/// Where the rows of a step come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct StepRows {
+    batch: i64,
+    accumulation: i64,
+    ranks: i64,
+}
+
+impl StepRows {
+    fn of(run: &RunIdentity, config: &Table) -> Self {
+        let number = |key| config.get(key).and_then(Value::as_integer).unwrap_or(1);
+        let [batch, accumulation] = STEP_KEYS.map(number);
+        Self {
+            batch,
+            accumulation,
+            ranks: i64::try_from(run.ranks.max(1)).unwrap_or(i64::MAX),
+        }
+    }
+
+    fn product(self) -> i128 {
+        i128::from(self.batch) * i128::from(self.accumulation) * i128::from(self.ranks)
+    }
+
+    /// The same rows a step are the same run: to the last digit where the micro-batches are the same.
+    fn compare(self, found: Self, config: &Table, differences: &mut Differences) {
+        if self == found {
+            return;
+        }
+        let text = |rows: Self| format!("{} × {} × {}", rows.batch, rows.accumulation, rows.ranks);
+        let mut difference = Difference {
+            what: format!("{} × {} × ranks", STEP_KEYS[0], STEP_KEYS[1]),
+            saved: text(self),
+            found: text(found),
+        };
+        let same_rows = self.product() == found.product();
+        let grouped = config.get("train.group_by_length") == Some(&Value::Boolean(true));
+        let one_key = self.ranks == found.ranks
+            && (self.batch == found.batch) != (self.accumulation == found.accumulation);
+        if same_rows && self.batch == found.batch {
+            differences.changed.push(difference);
+        } else if same_rows && !grouped {
+            differences.risky.push(difference);
+        } else if one_key {
+            let (key, saved, found) = match self.batch == found.batch {
+                true => (STEP_KEYS[1], self.accumulation, found.accumulation),
+                false => (STEP_KEYS[0], self.batch, found.batch),
+            };
+            differences.refused.push(Difference {
+                what: key.to_owned(),
+                saved: saved.to_string(),
+                found: found.to_string(),
+            });
+        } else {
+            let micro_batches = i128::from(found.batch) * i128::from(found.ranks);
+            if !same_rows && self.product() % micro_batches == 0 {
+                let would_do = self.product() / micro_batches;
+                difference.found += &format!(" ({} = {would_do} would do)", STEP_KEYS[1]);
+            }
+            differences.refused.push(difference);
+        }
     }
 }
 
