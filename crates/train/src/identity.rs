@@ -441,6 +441,52 @@ mod tests {
     }
 
     #[test]
+    fn the_rows_of_a_step_may_come_from_other_ranks() {
+        let run = |batch, accumulation, ranks, grouped| {
+            let set = [
+                format!("train.per_device_train_batch_size={batch}"),
+                format!("train.gradient_accumulation_steps={accumulation}"),
+                format!("train.group_by_length={grouped}"),
+            ];
+            RunIdentity {
+                ranks,
+                ..identity(&set.each_ref().map(String::as_str))
+            }
+        };
+        let found = |saved: RunIdentity, found| {
+            let Differences {
+                refused,
+                changed,
+                risky,
+            } = saved.differences(&found).unwrap();
+            let all = [("refused", refused), ("changed", changed), ("risky", risky)];
+            let all = all.into_iter().flat_map(|(name, found)| {
+                found
+                    .into_iter()
+                    .map(move |difference| (name, difference.to_string()))
+            });
+            all.collect::<Vec<_>>()
+        };
+        let product =
+            "train.per_device_train_batch_size × train.gradient_accumulation_steps × ranks";
+        // Older checkpoints say nothing of ranks.
+        assert_eq!(found(run(4, 2, 0, false), run(4, 2, 1, false)), []);
+        let more = found(run(4, 4, 1, true), run(4, 1, 4, true));
+        let said = format!("{product} was 4 × 4 × 1 and is 4 × 1 × 4");
+        assert_eq!(more, [("changed", said)]);
+        let other_batch = found(run(4, 1, 2, false), run(8, 1, 1, false));
+        let said = format!("{product} was 4 × 1 × 2 and is 8 × 1 × 1");
+        assert_eq!(other_batch, [("risky", said.clone())]);
+        let other_groups = found(run(4, 1, 2, true), run(8, 1, 1, true));
+        assert_eq!(other_groups, [("refused", said)]);
+        let fewer = found(run(4, 1, 2, false), run(4, 1, 1, false));
+        let said = format!(
+            "{product} was 4 × 1 × 2 and is 4 × 1 × 1 (train.gradient_accumulation_steps = 2 would do)"
+        );
+        assert_eq!(fewer, [("refused", said)]);
+    }
+
+    #[test]
     fn another_backend_is_said_and_not_refused() {
         let saved = identity(&[]);
         let other = RunIdentity {

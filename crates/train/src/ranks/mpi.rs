@@ -86,11 +86,11 @@ impl Group for Mpi {
     }
 
     fn abort(&self, status: u8) -> ! {
-        // Where another thread is in an exchange, the launcher ends the others when this process does.
-        let Ok(_universe) = self.universe.try_lock() else {
-            exit(status.into());
-        };
-        SimpleCommunicator::world().abort(status.into())
+        match self.universe.try_lock() {
+            Ok(universe) if universe.is_some() => SimpleCommunicator::world().abort(status.into()),
+            // Where another thread is in an exchange, the launcher ends the others when this process does.
+            _ => exit(status.into()),
+        }
     }
 
     fn finish(&self) {
