@@ -10,6 +10,8 @@ pub(crate) mod threads;
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -46,6 +48,8 @@ pub trait Group: Debug + Send + Sync {
 #[derive(Debug, Clone, Default)]
 pub struct Ranks {
     group: Option<Arc<dyn Group>>,
+    /// Nanoseconds spent on the gradients of steps.
+    reducing: Arc<AtomicU64>,
 }
 
 impl Ranks {
@@ -57,7 +61,10 @@ impl Ranks {
 
     /// Those of a group.
     pub fn of(group: Arc<dyn Group>) -> Self {
-        Self { group: Some(group) }
+        Self {
+            group: Some(group),
+            ..Self::default()
+        }
     }
 
     /// The number of this process, counted from 0.
@@ -199,6 +206,17 @@ impl Ranks {
         if let Some(group) = &self.group {
             group.finish();
         }
+    }
+
+    /// A step took so long for its gradients' way among the processes.
+    pub(crate) fn reduced(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.reducing.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// Seconds that all steps took for it, with what this process waited for others.
+    pub(crate) fn reducing_seconds(&self) -> f64 {
+        Duration::from_nanos(self.reducing.load(Ordering::Relaxed)).as_secs_f64()
     }
 
     pub(crate) fn group(&self) -> Option<&dyn Group> {

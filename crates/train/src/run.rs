@@ -323,6 +323,12 @@ where
     if summary.steps == 0 {
         return Err(Error::NotBegun);
     }
+    if !ranks.is_alone() {
+        notes(&format!(
+            "gradients took {:.1} s on their way among the ranks, with what rank 0 waited for others",
+            ranks.reducing_seconds()
+        ));
+    }
     if config.train.load_best_model_at_end && summary.best_eval.is_none() {
         notes(
             "warning: no evaluation has a value of the metric: the adapter is the last one, not the best",

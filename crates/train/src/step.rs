@@ -7,6 +7,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::marker::PhantomData;
+use std::time::{Duration, Instant};
 
 use burn::{
     module::{AutodiffModule, Module},
@@ -165,6 +166,7 @@ where
         let mut rest = numbers.zip(own).peekable();
         let mut computed = VecDeque::new();
         let mut total = Total::new(group, &layout);
+        let mut reducing = Duration::ZERO;
         loop {
             if computed.is_empty() && rest.peek().is_some() {
                 let batches: Vec<_> = rest.by_ref().take(at_once).collect();
@@ -177,11 +179,16 @@ where
             }
             let own = computed.pop_front();
             let more = !computed.is_empty() || rest.peek().is_some();
-            if !total.round(own, more) {
+            let began = Instant::now();
+            let goes_on = total.round(own, more);
+            reducing += began.elapsed();
+            if !goes_on {
                 break;
             }
         }
+        let began = Instant::now();
         let (sums, grads) = total.finish::<B, _>(self, &device);
+        self.ranks.reduced(reducing + began.elapsed());
         let (label_tokens, tokens) = (sums.label_tokens as usize, sums.tokens as usize);
         TrainOutput {
             grads: scale_gradients(self, grads, 1.0 / label_tokens as f64),
