@@ -83,6 +83,9 @@ pub(crate) fn restore_terminal() {
             std::io::stderr().write_all(b"\x1b[?2004l").ok();
         }
     }
+    if !ranks::all().is_alone() {
+        return;
+    }
     let mut stdout = std::io::stdout();
     if terminal::is_raw_mode_enabled().unwrap_or(false) {
         terminal::disable_raw_mode().ok();

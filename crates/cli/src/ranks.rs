@@ -60,10 +60,7 @@ pub(crate) fn all() -> Ranks {
 
 /// Whether this is the process that speaks.
 pub(crate) fn is_first() -> bool {
-    match JOINED.get() {
-        Some(ranks) => ranks.is_first(),
-        None => Launched::here().is_none_or(|launched| launched.rank == 0),
-    }
+    rank().is_none_or(|rank| rank == 0)
 }
 
 /// Joins the processes that were started together, if this one was not started by itself.
@@ -161,19 +158,26 @@ fn hostname() -> String {
     name.unwrap_or_default().trim().to_owned()
 }
 
-/// Lets the one that speaks say first what is wrong on all of them: it ends the others then, and what they would say is never
-/// read.
+/// Lets the one that speaks say first what is wrong on all of them: the others are ended then, and what they would say is
+/// never read. A launcher takes longer for that before the processes have joined.
 pub(crate) fn after_the_first() {
-    if !is_first() {
-        let rank = JOINED.get().map_or(1, Ranks::rank) as u64;
-        thread::sleep(Duration::from_millis(500 + 20 * rank.min(50)));
+    let patience = if JOINED.get().is_some() { 500 } else { 3000 };
+    if let Some(rank) = rank().filter(|rank| *rank > 0) {
+        thread::sleep(Duration::from_millis(patience + 20 * rank.min(50) as u64));
     }
 }
 
 /// The rank, for messages of one that is not the first.
 pub(crate) fn name() -> Option<String> {
-    let ranks = JOINED.get()?;
-    (!ranks.is_first()).then(|| format!("rank {} on {}", ranks.rank(), hostname()))
+    let rank = rank().filter(|rank| *rank > 0)?;
+    Some(format!("rank {rank} on {}", hostname()))
+}
+
+fn rank() -> Option<usize> {
+    match JOINED.get() {
+        Some(ranks) => Some(ranks.rank()),
+        None => Launched::here().map(|launched| launched.rank),
+    }
 }
 
 /// Ends the other processes, if there are any, and this one.

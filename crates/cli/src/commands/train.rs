@@ -306,7 +306,11 @@ impl Job for Train<'_> {
             dtype,
             memory: args.compute.backend.memory(),
             resume: args.resume,
-            renderer: RendererChoice::for_terminal(args.no_tui, args.json),
+            // A launcher gives its processes a terminal of its own, which nobody sees.
+            renderer: RendererChoice::for_terminal(
+                args.no_tui || !ranks::all().is_alone(),
+                args.json,
+            ),
             observers,
             stop,
             ranks: ranks::all(),
