@@ -118,7 +118,7 @@ fn two_ranks_make_the_run_of_one_process_bit_for_bit() {
 fn a_stopped_or_killed_run_goes_on_with_another_number_of_ranks() {
     let folder = tempdir().unwrap();
     let data = uneven_rows(folder.path());
-    let more = ["--max-steps", "150"];
+    let more = ["--max-steps", "100"];
     let whole = folder.path().join("whole");
     succeed(&mut alone(&accumulating(&data, &whole, 2, &more)));
     for name in ["USR1", "KILL"] {

@@ -125,13 +125,12 @@ pub(crate) fn threads() -> Option<(usize, String)> {
     let cores = status
         .lines()
         .find(|line| line.starts_with("Cpus_allowed:"));
-    let host = hostname();
-    let place = (host.clone(), cores.unwrap_or_default().to_owned());
+    let place = (ranks.host(), cores.unwrap_or_default().to_owned());
     let places = ranks.gather(&place);
     let sharing = places.iter().filter(|other| **other == place).count();
     let threads = (own / sharing.max(1)).max(1);
     let each = ranks.gather(&threads);
-    let hosts: BTreeSet<&String> = places.iter().map(|(host, _)| host).collect();
+    let hosts: BTreeSet<&Option<String>> = places.iter().map(|(host, _)| host).collect();
     let (least, most) = (each.iter().min()?, each.iter().max()?);
     let line = format!(
         "{} ranks on {}, {} each",
@@ -152,12 +151,6 @@ fn counted(number: usize, what: &str) -> String {
     }
 }
 
-/// The name of the machine, or of the container.
-fn hostname() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
-    name.unwrap_or_default().trim().to_owned()
-}
-
 /// Lets the one that speaks say first what is wrong on all of them: the others are ended then, and what they would say is
 /// never read. A launcher takes longer for that before the processes have joined.
 pub(crate) fn after_the_first() {
@@ -170,7 +163,10 @@ pub(crate) fn after_the_first() {
 /// The rank, for messages of one that is not the first.
 pub(crate) fn name() -> Option<String> {
     let rank = rank().filter(|rank| *rank > 0)?;
-    Some(format!("rank {rank} on {}", hostname()))
+    Some(match JOINED.get().and_then(Ranks::host) {
+        Some(host) => format!("rank {rank} on {host}"),
+        None => format!("rank {rank}"),
+    })
 }
 
 fn rank() -> Option<usize> {

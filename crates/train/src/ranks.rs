@@ -148,6 +148,11 @@ impl Ranks {
         self.any(false);
     }
 
+    /// The name of the machine, where there are other processes.
+    pub fn host(&self) -> Option<String> {
+        self.group.as_ref().map(|group| group.host())
+    }
+
     /// Among the processes of this machine, the number of this one and how many there are.
     pub fn on_this_host(&self) -> (usize, usize) {
         let Some(group) = &self.group else {

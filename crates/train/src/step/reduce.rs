@@ -64,9 +64,9 @@ impl Sums {
     }
 
     fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = self.loss.to_le_bytes().to_vec();
-        bytes.extend(self.label_tokens.to_le_bytes());
-        bytes.extend(self.tokens.to_le_bytes());
+        let mut bytes = self.loss.to_ne_bytes().to_vec();
+        bytes.extend(self.label_tokens.to_ne_bytes());
+        bytes.extend(self.tokens.to_ne_bytes());
         bytes.extend(self.has_gradient.iter().map(|has| u8::from(*has)));
         bytes
     }
@@ -74,7 +74,7 @@ impl Sums {
     fn from_bytes(bytes: &[u8]) -> Self {
         let number = |at: usize| {
             let bytes = bytes[at..at + 8].try_into().expect("eight bytes");
-            u64::from_le_bytes(bytes)
+            u64::from_ne_bytes(bytes)
         };
         Self {
             loss: floats(&bytes[..4])[0],
@@ -175,7 +175,7 @@ impl<'a> Total<'a> {
             parts.push(more.into());
             parts.extend(&sums);
             let gradients = &gradients[rank * part..][..part];
-            parts.extend(gradients.iter().flat_map(|number| number.to_le_bytes()));
+            parts.extend_from_slice(bytemuck::cast_slice(gradients));
         }
         let found = self.group.all_to_all(&parts);
         for of_rank in found.chunks(found.len() / self.group.size()) {
@@ -200,8 +200,7 @@ impl<'a> Total<'a> {
             sums,
             part,
         } = self;
-        let part = part.iter().flat_map(|number| number.to_le_bytes());
-        let all = group.all_gather(&part.collect::<Vec<u8>>());
+        let all = group.all_gather(bytemuck::cast_slice(&part));
         let mut write = Write::<B> {
             numbers: &floats(&all),
             layout,
@@ -215,12 +214,9 @@ impl<'a> Total<'a> {
     }
 }
 
+/// The numbers of bytes that begin anywhere.
 fn floats(bytes: &[u8]) -> Vec<f32> {
-    let (numbers, _) = bytes.as_chunks::<4>();
-    numbers
-        .iter()
-        .map(|number| f32::from_le_bytes(*number))
-        .collect()
+    bytemuck::pod_collect_to_vec(bytes)
 }
 
 struct Places<'a, B> {
