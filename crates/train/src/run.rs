@@ -24,20 +24,21 @@ use burn_peft_ops::{Kernels, Ops};
 
 use self::card::card;
 pub use self::options::{RunInputs, RunOptions};
+use self::{
+    folder::Place,
+    rows::comparable,
+    scores::{SCORES_FILE, Scores},
+    validation::{ValidationRows, check_has_rows, numbers, scores_predictions},
+};
 pub(crate) use self::{
     folder::look,
     model::new_model,
     ready::Ready,
     rows::{Cut, Machine, RunRows, step_loader, tokenize_options},
 };
-use self::{
-    rows::comparable,
-    scores::{SCORES_FILE, Scores},
-    validation::{ValidationRows, check_has_rows, numbers, scores_predictions},
-};
 use crate::{
-    Checkpoint, Error, EvalRecord, FitOptions, FitSummary, GradientCheckpointing, HeldOut,
-    HeldOutRows, Method, RunConfig, Stage, StepSeed, TaskSetup, Texts, Trainee, Validation,
+    Error, EvalRecord, FitOptions, FitSummary, GradientCheckpointing, HeldOut, HeldOutRows, Method,
+    RunConfig, Stage, StepSeed, TaskSetup, Texts, Trainee, Validation,
     evaluate::eval_loader,
     fit,
     memory::resident,
@@ -89,7 +90,7 @@ where
 /// Trains an adapter of any method as `config` says, and writes its folder. `[method]` of `config` does not count.
 ///
 /// The folder holds what the adapter injects, and so works in every program that knows PEFT's format. The module
-/// itself is in the checkpoints: [`Checkpoint::load_adapter`].
+/// itself is in the checkpoints: [`Checkpoint::load_adapter`](crate::Checkpoint::load_adapter).
 ///
 /// # Errors
 /// See [`Error`]. A run that is refused leaves its folder as it was.
@@ -126,31 +127,11 @@ where
         });
     }
     check_has_rows(config, inputs.valid.as_ref())?;
-    // The folder is the first rank's; the others read the checkpoint that it says.
-    let folder = match is_first {
-        true => Some(folder::claim(
-            config.output.dir.as_deref(),
-            method.name(),
-            resume,
-        )?),
-        false => None,
-    };
-    folder.iter().for_each(|folder| stop.claimed(folder));
-    let output_dir: PathBuf = ranks.of_first(folder.as_ref().map(|folder| folder.path().into()));
     let mut damaged = |error: &Error| {
         notes(&format!("warning: {error}; an older checkpoint is taken"));
     };
-    let resume = match (resume, is_first) {
-        (false, _) => None,
-        (true, true) => {
-            let found = Checkpoint::latest(&output_dir, &mut damaged)?;
-            Some(Checkpoint {
-                path: ranks.of_first(Some(found.path)),
-                ..found
-            })
-        }
-        (true, false) => Some(Checkpoint::open(&ranks.of_first::<PathBuf>(None))?),
-    };
+    let place = Place::find(config, method.name(), resume, &ranks, &stop, &mut damaged)?;
+    let (output_dir, resume) = (place.dir.clone(), place.resume.clone());
     // What is decided by memory is to be the same on all machines.
     let memory = ranks.gather(&memory).into_iter().flatten().min();
     let asked_checkpointing = config.train.gradient_checkpointing;
