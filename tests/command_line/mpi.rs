@@ -33,17 +33,17 @@ fn mpirun(of_ranks: &[(usize, &[String])]) -> Command {
     command
 }
 
-/// The files of 22 rows of very different lengths.
+/// A file of 12 rows of very different lengths: with four micro-batches of two rows, the second step of an epoch is smaller.
 fn uneven_rows(folder: &Path) -> String {
     let path = folder.join("uneven.jsonl");
     let row = |i: usize| {
         let (prompt, completion) = (
-            "the cat ".repeat(1 + i * 7 % 11),
-            "sat ".repeat(1 + i * 5 % 13),
+            "the cat ".repeat(1 + i * 7 % 5),
+            "sat ".repeat(1 + i * 5 % 7),
         );
         format!(r#"{{"prompt": "{prompt}{i} ", "completion": "{completion}"}}"#)
     };
-    let rows: Vec<String> = (0..22).map(row).collect();
+    let rows: Vec<String> = (0..12).map(row).collect();
     fs::write(&path, rows.join("\n")).unwrap();
     text(&path).to_owned()
 }
@@ -68,7 +68,7 @@ fn two_ranks_make_the_run_of_one_process_bit_for_bit() {
         "prefix-tuning",
         "p-tuning-v2",
     ] {
-        let mut more = vec!["--method", method, "--max-steps", "10"];
+        let mut more = vec!["--method", method, "--max-steps", "4"];
         if method == "prefix-tuning" {
             more.extend(["--set", "method.prefix_dropout=0.1"]);
         }
@@ -81,13 +81,6 @@ fn two_ranks_make_the_run_of_one_process_bit_for_bit() {
         // One of them speaks.
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(said.matches("adapter: ").count(), 1, "{said}");
-        assert_eq!(
-            fs::read_to_string(two.join("metrics.jsonl"))
-                .unwrap()
-                .lines()
-                .count(),
-            7
-        );
     }
     let adapter = folder.path().join("prompt-tuning/one");
     let model = super::model_path();
@@ -118,7 +111,7 @@ fn two_ranks_make_the_run_of_one_process_bit_for_bit() {
 fn a_stopped_or_killed_run_goes_on_with_another_number_of_ranks() {
     let folder = tempdir().unwrap();
     let data = uneven_rows(folder.path());
-    let more = ["--max-steps", "100"];
+    let more = ["--max-steps", "60"];
     let whole = folder.path().join("whole");
     succeed(&mut alone(&accumulating(&data, &whole, 2, &more)));
     for name in ["USR1", "KILL"] {
