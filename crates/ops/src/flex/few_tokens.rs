@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::{
     element::Element,
     storage::zeros,
-    vector::{Lanes, prefetch_early},
+    vector::{Lanes, prefetch, prefetch_early},
 };
 
 /// Numbers of the weight in a task.
@@ -20,6 +20,9 @@ const ROWS: usize = 4;
 
 /// The same where there are 32 registers and several tokens.
 const MANY_ROWS: usize = 6;
+
+/// A multiple of both: tasks have so many rows, or several times as many.
+const TILES: usize = 12;
 
 /// Up to so many tokens, a tile is multiplied with one token at a time.
 const MATVEC_TOKENS: usize = 4;
@@ -67,7 +70,7 @@ fn product_on<E: Element>(
         Reading::InACopy => Cow::Borrowed(input),
     };
     let mut output = zeros::<E>(tokens * d_out);
-    let rows = (BLOCK / d_in).max(1).next_multiple_of(ROWS * MANY_ROWS);
+    let rows = (BLOCK / d_in).max(1).next_multiple_of(TILES);
     let mut tasks: Vec<Vec<&mut [E]>> = Vec::new();
     tasks.resize_with(d_out.div_ceil(rows), || Vec::with_capacity(tokens));
     for token in output.chunks_exact_mut(d_out) {
@@ -149,7 +152,7 @@ impl<E: Element> Dots<'_, E> {
                 bias: self.bias,
                 input: self.input,
                 d_in,
-                next: &behind[..behind.len().min(R * d_in)],
+                next: behind.as_ptr(),
             };
             let rows = tile.weight.len() / d_in;
             if rows < R {
@@ -175,8 +178,8 @@ struct Tile<'t, 'a, E, W> {
     /// `[tokens, d_in]`.
     input: &'t [f32],
     d_in: usize,
-    /// The next tile, which is fetched from memory in the meantime.
-    next: &'t [E],
+    /// Where the next tile begins, of this task or of the next one. It is fetched from memory in the meantime.
+    next: *const E,
 }
 
 impl<E: Element, W: Element> Tile<'_, '_, E, W> {
@@ -207,8 +210,13 @@ impl<E: Element, W: Element> Tile<'_, '_, E, W> {
         let d_in = self.d_in;
         let row = |row: usize| &self.weight[(first_row + row) * d_in..][..d_in];
         let token = |token: usize| &self.input[(first_token + token) * d_in..][..d_in];
-        let share = |token: usize| self.next.len() * token / self.outputs.len();
-        let ahead = &self.next[share(first_token)..share(first_token + T)];
+        let share = |token: usize| R * d_in * token / self.outputs.len();
+        let ahead = match (T, first_token) {
+            (1, 0) => 0..R * d_in,
+            (1, _) => 0..0,
+            _ => share(first_token)..share(first_token + T),
+        };
+        let ahead = (self.next.wrapping_add(ahead.start), ahead.len());
         let sums = dots::<W, E, S, R, T>(simd, from_fn(row), from_fn(token), ahead);
         for (row, sums) in (self.first_row + first_row..).zip(sums) {
             let bias = self.bias.map_or(0.0, |bias| bias[row].load());
@@ -219,13 +227,14 @@ impl<E: Element, W: Element> Tile<'_, '_, E, W> {
     }
 }
 
-/// The dot products of rows and tokens of one length. `ahead` is fetched from memory in the meantime.
+/// The dot products of rows and tokens of one length. So many numbers from a place on are fetched from memory in the
+/// meantime.
 #[inline(always)]
 fn dots<W: Element, A, S: Simd, const ROWS: usize, const TOKENS: usize>(
     simd: S,
     rows: [&[W]; ROWS],
     tokens: [&[f32]; TOKENS],
-    ahead: &[A],
+    (ahead, ahead_len): (*const A, usize),
 ) -> [[f32; TOKENS]; ROWS] {
     let (len, block) = (rows.first().map_or(0, |row| row.len()), 2 * S::F32_LANES);
     let rest = len - len % block;
@@ -233,14 +242,22 @@ fn dots<W: Element, A, S: Simd, const ROWS: usize, const TOKENS: usize>(
         rows.map(|row| &row[..rest]),
         tokens.map(|token| &token[..rest]),
     );
-    let ahead_of_block = ahead.len().div_ceil((rest / block).max(1));
+    let blocks = rest / block;
+    let ahead_of_block = ahead_len.div_ceil(blocks.max(1));
     let mut sums = [[simd.splat_f32s(0.0); TOKENS]; ROWS];
-    for i in 0..rest / block {
-        let start = ahead.as_ptr().wrapping_add(i * ahead_of_block);
-        prefetch_early(start, ahead_of_block);
+    for i in 0..blocks {
+        if TOKENS > 1 {
+            let start = ahead.wrapping_add(i * ahead_of_block);
+            prefetch_early(start, ahead_of_block);
+        }
         for (token, numbers) in token_blocks.iter().enumerate() {
             let [first, second] = f32::load_pair(simd, numbers, i);
-            for (sums, row) in sums.iter_mut().zip(&row_blocks) {
+            for (number, (sums, row)) in sums.iter_mut().zip(&row_blocks).enumerate() {
+                if TOKENS == 1 && ahead_len > 0 {
+                    // Of each row the block that stands below: it is needed as soon.
+                    let start = ahead.wrapping_add(number * len + i * block);
+                    prefetch(start, block);
+                }
                 let row = W::load_pair(simd, row, i);
                 sums[token] = simd.mul_add_f32s(row[0], first, sums[token]);
                 sums[token] = simd.mul_add_f32s(row[1], second, sums[token]);
