@@ -27,6 +27,8 @@ mod heads;
 mod hub;
 mod key_hints;
 mod methods;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod output;
 mod refusals;
 mod resume;

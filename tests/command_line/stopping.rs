@@ -1,7 +1,7 @@
 //! Runs that are stopped from outside, and two of them in one folder.
 
 use std::{
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -13,15 +13,15 @@ use super::{
     succeed, text,
 };
 
-fn signal(child: &Child, name: &str) {
+pub(super) fn signal(process: u32, name: &str) {
     let sent = Command::new("kill")
-        .args([&format!("-{name}"), &child.id().to_string()])
+        .args([&format!("-{name}"), &process.to_string()])
         .status();
     assert!(sent.unwrap().success());
 }
 
 /// Waits until `done` or fails.
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !done() {
         assert!(
@@ -50,7 +50,7 @@ fn signals_save_and_stop_and_the_resumed_run_is_the_uninterrupted_one() {
         wait_until("a checkpoint", || {
             output.join("checkpoints/step-4").is_dir()
         });
-        signal(&run, name);
+        signal(run.id(), name);
         let stopped = run.wait_with_output().unwrap();
         assert_eq!(stopped.status.code(), Some(0), "{name}");
         let said = String::from_utf8(stopped.stdout).unwrap();
@@ -94,10 +94,10 @@ fn two_runs_do_not_share_a_folder_and_the_second_signal_ends_one() {
         assert!(line.contains(&format!("process {}", first.id())), "{line}");
     }
     // Both wait until it goes on, so the second finds it still saving.
-    signal(&first, "STOP");
-    signal(&first, "TERM");
-    signal(&first, "HUP");
-    signal(&first, "CONT");
+    signal(first.id(), "STOP");
+    signal(first.id(), "TERM");
+    signal(first.id(), "HUP");
+    signal(first.id(), "CONT");
     assert_eq!(first.wait().unwrap().code(), Some(130));
 }
 
@@ -140,10 +140,10 @@ fn a_signal_that_is_ignored_stays_ignored() {
     wait_until("a checkpoint", || {
         output.join("checkpoints/step-4").is_dir()
     });
-    signal(&run, "HUP");
+    signal(run.id(), "HUP");
     wait_until("a later one", || {
         output.join("checkpoints/step-40").is_dir()
     });
-    signal(&run, "TERM");
+    signal(run.id(), "TERM");
     assert_eq!(run.wait().unwrap().code(), Some(0));
 }

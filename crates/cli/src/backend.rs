@@ -7,7 +7,7 @@ use burn::{backend::Autodiff, tensor::backend::AutodiffBackend};
 use burn_peft_ops::{Kernels, Ops};
 use burn_peft_train::BaseDtype;
 
-use crate::memory;
+use crate::{memory, ranks};
 
 /// What a command does once its backend is a type.
 pub(crate) trait Job {
@@ -54,7 +54,7 @@ impl BackendChoice {
             #[cfg(feature = "cuda")]
             Kind::Cuda => on::<burn_cuda::Cuda<f32, i32>>(
                 job,
-                burn_cuda::CudaDevice::new(self.index.unwrap_or(0)),
+                burn_cuda::CudaDevice::new(self.index.unwrap_or_else(own_gpu)),
             ),
             #[cfg(not(all(feature = "vulkan", feature = "metal", feature = "cuda")))]
             _ => bail!(
@@ -73,9 +73,11 @@ impl BackendChoice {
         }
     }
 
-    /// Bytes of memory that it has, where that is known: a GPU does not tell through Burn.
+    /// Bytes of memory that it has for this process, where that is known: a GPU does not tell through Burn.
     pub(crate) fn memory(self) -> Option<u64> {
-        matches!(self.kind, Kind::Flex | Kind::NdArray).then(memory::total)
+        let (_, sharing) = ranks::on_this_host();
+        let known = matches!(self.kind, Kind::Flex | Kind::NdArray);
+        known.then(|| memory::total() / sharing as u64)
     }
 
     #[cfg(any(feature = "vulkan", feature = "metal"))]
@@ -84,6 +86,19 @@ impl BackendChoice {
             Some(index) => burn_wgpu::WgpuDevice::DiscreteGpu(index),
             None => burn_wgpu::WgpuDevice::DefaultDevice,
         }
+    }
+}
+
+/// The GPU of this process: each rank of a machine has one of those that it sees.
+#[cfg(feature = "cuda")]
+fn own_gpu() -> usize {
+    let (local_rank, _) = ranks::on_this_host();
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
+    let visible = visible.split(',').filter(|name| !name.trim().is_empty());
+    // A launcher may show each process its own alone.
+    match visible.count() {
+        0 => local_rank,
+        visible => local_rank % visible,
     }
 }
 

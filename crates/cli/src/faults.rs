@@ -12,7 +12,7 @@ use std::thread;
 
 use crossterm::{ExecutableCommand, cursor::Show, terminal};
 
-use crate::output;
+use crate::{output, ranks};
 
 /// The exit status of a fault of our own, `EX_SOFTWARE` of sysexits.h.
 const FAULT: u8 = 70;
@@ -83,6 +83,9 @@ pub(crate) fn restore_terminal() {
             std::io::stderr().write_all(b"\x1b[?2004l").ok();
         }
     }
+    if !ranks::all().is_alone() {
+        return;
+    }
     let mut stdout = std::io::stdout();
     if terminal::is_raw_mode_enabled().unwrap_or(false) {
         terminal::disable_raw_mode().ok();
@@ -96,11 +99,12 @@ pub(crate) fn restore_terminal() {
 fn leave(status: u8, fault: Option<Fault>) -> ! {
     restore_terminal();
     if let Some(fault) = fault {
-        output::say(&format!(
-            "error: this is a bug of burn-peft's: {fault}; please open an issue with this line, the command and its \
-             input (burn-peft {})",
+        output::error(&format!(
+            "this is a bug of burn-peft's: {fault}; please open an issue with this line, the command and its input \
+             (burn-peft {})",
             env!("CARGO_PKG_VERSION")
         ));
+        ranks::abort(status);
     }
     std::process::exit(status.into())
 }

@@ -12,6 +12,7 @@ mod hub;
 mod memory;
 mod output;
 mod progress;
+mod ranks;
 mod signals;
 mod source;
 
@@ -72,7 +73,15 @@ fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let outcome = match cli.command {
+    exit_code(run_command(cli.command))
+}
+
+fn run_command(command: Command) -> anyhow::Result<()> {
+    match command.alone() {
+        Some(name) => ranks::refuse(name)?,
+        None => ranks::join()?,
+    }
+    match command {
         Command::Train(args) => commands::train::run(args),
         Command::Evaluate(args) => commands::evaluate::run(args),
         Command::Predict(args) => commands::predict::run(args),
@@ -83,12 +92,32 @@ fn run() -> ExitCode {
         Command::Doctor(args) => commands::doctor::run(args),
         Command::Serve(args) => commands::serve::run(args),
         Command::Bench(args) => commands::bench::run(args),
-    };
-    exit_code(outcome)
+    }
+}
+
+impl Command {
+    /// The name of a command that several processes cannot share.
+    fn alone(&self) -> Option<&'static str> {
+        match self {
+            Self::Train(args) => args.alone(),
+            Self::Evaluate(_) | Self::Predict(_) => None,
+            Self::Generate(_) => Some("generate"),
+            Self::Inspect(_) => Some("inspect"),
+            Self::Export(_) => Some("export"),
+            Self::Chat(_) => Some("chat"),
+            Self::Doctor(_) => Some("doctor"),
+            Self::Serve(_) => Some("serve"),
+            Self::Bench(_) => Some("bench"),
+        }
+    }
 }
 
 /// Prints help, the version, or what is wrong with the arguments.
 fn usage(text: &clap::Error) -> ExitCode {
+    if !ranks::is_first() {
+        ranks::after_the_first();
+        return ExitCode::from(if text.use_stderr() { 2 } else { 0 });
+    }
     match text.print() {
         // Nobody is left to tell when standard error is closed.
         _ if text.use_stderr() => ExitCode::from(2),
@@ -98,10 +127,18 @@ fn usage(text: &clap::Error) -> ExitCode {
 
 fn exit_code(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if output::reader_is_gone(&error) => ExitCode::SUCCESS,
+        Ok(()) => {
+            ranks::finish();
+            ExitCode::SUCCESS
+        }
+        Err(error) if output::reader_is_gone(&error) => {
+            // The others may wait for this one.
+            ranks::abort(0);
+            ExitCode::SUCCESS
+        }
         Err(error) => {
-            output::say(&format!("error: {}", output::one_line(&error)));
+            output::error(&output::one_line(&error));
+            ranks::abort(1);
             ExitCode::FAILURE
         }
     }

@@ -1,9 +1,11 @@
-//! What goes to the terminal.
+//! What goes to the terminal. Of several processes only the first speaks, but each says its errors.
 
 use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+
+use crate::ranks;
 
 /// What is said when standard output takes no more.
 pub(crate) const NO_STDOUT: &str = "cannot write to standard output";
@@ -17,6 +19,9 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<()> {
 
 /// Text to stdout, shown at once.
 pub(crate) fn print(text: &str) -> Result<()> {
+    if !ranks::is_first() {
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     written.context(NO_STDOUT)
@@ -42,7 +47,8 @@ pub(crate) fn print_harmless(text: &str) -> Result<()> {
 /// A line to stderr for whoever types, less loud than what they read there, where colours are wanted.
 pub(crate) fn note(line: &str) {
     let stderr = io::stderr();
-    let plain = !stderr.is_terminal() || std::env::var_os("NO_COLOR").is_some();
+    let plain =
+        !ranks::is_first() || !stderr.is_terminal() || std::env::var_os("NO_COLOR").is_some();
     match plain {
         true => say(line),
         false => {
@@ -57,6 +63,21 @@ const LONGEST_LINE: usize = 4000;
 /// A line to stderr, escaped and cut: what it quotes may be anything. Nobody is left to tell when stderr is closed, and
 /// that must not end a run.
 pub(crate) fn say(line: &str) {
+    if ranks::is_first() {
+        say_of_any(line);
+    }
+}
+
+/// An error, as [`say`] says a line, also of another process than the first. What the first says too is left to it.
+pub(crate) fn error(text: &str) {
+    ranks::after_the_first();
+    say_of_any(&match ranks::name() {
+        Some(name) => format!("error: {name}: {text}"),
+        None => format!("error: {text}"),
+    });
+}
+
+fn say_of_any(line: &str) {
     writeln!(io::stderr().lock(), "{}", bearable(line)).ok();
 }
 

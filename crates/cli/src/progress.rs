@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use burn_peft_train::Stage;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::output;
+use crate::{output, ranks};
 
 /// How long something may take before its bar shows.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -71,7 +71,7 @@ impl Progress {
 
     /// `done` of `total` are done.
     pub(crate) fn set(&mut self, done: u64, total: u64) {
-        if !self.shown && self.started.elapsed() > PATIENCE {
+        if !self.shown && ranks::is_first() && self.started.elapsed() > PATIENCE {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
             self.shown = true;
         }

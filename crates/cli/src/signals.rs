@@ -10,22 +10,27 @@ use anyhow::{Context, Result};
 use burn_peft_serve::StopServer;
 use burn_peft_train::{Stop, Stopping};
 
-use crate::{faults, output};
+use crate::{faults, output, ranks};
 
 /// The status of a process that a signal ended before its work was done.
 pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Has the signals stop a run: the first one after the step, or whatever its `unit` is, another one at once. A signal that the process
-/// was started to ignore, as with `nohup`, stays ignored.
+/// was started to ignore, as with `nohup`, stays ignored. Where several processes share the run, SIGUSR1 is one of them:
+/// `mpirun` hands it on and leaves them their time, where behind SIGTERM it kills them after a second.
 #[cfg(unix)]
 pub(crate) fn stop_run(stop: Stop, unit: &'static str, json: bool) -> Result<()> {
-    on_signals(move |_| request(&stop, unit, json))
+    let more: &[i32] = match ranks::all().is_alone() {
+        true => &[],
+        false => &[signal_hook::consts::SIGUSR1],
+    };
+    on_signals(more, move |_| request(&stop, unit, json))
 }
 
 /// Has the signals stop a server: the first one when what runs is finished, another one at once.
 #[cfg(unix)]
 pub(crate) fn stop_server(stop: StopServer) -> Result<()> {
-    on_signals(move |_| request_server(&stop))
+    on_signals(&[], move |_| request_server(&stop))
 }
 
 /// Has Ctrl-C stop a server.
@@ -47,23 +52,25 @@ pub(crate) fn stop_answers(answering: Answering) -> Result<()> {
     use signal_hook::consts::SIGINT;
 
     faults::remember_terminal();
-    on_signals(move |signal| {
+    on_signals(&[], move |signal| {
         if signal != SIGINT || !answering.stop() {
             leave(INTERRUPTED);
         }
     })
 }
 
-/// Calls `act` with each of these signals that comes, on a thread of its own. Those that the process was started to
+/// Calls `act` with each of these signals that comes, and with `more`, on a thread of its own. Those that the process was started to
 /// ignore stay ignored.
 #[cfg(unix)]
-fn on_signals(act: impl Fn(i32) + Send + 'static) -> Result<()> {
+fn on_signals(more: &[i32], act: impl Fn(i32) + Send + 'static) -> Result<()> {
     use signal_hook::{consts, iterator::Signals};
 
     let ignored = ignored();
     let all = [consts::SIGINT, consts::SIGTERM, consts::SIGHUP];
     let wanted = all
-        .into_iter()
+        .iter()
+        .chain(more)
+        .copied()
         .filter(|signal| ignored >> (signal - 1) & 1 == 0);
     let mut signals = Signals::new(wanted).context("signals cannot be caught")?;
     let wait = move || {

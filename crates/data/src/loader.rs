@@ -33,6 +33,8 @@ pub struct StepLoader<B: Backend> {
     steps: Range<usize>,
     /// The first step that it yields.
     start: usize,
+    /// Which of each step's micro-batches it yields: the first of them, and how many further each next one is.
+    share: (usize, usize),
     device: B::Device,
 }
 
@@ -64,6 +66,7 @@ impl<B: Backend> StepLoader<B> {
             padding,
             steps: 0..total_steps,
             start: 0,
+            share: (0, 1),
             device,
         })
     }
@@ -86,6 +89,18 @@ impl<B: Backend> StepLoader<B> {
     /// Returns a loader of the same run that starts at `step`, the number of steps already done.
     pub fn starting_at(mut self, step: usize) -> Self {
         self.start = step.clamp(self.steps.start, self.steps.end);
+        self
+    }
+
+    /// Returns a loader of one of `ranks` processes that share each step: it yields the micro-batches `rank`,
+    /// `rank + ranks`, … of each step, and no others are made. There may be none in the last step of an epoch.
+    ///
+    /// # Panics
+    /// If `rank` is not below `ranks`.
+    #[must_use]
+    pub fn share(mut self, rank: usize, ranks: usize) -> Self {
+        assert!(rank < ranks, "rank {rank} of {ranks}");
+        self.share = (rank, ranks);
         self
     }
 
@@ -173,7 +188,9 @@ impl<B: Backend> Iterator for StepIterator<'_, B> {
         self.step += 1;
         let dataset = loader.dataset.as_ref();
         let batch = |indices: &Vec<_>| load(dataset, indices, &loader.padding, &loader.device);
-        Some(micro_batches.iter().map(batch).collect())
+        let (first, stride) = loader.share;
+        let own = micro_batches.iter().skip(first).step_by(stride);
+        Some(own.map(batch).collect())
     }
 }
 
@@ -223,6 +240,17 @@ mod tests {
                 .map(|epoch| order.steps(&mix, &lengths, epoch))
                 .concat()
         );
+    }
+
+    #[test]
+    fn shares_are_the_micro_batches_of_each_step_dealt_out() {
+        let whole = indices(&loader(4));
+        let shares = [0, 1, 2].map(|rank| indices(&loader(4).share(rank, 3)));
+        for (step, micro_batches) in whole.iter().enumerate() {
+            let own = shares.iter().map(|share| share[step].clone());
+            // Of at most two micro-batches, no rank has more than one.
+            assert_eq!(&own.collect::<Vec<_>>().concat(), micro_batches);
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use burn_peft_data::{Prompt, Row, Rows, Template, TextTokenizer};
 use burn_peft_decoder::{AttentionMask, Checkpoint, GenerationOptions};
 use burn_peft_ops::Ops;
 
-use crate::{Error, scoring::Scored};
+use crate::{Error, Ranks, scoring::Scored};
 
 /// A row with a prompt, and the completion that it should get.
 #[derive(Debug, Clone)]
@@ -89,19 +89,26 @@ pub fn complete<B: Ops, A: Adapter<B>>(
         rows,
         batch_size,
         stop_ids,
+        &Ranks::alone(),
         progress,
         &|| false,
     )?;
     Ok(found.unwrap_or_else(|| unreachable!("nothing stops it")))
 }
 
-/// [`complete`]; `None` where `stop` said so before all rows were done.
+/// [`complete`], with the batches dealt out among `ranks`, which all get all texts; `None` where `stop` said so to one of
+/// them before all rows were done.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what `complete` has, and three callers"
+)]
 pub(crate) fn complete_until<B: Ops, A: Adapter<B>>(
     model: &PeftModel<B, A>,
     tokenizer: &TextTokenizer,
     rows: &[PromptRow<'_>],
     batch_size: usize,
     stop_ids: &[u32],
+    ranks: &Ranks,
     progress: &mut dyn FnMut(usize),
     stop: &dyn Fn() -> bool,
 ) -> Result<Option<Vec<Scored>>, Error> {
@@ -110,14 +117,19 @@ pub(crate) fn complete_until<B: Ops, A: Adapter<B>>(
         longest = longest.max(tokenizer.encode(row.reference)?.len());
     }
     let options = GenerationOptions::greedy(2 * longest.max(1), stop_ids.to_vec());
-    let mut scored = Vec::with_capacity(rows.len());
+    let mut texts = Vec::with_capacity(rows.len());
+    let mut stopped = false;
     let device = model.base().device();
     let positions = model.base().config().max_position_embeddings;
     let room = positions.saturating_sub(model.adapter().inject().num_virtual_tokens());
     let model = model.injected();
-    for chunk in rows.chunks(batch_size) {
-        if stop() {
-            return Ok(None);
+    for (number, chunk) in rows.chunks(batch_size).enumerate() {
+        stopped = stop();
+        if stopped {
+            break;
+        }
+        if !ranks.has(number) {
+            continue;
         }
         let mut prompts = chunk
             .iter()
@@ -133,20 +145,27 @@ pub(crate) fn complete_until<B: Ops, A: Adapter<B>>(
             generated = model.generate(inputs, &options, on_token);
         }
         let mut generated = generated.into_iter();
-        for (row, goes_on) in chunk.iter().zip(go_on) {
+        let mut own = Vec::with_capacity(chunk.len());
+        for goes_on in go_on {
             let token_ids = match goes_on {
                 true => generated.next().map_or(Vec::new(), |row| row.token_ids),
                 false => Vec::new(),
             };
-            scored.push(Scored {
-                prompt: row.prompt.clone().into_owned(),
-                reference: row.reference.to_owned(),
-                text: tokenizer.decode(&token_ids, true)?,
-            });
+            own.push(tokenizer.decode(&token_ids, true)?);
         }
-        progress(scored.len());
+        texts.push(own);
+        progress(number * batch_size + chunk.len());
     }
-    Ok(Some(scored))
+    if ranks.any(stopped) {
+        return Ok(None);
+    }
+    let texts = ranks.each(texts).into_iter().flatten();
+    let scored = rows.iter().zip(texts).map(|(row, text)| Scored {
+        prompt: row.prompt.clone().into_owned(),
+        reference: row.reference.to_owned(),
+        text,
+    });
+    Ok(Some(scored.collect()))
 }
 
 /// Prompts of different lengths as one batch whose rows end together. It has a cell at least, so that a row may

@@ -170,6 +170,7 @@ impl RunCheck {
         let machine = Machine {
             dtype: options.dtype,
             memory: options.memory,
+            ranks: 1,
         };
         let mut notes = Vec::new();
         let ready = Ready::new::<B::InnerBackend>(

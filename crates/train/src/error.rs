@@ -232,6 +232,21 @@ pub enum Error {
         checkpoint: String,
     },
 
+    /// Processes that cannot train together.
+    #[error("rank {rank} (on {host}) differs from rank 0 in {what}: {found}, not {first}")]
+    RanksDiffer {
+        /// The process, counted from 0.
+        rank: usize,
+        /// Its machine.
+        host: String,
+        /// What it has another of.
+        what: String,
+        /// What the first process has.
+        first: String,
+        /// What it has.
+        found: String,
+    },
+
     /// The run was stopped before its first step.
     #[error("stopped before the first step; nothing is saved")]
     NotBegun,

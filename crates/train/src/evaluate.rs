@@ -8,7 +8,7 @@ use burn_peft_ops::Ops;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
-    Error, Losses,
+    Error, Losses, Ranks,
     loss::{head_losses, injected_losses, inputs, read_cells},
 };
 
@@ -87,23 +87,31 @@ pub fn evaluate<B: Ops, A: Adapter<B>>(
     loader: &dyn DataLoader<B, Batch<B>>,
     progress: &mut dyn FnMut(usize),
 ) -> Evaluation {
-    evaluate_until(model, loader, progress, &|| false)
+    evaluate_until(model, loader, &Ranks::alone(), progress, &|| false)
         .unwrap_or_else(|| unreachable!("nothing stops it"))
 }
 
-/// [`evaluate`]; `None` where `stop` said so before all rows were done.
+/// [`evaluate`], with the batches dealt out among `ranks`, which all get the whole; `None` where `stop` said so to one of
+/// them before all rows were done.
 pub(crate) fn evaluate_until<B: Ops, A: Adapter<B>>(
     model: &PeftModel<B, A>,
     loader: &dyn DataLoader<B, Batch<B>>,
+    ranks: &Ranks,
     progress: &mut dyn FnMut(usize),
     stop: &dyn Fn() -> bool,
 ) -> Option<Evaluation> {
     let mut per_example = vec![ExampleLoss::default(); loader.num_items()];
-    let mut done = 0;
+    let mut own = Vec::new();
+    let (mut done, mut stopped) = (0, false);
     let injected = model.injected();
-    for batch in loader.iter() {
-        if stop() {
-            return None;
+    for (number, batch) in loader.iter().enumerate() {
+        stopped = stop();
+        if stopped {
+            break;
+        }
+        done += batch.batch;
+        if !ranks.has(number) {
+            continue;
         }
         let found = match model.head() {
             None => {
@@ -113,16 +121,57 @@ pub(crate) fn evaluate_until<B: Ops, A: Adapter<B>>(
             }
             Some(head) => head_rows(&injected, head, &batch),
         };
-        for (row, found) in found.into_iter().enumerate() {
-            per_example[batch.indices[row]] = found;
-        }
-        done += batch.batch;
+        own.extend(batch.indices.iter().copied().zip(found));
         progress(done);
+    }
+    if ranks.any(stopped) {
+        return None;
+    }
+    for (index, found) in from_all(own, ranks) {
+        per_example[index] = found;
     }
     Some(Evaluation::from_examples(
         per_example,
         model.head().is_none(),
     ))
+}
+
+/// The examples of all ranks. What a head says has no form that tells its kinds apart when it is read again, so it goes as a
+/// list of lists with a number for its kind.
+fn from_all(own: Vec<(usize, ExampleLoss)>, ranks: &Ranks) -> Vec<(usize, ExampleLoss)> {
+    if ranks.is_alone() {
+        return own;
+    }
+    let sent = own.into_iter().map(|(index, found)| {
+        let logits = found.logits.map(|logits| match logits {
+            Logits::Row(row) => (0_u8, vec![row]),
+            Logits::Tokens(rows) => (1, rows),
+            Logits::Span { start, end } => (2, vec![start, end]),
+            Logits::Windows(_) => unreachable!("windows are put together later"),
+        });
+        (index, found.nll, found.label_tokens, logits)
+    });
+    let found = ranks
+        .gather(&sent.collect::<Vec<_>>())
+        .into_iter()
+        .flatten();
+    let found = found.map(|(index, nll, label_tokens, logits)| {
+        let logits = logits.map(|(kind, mut rows)| match kind {
+            0 => Logits::Row(rows.swap_remove(0)),
+            1 => Logits::Tokens(rows),
+            _ => Logits::Span {
+                end: rows.swap_remove(1),
+                start: rows.swap_remove(0),
+            },
+        });
+        let found = ExampleLoss {
+            nll,
+            label_tokens,
+            logits,
+        };
+        (index, found)
+    });
+    found.collect()
 }
 
 /// A loader of rows to be scored, `batch_size` of like length at a time.

@@ -10,7 +10,7 @@ use burn_train::TrainStep;
 use serde::Serialize;
 
 use crate::{
-    Error, RunConfig, RunInputs, RunOptions, Stage, Trainee, clip_grad_norm, init_optimizer,
+    Error, Ranks, RunConfig, RunInputs, RunOptions, Stage, Trainee, clip_grad_norm, init_optimizer,
     run::{Machine, RunRows, new_model, step_loader},
     start::{check_init_from, settled},
 };
@@ -100,7 +100,11 @@ where
         test: None,
         ..inputs
     };
-    let machine = Machine { dtype, memory };
+    let machine = Machine {
+        dtype,
+        memory,
+        ranks: 1,
+    };
     let rows = RunRows::read(
         &config.method,
         &config,
@@ -118,7 +122,8 @@ where
     let seed = config.train.seed;
     let model = new_model(&config.method, base, &rows.task, &rows.tokenizer, seed)?;
     let (train, mix) = (rows.train, rows.mix);
-    let loader = step_loader::<B>(&config, train, mix, rows.padding, rows.plan, device)?;
+    let alone = Ranks::alone();
+    let loader = step_loader::<B>(&config, train, mix, rows.padding, rows.plan, &alone, device)?;
     let mut trainee = Trainee::new(model).recomputing(rows.recompute);
     let mut optimizer = init_optimizer::<B, Trainee<B, _>>(&config.train);
     let (mut points, mut mean, steps) = (Vec::new(), Mean::default(), rows.plan.total_steps);

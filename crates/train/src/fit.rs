@@ -30,7 +30,8 @@ use crate::render::{PlainRenderer, RendererChoice, dashboard, terminal_is_closed
 use crate::strategy::{BestRule, FitSummary, Session, Settings, StepStrategy};
 use crate::tensorboard::EventFile;
 use crate::{
-    Error, LmOutput, Plan, RunConfig, RunOptimizer, Schedule, TrainConfig, init_optimizer,
+    Error, LmOutput, Plan, Ranks, RunConfig, RunOptimizer, Schedule, StepSeed, TrainConfig,
+    init_optimizer,
 };
 
 /// The training rows: an item holds all the micro-batches of one step.
@@ -115,6 +116,10 @@ pub struct FitOptions {
     pub closing_seconds: f64,
     /// Bytes of memory in use, where that is known.
     pub memory: Box<dyn FnMut() -> Option<u64> + Send>,
+    /// The processes that share each step. The first one writes, shows and tells; all come to the same model.
+    pub ranks: Ranks,
+    /// Told the seed of each step, for what is random in its micro-batches.
+    pub step_seed: StepSeed,
     /// Called once, right before the first step, or before a finished run ends. An error ends the run.
     pub before_first_step: Box<dyn FnMut() -> Result<(), Error> + Send>,
 }
@@ -138,6 +143,8 @@ impl FitOptions {
             base_eval: None,
             closing_seconds: 0.0,
             memory: Box::new(resident),
+            ranks: Ranks::alone(),
+            step_seed: StepSeed::default(),
             before_first_step: Box::new(|| Ok(())),
         }
     }
@@ -198,12 +205,16 @@ where
         run,
         output_dir,
         resume,
+        ranks,
         ..
     } = options;
-    if resume.is_none() {
-        Checkpoint::none_in(&output_dir)?;
+    let is_first = ranks.is_first();
+    if is_first {
+        if resume.is_none() {
+            Checkpoint::none_in(&output_dir)?;
+        }
+        burn_peft_files::create_folder(&output_dir)?;
     }
-    burn_peft_files::create_folder(&output_dir)?;
 
     let schedule = Schedule::new(
         config.lr_scheduler_type,
@@ -232,6 +243,9 @@ where
     let report_to = config.report_to;
     let begin = move || {
         before()?;
+        if !is_first {
+            return Ok(Observers::new());
+        }
         let mut own: Observers = vec![Box::new(open_metrics(&dir, state.as_ref())?)];
         if report_to.tensorboard {
             own.push(Box::new(EventFile::create(
@@ -254,7 +268,10 @@ where
     let strategy = StepStrategy::<Components<B, M>> {
         device: device.clone(),
         session: Mutex::new(Session {
-            observers: options.observers,
+            observers: match is_first {
+                true => options.observers,
+                false => Observers::new(),
+            },
             begin: Box::new(begin),
             memory,
             checkpointer: StepCheckpointer::new(&output_dir, config.save_total_limit),
@@ -270,6 +287,8 @@ where
             output_dir: output_dir.clone(),
             base_eval: options.base_eval,
             closing_seconds: options.closing_seconds,
+            ranks,
+            step_seed: options.step_seed,
         },
     };
     let training = SupervisedTraining::new(&output_dir, train, valid)
@@ -295,7 +314,11 @@ where
         _ => training.metric_valid_numeric(ScalarMetric::deciding(&rule)),
     };
     let total = plan.total_steps;
-    let training = match options.renderer {
+    let renderer = match is_first {
+        true => options.renderer,
+        false => RendererChoice::Silent,
+    };
+    let training = match renderer {
         RendererChoice::Tui => training.renderer(dashboard(options.interrupter)),
         RendererChoice::Plain => training.renderer(PlainRenderer::new(std::io::stderr(), total)),
         RendererChoice::Silent => training.renderer(PlainRenderer::new(std::io::sink(), total)),

@@ -4,15 +4,17 @@ use std::{ops::Range, time::Instant};
 
 use burn_peft::{Adapter, PeftModel};
 use burn_peft_data::{Example, Padding, Rows, Task, Template, TextTokenizer};
+use burn_peft_files::Checksum;
 use burn_peft_ops::Ops;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Error, Evaluation, ExampleLoss, Predicted, Prediction, Scored, TaskScores, TaskSetup,
-    TextScores, complete,
+    Error, Evaluation, ExampleLoss, Predicted, Prediction, Ranks, Scored, TaskScores, TaskSetup,
+    TextScores,
     complete::{complete_until, prompts_of},
     evaluate::{eval_loader, evaluate_until},
+    identity::checksum_of_rows,
     predictions::{predictions, sample_of, scores_of},
     prompts_and_references,
     verbalizer::word_predictions,
@@ -73,6 +75,8 @@ pub struct HeldOutRows<'a> {
     pub batch_size: usize,
     /// Tokens that a row may have, where fewer than the model has room for.
     pub max_length: Option<usize>,
+    /// The processes among which the rows are dealt out. All get all scores, which are those of one process.
+    pub ranks: Ranks,
 }
 
 /// Scores of the held-out rows.
@@ -99,6 +103,14 @@ pub struct HeldOut {
 }
 
 impl HeldOutRows<'_> {
+    /// A checksum of the rows, as they are and as they are tokenised.
+    pub fn checksum(&self) -> String {
+        let rows = self.rows.rows().iter();
+        let rows = rows.map(|(_, row)| Checksum::of(format!("{row:?}").as_bytes()).to_string());
+        let all = rows.chain([checksum_of_rows(&self.examples)]);
+        Checksum::of(all.collect::<String>().as_bytes()).to_string()
+    }
+
     /// Scores the rows with `model`. `progress` is called with what is being done, how much of it is done, and of how
     /// much.
     ///
@@ -161,6 +173,7 @@ impl HeldOutRows<'_> {
             &rows,
             self.batch_size,
             &self.stop_ids,
+            &self.ranks,
             &mut |done| progress(Stage::Generating, done as u64, all),
             stop,
         )?;
@@ -220,7 +233,7 @@ impl HeldOutRows<'_> {
         let examples = self.examples[examples].to_vec();
         let loader = eval_loader(examples, self.batch_size, padding, &device)?;
         let progress = &mut |done| progress(done as u64, all);
-        Ok(evaluate_until(model, &loader, progress, stop))
+        Ok(evaluate_until(model, &loader, &self.ranks, progress, stop))
     }
 
     /// What the model says of some rows, whose examples and their losses are given.
@@ -244,15 +257,17 @@ impl HeldOutRows<'_> {
             path: self.rows.path().to_owned(),
         })?;
         let (tokenizer, stop_ids) = (self.tokenizer, &self.stop_ids);
-        let texts = complete(
+        let texts = complete_until(
             model,
             tokenizer,
             &rows,
             self.batch_size,
             stop_ids,
+            &self.ranks,
             &mut |_| (),
+            &|| false,
         )?;
-        let predicted = texts.into_iter().map(|scored| Predicted {
+        let predicted = texts.into_iter().flatten().map(|scored| Predicted {
             prediction: Prediction::Text(scored.text),
             scores: Value::Null,
         });

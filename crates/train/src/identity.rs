@@ -1,5 +1,7 @@
 //! What makes a run that run and no other, so that `--resume` goes on with it or refuses.
 
+mod step_rows;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -8,7 +10,8 @@ use burn_peft_files::Checksum;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::{Error, RunConfig};
+use self::step_rows::{STEP_KEYS, StepRows};
+use crate::{Error, Ranks, RunConfig};
 
 /// Keys of run.toml that another key or a checksum stands for: files may move.
 const ELSEWHERE: [&str; 5] = [
@@ -59,6 +62,9 @@ pub struct RunIdentity {
     pub train_rows: String,
     /// The same of the validation rows; empty without any.
     pub valid_rows: String,
+    /// Processes that share each step. Checkpoints of older versions have 0, for one.
+    #[serde(default)]
+    pub ranks: usize,
     /// The resolved run.toml.
     pub config: String,
 }
@@ -93,6 +99,33 @@ pub(crate) struct Differences {
 }
 
 impl RunIdentity {
+    /// Refuses to begin where another rank would do another run.
+    pub(crate) fn check_ranks(&self, ranks: &Ranks, test: Option<&[Example]>) -> Result<(), Error> {
+        if ranks.is_alone() {
+            return Ok(());
+        }
+        let keys = keys_of(&self.config)?;
+        let keys = keys
+            .iter()
+            .filter(|(key, _)| !ELSEWHERE.contains(&key.as_str()));
+        let keys: Vec<String> = keys
+            .map(|(key, value)| format!("{key} = {value}"))
+            .collect();
+        ranks.check_same(&[
+            ("the version of burn-peft", self.version.clone()),
+            ("the backend", self.backend.clone()),
+            ("the base", self.base_fingerprint.clone()),
+            ("the chat template", self.chat_template.clone()),
+            ("the training data", self.train_rows.clone()),
+            ("the validation data", self.valid_rows.clone()),
+            (
+                "the test data",
+                test.map_or_else(String::new, checksum_of_rows),
+            ),
+            ("run.toml", keys.join("\n")),
+        ])
+    }
+
     /// In what `found`, which is to go on, differs from this run.
     pub(crate) fn differences(&self, found: &Self) -> Result<Differences, Error> {
         let mut differences = Differences::default();
@@ -145,7 +178,8 @@ impl RunIdentity {
         }
         let keys: BTreeSet<&String> = saved_config.keys().chain(found_config.keys()).collect();
         for key in keys {
-            if ELSEWHERE.contains(&key.as_str()) || saved_config.get(key) == found_config.get(key) {
+            let elsewhere = ELSEWHERE.contains(&key.as_str()) || STEP_KEYS.contains(&key.as_str());
+            if elsewhere || saved_config.get(key) == found_config.get(key) {
                 continue;
             }
             let difference = Difference {
@@ -158,6 +192,9 @@ impl RunIdentity {
                 false => differences.refused.push(difference),
             }
         }
+        let steps = [(self, &saved_config), (found, &found_config)];
+        let [saved, new] = steps.map(|(run, config)| StepRows::of(run, config));
+        saved.compare(new, &found_config, &mut differences);
         for (what, saved, found) in [
             ("the backend", &self.backend, &found.backend),
             ("the version of burn-peft", &self.version, &found.version),
@@ -255,7 +292,7 @@ mod tests {
     use super::*;
     use crate::Override;
 
-    fn identity(set: &[&str]) -> RunIdentity {
+    pub(super) fn identity(set: &[&str]) -> RunIdentity {
         let overrides: Vec<_> = set.iter().map(|s| Override::parse(s).unwrap()).collect();
         let config = RunConfig::load(None, &overrides).unwrap();
         RunIdentity {

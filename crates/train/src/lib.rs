@@ -57,6 +57,7 @@ mod metrics;
 mod optimizer;
 mod plan;
 mod predictions;
+mod ranks;
 mod record;
 mod render;
 mod run;
@@ -99,6 +100,9 @@ pub use metrics::LmOutput;
 pub use optimizer::{AnyOptimizer, RunOptimizer, clip_grad_norm, init_optimizer};
 pub use plan::Plan;
 pub use predictions::{Predicted, Prediction};
+#[cfg(feature = "mpi")]
+pub use ranks::join_mpi;
+pub use ranks::{Group, Ranks};
 pub use record::{EvalRecord, JsonLines, LogRecord, Observer, TrainRecord};
 pub use render::RendererChoice;
 pub use run::{RUN_FILE, RunInputs, RunOptions, RunReport, run, run_method};
@@ -108,7 +112,7 @@ pub use scoring::{
     MultiLabelScores, RegressionScores, Scored, SpanScore, SpanScores, TaskScores, TextScores,
     best_answer,
 };
-pub use step::Trainee;
+pub use step::{StepSeed, Trainee};
 pub use stop::{Stop, Stopping};
 pub use strategy::FitSummary;
 pub use task::TaskSetup;

@@ -18,7 +18,7 @@ use burn_train::metric::{
 /// What a training step, or the evaluation of one batch, reports: plain numbers on the host.
 ///
 /// A step fills in the first three with [`new`](Self::new); the rest is the training loop's.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LmOutput {
     /// Mean negative log-likelihood over the supervised tokens, in nats.

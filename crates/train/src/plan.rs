@@ -24,10 +24,15 @@ impl Plan {
     /// Rounded as transformers' `Trainer` rounds: the last micro-batch and the last step of an epoch
     /// may be smaller, a part of an epoch and a share of a warm-up are rounded up.
     pub fn new(config: &TrainConfig, rows: usize) -> Self {
+        Self::of_ranks(config, rows, 1)
+    }
+
+    /// The plan where each of `ranks` processes has `gradient_accumulation_steps` micro-batches of a step.
+    pub fn of_ranks(config: &TrainConfig, rows: usize, ranks: usize) -> Self {
         let order = BatchOrder::new(
             config.seed,
             config.per_device_train_batch_size,
-            config.gradient_accumulation_steps,
+            config.gradient_accumulation_steps.saturating_mul(ranks),
         );
         Self::with_steps_per_epoch(config, order.steps_per_epoch(rows).max(1))
     }
@@ -90,6 +95,8 @@ mod tests {
         );
         assert_eq!((plan.epochs(), plan.position(4)), (2, (1, 1)));
         assert_eq!(plan.epochs_after(3), 1.0);
+        // With two ranks: 2 steps.
+        assert_eq!(Plan::of_ranks(&config, 17, 2).steps_per_epoch, 2);
     }
 
     #[test]

@@ -24,20 +24,21 @@ use burn_peft_ops::{Kernels, Ops};
 
 use self::card::card;
 pub use self::options::{RunInputs, RunOptions};
+use self::{
+    folder::Place,
+    rows::comparable,
+    scores::{SCORES_FILE, Scores},
+    validation::{ValidationRows, check_has_rows, numbers, scores_predictions},
+};
 pub(crate) use self::{
     folder::look,
     model::new_model,
     ready::Ready,
     rows::{Cut, Machine, RunRows, step_loader, tokenize_options},
 };
-use self::{
-    rows::comparable,
-    scores::{SCORES_FILE, Scores},
-    validation::{ValidationRows, check_has_rows, numbers, scores_predictions},
-};
 use crate::{
-    Checkpoint, Error, EvalRecord, FitOptions, FitSummary, GradientCheckpointing, HeldOut,
-    HeldOutRows, Method, RunConfig, Stage, TaskSetup, Texts, Trainee, Validation,
+    Error, EvalRecord, FitOptions, FitSummary, GradientCheckpointing, HeldOut, HeldOutRows, Method,
+    RunConfig, Stage, StepSeed, TaskSetup, Texts, Trainee, Validation,
     evaluate::eval_loader,
     fit,
     memory::resident,
@@ -72,12 +73,13 @@ pub struct RunReport {
 pub fn run<B>(
     config: &RunConfig,
     inputs: &RunInputs,
-    mut options: RunOptions,
+    options: RunOptions,
     device: &B::Device,
 ) -> Result<RunReport, Error>
 where
     B: AutodiffBackend<InnerBackend: Ops> + Ops,
 {
+    let mut options = options.quiet_unless_first();
     let config = settled(config, &inputs.tokenizer)?;
     for warning in check_init_from(&config, inputs)? {
         (options.notes)(&format!("warning: {warning}"));
@@ -88,7 +90,7 @@ where
 /// Trains an adapter of any method as `config` says, and writes its folder. `[method]` of `config` does not count.
 ///
 /// The folder holds what the adapter injects, and so works in every program that knows PEFT's format. The module
-/// itself is in the checkpoints: [`Checkpoint::load_adapter`].
+/// itself is in the checkpoints: [`Checkpoint::load_adapter`](crate::Checkpoint::load_adapter).
 ///
 /// # Errors
 /// See [`Error`]. A run that is refused leaves its folder as it was.
@@ -111,9 +113,11 @@ where
         renderer,
         observers,
         stop,
+        ranks,
         mut progress,
         mut notes,
-    } = options;
+    } = options.quiet_unless_first();
+    let is_first = ranks.is_first();
     if config.data.validation_split.is_some() && inputs.valid.is_none() {
         return Err(Error::BadValue {
             place: String::new(),
@@ -123,15 +127,13 @@ where
         });
     }
     check_has_rows(config, inputs.valid.as_ref())?;
-    let folder = folder::claim(config.output.dir.as_deref(), method.name(), resume)?;
-    stop.claimed(&folder);
-    let output_dir = folder.path().to_owned();
     let mut damaged = |error: &Error| {
         notes(&format!("warning: {error}; an older checkpoint is taken"));
     };
-    let resume = resume
-        .then(|| Checkpoint::latest(&output_dir, &mut damaged))
-        .transpose()?;
+    let place = Place::find(config, method.name(), resume, &ranks, &stop, &mut damaged)?;
+    let (output_dir, resume) = (place.dir.clone(), place.resume.clone());
+    // What is decided by memory is to be the same on all machines.
+    let memory = ranks.gather(&memory).into_iter().flatten().min();
     let asked_checkpointing = config.train.gradient_checkpointing;
     let Ready {
         config,
@@ -143,11 +145,16 @@ where
         inputs,
         &output_dir,
         resume.as_ref(),
-        Machine { dtype, memory },
+        Machine {
+            dtype,
+            memory,
+            ranks: ranks.size(),
+        },
         device,
         &mut progress,
         &mut notes,
     )?;
+    identity.check_ranks(&ranks, rows.test.as_deref())?;
     let config = &config;
 
     let base = inputs
@@ -178,6 +185,7 @@ where
         stop_ids: stop_ids(&inputs.checkpoint, &tokenizer),
         batch_size: config.train.per_device_eval_batch_size,
         max_length: Some(config.data.max_length),
+        ranks: ranks.clone(),
     });
     let texts = match config.train.predict_with_generate {
         true => Texts::Scored,
@@ -202,6 +210,7 @@ where
                     rows: valid_rows,
                     examples: comparable(task.task, examples),
                     stop_ids: Vec::new(),
+                    ranks: ranks.clone(),
                     ..*rows
                 };
                 eval_of_base(&valid.score(&bare, Texts::None, &mut progress)?)
@@ -222,7 +231,8 @@ where
     let start = resume
         .as_ref()
         .map_or(0, |checkpoint| checkpoint.state.step);
-    let loader = step_loader(config, train, mix, padding, plan, device)?.starting_at(start);
+    let loader = step_loader(config, train, mix, padding, plan, &ranks, device)?;
+    let loader = loader.starting_at(start);
     let batch_size = config.train.per_device_eval_batch_size;
     let valid = match inputs.valid.as_ref().zip(valid) {
         None => None,
@@ -236,6 +246,7 @@ where
                 stop_ids: stop_ids(&inputs.checkpoint, &tokenizer),
                 batch_size,
                 max_length: Some(config.data.max_length),
+                ranks: ranks.clone(),
             })))
         }
         Some((_, examples)) => {
@@ -243,7 +254,11 @@ where
             Some(Validation::Losses(Arc::new(loader) as _))
         }
     };
-    let trainee = Trainee::new(model).recomputing(recompute);
+    let step_seed = StepSeed::default();
+    let trainee = Trainee::new(model)
+        .recomputing(recompute)
+        .seeded(step_seed.clone())
+        .among(ranks.clone());
     if let Some(saved) = &resume {
         saved.check_parameters::<B, _>(&trainee)?;
     }
@@ -252,6 +267,9 @@ where
     let scores = Scores::of(held_out_examples, before.as_ref(), None).to_bytes();
     let before_first_step = move || {
         begins.training_begins();
+        if !is_first {
+            return Ok(());
+        }
         for folder in [dir.clone(), dir.join("checkpoints")] {
             burn_peft_files::remove_leftovers(&folder)?;
         }
@@ -277,6 +295,8 @@ where
             base_eval,
             closing_seconds,
             memory: Box::new(memory),
+            ranks: ranks.clone(),
+            step_seed,
             before_first_step: Box::new(before_first_step),
             ..FitOptions::new(config, plan)
         },
@@ -284,14 +304,25 @@ where
     if summary.steps == 0 {
         return Err(Error::NotBegun);
     }
+    if !ranks.is_alone() {
+        notes(&format!(
+            "gradients took {:.1} s on their way among the ranks, with what rank 0 waited for others",
+            ranks.reducing_seconds()
+        ));
+    }
     if config.train.load_best_model_at_end && summary.best_eval.is_none() {
         notes(
             "warning: no evaluation has a value of the metric: the adapter is the last one, not the best",
         );
     }
     let model = trained.into_model();
-    let saved = save::<B::InnerBackend, M>(method, config, inputs, &task, &model, &summary)?;
-    let asked = stop.saved();
+    let saved = match is_first {
+        true => Some(save::<B::InnerBackend, M>(
+            method, config, inputs, &task, &model, &summary,
+        )?),
+        false => None,
+    };
+    let asked = ranks.any(stop.saved());
     if asked && !summary.interrupted {
         notes("stopped; the scores after training are left out");
     }
@@ -301,12 +332,14 @@ where
         }
         _ => None,
     };
-    let scores = Scores::of(held_out_examples, before.as_ref(), after.as_ref());
-    burn_peft_files::write(&output_dir.join(SCORES_FILE), &scores.to_bytes())?;
-    if let Some(after) = &after {
-        let scores = Some((before.as_ref(), after));
-        let card = card(method, config, inputs, &saved, &summary, scores)?;
-        saved.save_card(&output_dir, &card)?;
+    if let Some(saved) = &saved {
+        let scores = Scores::of(held_out_examples, before.as_ref(), after.as_ref());
+        burn_peft_files::write(&output_dir.join(SCORES_FILE), &scores.to_bytes())?;
+        if let Some(after) = &after {
+            let scores = Some((before.as_ref(), after));
+            let card = card(method, config, inputs, saved, &summary, scores)?;
+            saved.save_card(&output_dir, &card)?;
+        }
     }
     Ok(RunReport {
         before,

@@ -1,6 +1,13 @@
 //! One optimizer step of a [`PeftModel`], as burn-train wants it.
 
+mod reduce;
+mod seed;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
 use std::marker::PhantomData;
+use std::time::{Duration, Instant};
 
 use burn::{
     module::{AutodiffModule, Module},
@@ -15,11 +22,18 @@ use burn_peft_data::Batch;
 use burn_peft_ops::{Kernels, Ops};
 use burn_train::{InferenceStep, TrainOutput, TrainStep};
 
+use self::reduce::{Layout, MicroSum, Total};
+pub use self::seed::StepSeed;
 use crate::{
-    LmOutput, Losses,
+    LmOutput, Losses, Ranks,
     loss::{inputs, losses, losses_of, supervised},
     optimizer::scale_gradients,
+    ranks::Group,
 };
+
+/// Bytes of gradients that a rank keeps before it hands them on. With several micro-batches at a time, ranks wait less for
+/// the one whose rows are the longest.
+const KEPT_GRADIENTS: usize = 64 << 20;
 
 /// A [`PeftModel`] with burn-train's traits. (Both it and they belong to other crates.)
 #[derive(Module, Debug)]
@@ -27,6 +41,10 @@ pub struct Trainee<B: Backend, A: Module<B>> {
     model: PeftModel<B, A>,
     #[module(skip)]
     recompute: bool,
+    #[module(skip)]
+    seed: StepSeed,
+    #[module(skip)]
+    ranks: Ranks,
     backend: PhantomData<B>,
 }
 
@@ -36,6 +54,8 @@ impl<B: Backend, A: Module<B>> Trainee<B, A> {
         Self {
             model,
             recompute: false,
+            seed: StepSeed::default(),
+            ranks: Ranks::alone(),
             backend: PhantomData,
         }
     }
@@ -45,6 +65,20 @@ impl<B: Backend, A: Module<B>> Trainee<B, A> {
     #[must_use]
     pub fn recomputing(self, recompute: bool) -> Self {
         Self { recompute, ..self }
+    }
+
+    /// With what the loop says of the step under way, so that a micro-batch draws the same numbers whichever process
+    /// computes it.
+    #[must_use]
+    pub fn seeded(self, seed: StepSeed) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// As one of several processes that share each step: this one is given the micro-batches `rank`, `rank + size`, … of
+    /// it, and all come to the same gradients.
+    #[must_use]
+    pub fn among(self, ranks: Ranks) -> Self {
+        Self { ranks, ..self }
     }
 
     /// The model.
@@ -70,6 +104,9 @@ where
     /// The gradient of the mean over all supervised tokens of the step: what one batch of all its
     /// rows would give. The micro-batches' gradients are summed over tokens and divided once.
     fn step(&self, micro_batches: Vec<Batch<B>>) -> TrainOutput<LmOutput> {
+        if let Some(group) = self.ranks.group() {
+            return self.shared_step(group, micro_batches);
+        }
         // Handles of the same tensors.
         let trainee = self.clone();
         let device = self.model.base().device();
@@ -87,8 +124,9 @@ where
         let mut label_tokens = 0;
         let mut tokens = 0;
         let mut total: Option<Tensor<B::InnerBackend, 1>> = None;
-        for batch in micro_batches {
+        for (index, batch) in micro_batches.iter().enumerate() {
             tokens += batch.tokens();
+            self.seed_micro_batch(index);
             let Some(outcome) = self.micro_step(batch) else {
                 continue;
             };
@@ -110,6 +148,78 @@ where
         TrainOutput {
             grads,
             item: LmOutput::new(loss, label_tokens, tokens),
+        }
+    }
+}
+
+impl<B, A> Trainee<B, A>
+where
+    B: AutodiffBackend<InnerBackend: Ops> + Ops,
+    A: Adapter<B> + AutodiffModule<B, InnerModule: Adapter<B::InnerBackend>>,
+{
+    /// [`optimizer_step`](Self::optimizer_step) of all ranks: the same numbers, added in the same order.
+    fn shared_step(&self, group: &dyn Group, own: Vec<Batch<B>>) -> TrainOutput<LmOutput> {
+        let device = self.model.base().device();
+        let layout = Layout::of::<B, _>(self);
+        let at_once = (KEPT_GRADIENTS / (4 * layout.len).max(1)).max(1);
+        let numbers = (group.rank()..).step_by(group.size());
+        let mut rest = numbers.zip(own).peekable();
+        let mut computed = VecDeque::new();
+        let mut total = Total::new(group, &layout);
+        let mut reducing = Duration::ZERO;
+        loop {
+            if computed.is_empty() && rest.peek().is_some() {
+                let batches: Vec<_> = rest.by_ref().take(at_once).collect();
+                let (trainee, layout) = (self.clone(), &layout);
+                computed = <B as Ops>::Plain::run_step(&device, move || {
+                    let sums = batches.iter();
+                    sums.map(|(index, batch)| trainee.micro_sum(*index, batch, layout))
+                        .collect()
+                });
+            }
+            let own = computed.pop_front();
+            let more = !computed.is_empty() || rest.peek().is_some();
+            let began = Instant::now();
+            let goes_on = total.round(own, more);
+            reducing += began.elapsed();
+            if !goes_on {
+                break;
+            }
+        }
+        let began = Instant::now();
+        let (sums, grads) = total.finish::<B, _>(self, &device);
+        self.ranks.reduced(reducing + began.elapsed());
+        let (label_tokens, tokens) = (sums.label_tokens as usize, sums.tokens as usize);
+        TrainOutput {
+            grads: scale_gradients(self, grads, 1.0 / label_tokens as f64),
+            item: LmOutput::new(
+                f64::from(sums.loss) / label_tokens as f64,
+                label_tokens,
+                tokens,
+            ),
+        }
+    }
+
+    /// What a micro-batch of this rank comes to, on the host. It has the number `index` among those of the step.
+    fn micro_sum(&self, index: usize, batch: &Batch<B>, layout: &Layout) -> MicroSum {
+        let nothing = MicroSum::of_tokens(batch.tokens(), layout);
+        self.seed_micro_batch(index);
+        let Some(outcome) = self.micro_step(batch) else {
+            return nothing;
+        };
+        let mut accumulator = GradientsAccumulator::new();
+        for gradients in outcome.gradients {
+            accumulator.accumulate(self, GradientsParams::from_grads(gradients, self));
+        }
+        let loss = outcome.loss.into_data().iter::<f32>().sum();
+        let (tokens, grads) = (outcome.label_tokens, accumulator.grads());
+        nothing.learned::<B, _>(loss, tokens, self, &grads, layout)
+    }
+
+    /// The loop has seeded the first micro-batch with the step.
+    fn seed_micro_batch(&self, index: usize) {
+        if let Some(seed) = self.seed.of_micro_batch(index) {
+            B::seed(&self.model.base().device(), seed);
         }
     }
 }

@@ -80,9 +80,11 @@ impl Stop {
                 Stopping::AfterThisStep
             }
             Phase::Saved(folder) => {
-                let folder = folder.clone();
-                ClaimedFolder::abandon(&folder, &[]);
-                Stopping::Saved(folder)
+                // Of several ranks, the first has the folder.
+                if let Some(claimed) = self.folder.get() {
+                    ClaimedFolder::abandon(claimed, &[]);
+                }
+                Stopping::Saved(folder.clone())
             }
         }
     }

@@ -34,7 +34,7 @@ use crate::identity::RunIdentity;
 use crate::intervals::Intervals;
 use crate::metrics::Window;
 use crate::record::{EvalRecord, Observers};
-use crate::{Error, LmOutput, Plan, TrainConfig};
+use crate::{Error, LmOutput, Plan, Ranks, StepSeed, TrainConfig};
 
 /// What the loop needs to know.
 pub(crate) struct Settings {
@@ -51,6 +51,9 @@ pub(crate) struct Settings {
     pub(crate) base_eval: Option<EvalRecord>,
     /// Seconds that the run takes after its last step.
     pub(crate) closing_seconds: f64,
+    /// The processes that share each step.
+    pub(crate) ranks: Ranks,
+    pub(crate) step_seed: StepSeed,
 }
 
 impl Settings {

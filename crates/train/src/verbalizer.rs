@@ -48,15 +48,18 @@ pub(crate) fn word_predictions<B: Ops, A: Adapter<B>>(
         }
         false => vec![0.0; labels.len()],
     };
-    let mut predicted = Vec::with_capacity(rows.rows().len());
-    for prompts in prompts(rows)?.chunks(held_out.batch_size.max(1)) {
-        for scores in scores(prompts) {
-            let relative = scores.iter().zip(&without_text);
-            let relative: Vec<f32> = relative.map(|(score, none)| score - none).collect();
-            predicted.push(of_text(&relative, labels));
-        }
-    }
-    Ok(predicted)
+    let ranks = &held_out.ranks;
+    let prompts = prompts(rows)?;
+    let batches = prompts.chunks(held_out.batch_size.max(1)).enumerate();
+    let own = batches.filter(|(number, _)| ranks.has(*number));
+    let own = own.map(|(_, prompts)| scores(prompts)).collect();
+    let scores = ranks.each(own).into_iter().flatten();
+    let predicted = scores.map(|scores| {
+        let relative = scores.iter().zip(&without_text);
+        let relative: Vec<f32> = relative.map(|(score, none)| score - none).collect();
+        of_text(&relative, labels)
+    });
+    Ok(predicted.collect())
 }
 
 /// The log-probability of each of `answers` behind each prompt, `[prompts][answers]`.

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use burn_peft::{AnyAdapter, Head, PeftModel};
 use burn_peft_data::Template;
 use burn_peft_decoder::{Checkpoint, Decoder, DecoderConfig};
+use burn_peft_files::Checksum;
 use burn_peft_format::{
     AdapterFolder, BaseIdentity, CONFIG_FILE, Error, Landing, adapter_from_folder, head_from_folder,
 };
@@ -123,6 +124,11 @@ impl OpenAdapter {
     /// What it was trained for.
     pub(crate) fn task(&self) -> TaskSetup {
         TaskSetup::of_folder(&self.folder)
+    }
+
+    /// A checksum of its configuration and its tensors.
+    pub(crate) fn checksum(&self) -> String {
+        Checksum::of(format!("{:?}", self.folder).as_bytes()).to_string()
     }
 
     /// What it was trained with.

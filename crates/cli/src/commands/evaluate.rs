@@ -12,7 +12,7 @@ use burn_peft_train::{
 use serde::Serialize;
 
 use super::shared::{ComputeArgs, ModelArgs, OpenModel, RowArgs, display};
-use crate::{backend::Job, builtin, output, progress::stage_bars};
+use crate::{backend::Job, builtin, output, progress::stage_bars, ranks};
 
 /// Arguments of `evaluate`.
 #[derive(Debug, clap::Args)]
@@ -129,7 +129,9 @@ impl Job for Evaluate<'_> {
             stop_ids: open.stop_ids(),
             batch_size: args.rows.batch_size,
             max_length: args.rows.max_length,
+            ranks: ranks::all(),
         };
+        open.check_ranks(&held_out)?;
         let texts = match args.no_generate {
             true => Texts::None,
             false => Texts::Scored,

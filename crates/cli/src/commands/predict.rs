@@ -10,7 +10,7 @@ use burn_peft_ops::Ops;
 use burn_peft_train::{HeldOutRows, Predicted, Prediction, Stop, TaskSetup};
 
 use super::shared::{ComputeArgs, ModelArgs, OpenModel, RowArgs, display};
-use crate::{backend::Job, output, progress::Progress, signals};
+use crate::{backend::Job, output, progress::Progress, ranks, signals};
 
 /// Arguments of `predict`.
 #[derive(Debug, clap::Args)]
@@ -145,8 +145,11 @@ impl Job for Predict<'_> {
             stop_ids: open.stop_ids(),
             batch_size: args.rows.batch_size,
             max_length: args.rows.max_length,
+            ranks: ranks::all(),
         };
-        let mut file = args.output.as_deref().map(StagedFile::new).transpose()?;
+        open.check_ranks(&held_out)?;
+        let output = args.output.as_deref().filter(|_| ranks::is_first());
+        let mut file = output.map(StagedFile::new).transpose()?;
         let stop = Stop::new();
         stop.training_begins();
         signals::stop_run(stop.clone(), "batch", args.json)?;

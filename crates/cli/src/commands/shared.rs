@@ -11,7 +11,9 @@ use burn_peft_data::{
 };
 use burn_peft_decoder::Checkpoint;
 use burn_peft_ops::Ops;
-use burn_peft_train::{BaseDtype, GradientCheckpointing, Override, RunConfig, TaskSetup};
+use burn_peft_train::{
+    BaseDtype, GradientCheckpointing, HeldOutRows, Override, RunConfig, TaskSetup,
+};
 use clap::{
     ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser},
@@ -22,6 +24,7 @@ use crate::{
     backend::BackendChoice,
     output,
     progress::Progress,
+    ranks,
     source::{self, ModelSource},
 };
 
@@ -39,7 +42,7 @@ pub(crate) struct ComputeArgs {
     /// Number type of the frozen base [default: f32; bf16 on cuda]. What trains is always f32.
     #[arg(long, value_parser = dtype_parser(), help_heading = "Compute")]
     dtype: Option<BaseDtype>,
-    /// Number of CPU threads, up to 1024 [default: one per core].
+    /// Number of CPU threads, up to 1024 [default: one per core, shared by the ranks of a machine].
     #[arg(long, value_name = "N", help_heading = "Compute")]
     threads: Option<std::num::NonZeroUsize>,
 }
@@ -85,12 +88,21 @@ impl ComputeArgs {
 
     /// Sets the number of threads; before anything computes.
     pub(crate) fn start_threads(&self) -> Result<()> {
-        if let Some(threads) = self.threads {
-            if threads.get() > MOST_THREADS {
+        let shared = ranks::threads();
+        let threads = match (self.threads.map(std::num::NonZero::get), shared) {
+            (Some(threads), _) => Some(threads),
+            (None, Some((threads, line))) => {
+                output::say(&line);
+                Some(threads)
+            }
+            (None, None) => None,
+        };
+        if let Some(threads) = threads {
+            if threads > MOST_THREADS {
                 bail!("--threads is {threads}, expected at most {MOST_THREADS}");
             }
             rayon::ThreadPoolBuilder::new()
-                .num_threads(threads.get())
+                .num_threads(threads)
                 .build_global()
                 .context("the threads could not be started")?;
         }
@@ -282,6 +294,22 @@ impl OpenModel {
     /// Ids that end a text: the generation config's, and the tokenizer's eos.
     pub(crate) fn stop_ids(&self) -> Vec<u32> {
         burn_peft_train::stop_ids(&self.checkpoint, &self.tokenizer)
+    }
+
+    /// Refuses to compute rows where another rank has others, or another model.
+    pub(crate) fn check_ranks(&self, rows: &HeldOutRows<'_>) -> Result<()> {
+        if rows.ranks.is_alone() {
+            return Ok(());
+        }
+        let adapter = self.adapter.as_ref().map(OpenAdapter::checksum);
+        rows.ranks.check_same(&[
+            ("the version of burn-peft", env!("CARGO_PKG_VERSION").into()),
+            ("the base", self.checkpoint.fingerprint()?.to_string()),
+            ("the adapter", adapter.unwrap_or_default()),
+            ("the rows", rows.checksum()),
+            ("--batch-size", rows.batch_size.to_string()),
+        ])?;
+        Ok(())
     }
 }
 

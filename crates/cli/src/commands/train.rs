@@ -26,7 +26,9 @@ use super::{
     shared::{ComputeArgs, Recompute, display},
 };
 pub(super) use crate::builtin::Split;
-use crate::{backend::Job, builtin, output, progress::stage_bars, signals, source::ModelSource};
+use crate::{
+    backend::Job, builtin, output, progress::stage_bars, ranks, signals, source::ModelSource,
+};
 
 /// Arguments of `train`. All of them can be set in run.toml; the command line takes precedence.
 #[derive(Debug, clap::Args)]
@@ -118,6 +120,15 @@ impl Args {
         self.config.as_deref()
     }
 
+    /// What of it is one process.
+    pub(crate) fn alone(&self) -> Option<&'static str> {
+        match (self.find_lr, self.dry_run) {
+            (true, _) => Some("train --find-lr"),
+            (_, true) => Some("train --dry-run"),
+            _ => None,
+        }
+    }
+
     pub(super) fn finds_lr(&self) -> bool {
         self.find_lr
     }
@@ -143,13 +154,17 @@ impl Args {
             true => config,
             false => format!("'{}'", config.replace('\'', r"'\''")),
         };
+        let ranks = match ranks::all().size() {
+            1 => String::new(),
+            size => format!("mpirun -n {size} "),
+        };
         let backend = match self.compute.backend.to_string().as_str() {
             "flex" => String::new(),
             other => format!(" --backend {other}"),
         };
         summary.interrupted.then(|| {
             format!(
-                "stopped at step {}; go on with `burn-peft train --config {config} --resume{backend}`",
+                "stopped at step {}; go on with `{ranks}burn-peft train --config {config} --resume{backend}`",
                 summary.steps
             )
         })
@@ -291,9 +306,14 @@ impl Job for Train<'_> {
             dtype,
             memory: args.compute.backend.memory(),
             resume: args.resume,
-            renderer: RendererChoice::for_terminal(args.no_tui, args.json),
+            // A launcher gives its processes a terminal of its own, which nobody sees.
+            renderer: RendererChoice::for_terminal(
+                args.no_tui || !ranks::all().is_alone(),
+                args.json,
+            ),
             observers,
             stop,
+            ranks: ranks::all(),
             progress: Box::new(stage_bars()),
             notes: Box::new(move |note| {
                 notes.borrow_mut().push(note.to_owned());
@@ -311,6 +331,9 @@ impl Job for Train<'_> {
             }
             report => report?,
         };
+        if !ranks::is_first() {
+            return Ok(());
+        }
         let page = page::write(&page::Run {
             report: &report,
             config: &config,

@@ -16,7 +16,7 @@ use burn_train::TrainStep;
 use serde::Serialize;
 
 use crate::{
-    Error, Method, RunOptimizer, Schedule, Stage, TaskSetup, Trainee,
+    Error, Method, Ranks, RunOptimizer, Schedule, Stage, StepSeed, TaskSetup, Trainee,
     bench::wait_for,
     clip_grad_norm, evaluate,
     evaluate::eval_loader,
@@ -100,7 +100,10 @@ where
     let seed = config.train.seed;
     let model = new_model(method, base, &rows.task, &rows.tokenizer, seed)?;
     let trainable_params = model.num_trainable();
-    let mut trainee = Trainee::new(model).recomputing(rows.recompute);
+    let random = StepSeed::default();
+    let mut trainee = Trainee::new(model)
+        .recomputing(rows.recompute)
+        .seeded(random.clone());
     if let Some(saved) = resumed {
         saved.check_parameters::<B, _>(&trainee)?;
         trainee = saved.load_model(trainee, device)?;
@@ -129,6 +132,7 @@ where
         rows.mix.clone(),
         rows.padding,
         rows.plan,
+        &Ranks::alone(),
         device,
     )?;
     let loader = loader.starting_at(done);
@@ -149,6 +153,7 @@ where
         let cells = cells.sum::<usize>();
         // As the run itself does, so that what is random is the same.
         B::seed(device, step_seed(seed, step));
+        random.set(step_seed(seed, step));
         let began = Instant::now();
         let output = TrainStep::step(&trainee, batches);
         let (gradients, norm) = clip_grad_norm(&trainee, output.grads, config.train.max_grad_norm);
@@ -261,7 +266,15 @@ fn longest_batch<B: AutodiffBackend>(
     let mix = Mix::once(longest.len());
     let mut config = config.clone();
     config.train.group_by_length = false;
-    let loader = step_loader::<B>(&config, longest, mix, rows.padding, rows.plan, device)?;
+    let loader = step_loader::<B>(
+        &config,
+        longest,
+        mix,
+        rows.padding,
+        rows.plan,
+        &Ranks::alone(),
+        device,
+    )?;
     let first = loader
         .iter()
         .next()

@@ -7,15 +7,54 @@ use burn_peft_files::{ClaimedFolder, Error as FileError};
 use burn_peft_format::{CARD_FILE, CONFIG_FILE, WEIGHTS_FILE};
 
 use super::{RUN_FILE, scores::SCORES_FILE};
-use crate::{Checkpoint, Error};
+use crate::{Checkpoint, Error, Ranks, RunConfig, Stop};
+
+/// Where a run writes, and the checkpoint that it goes on from.
+pub(super) struct Place {
+    pub(super) dir: PathBuf,
+    pub(super) resume: Option<Checkpoint>,
+    /// Of several ranks, the first has it.
+    _claimed: Option<ClaimedFolder>,
+}
+
+impl Place {
+    /// Claims the folder of a run. The first rank does, and the others read the checkpoint that it says. `damaged` is told
+    /// what is wrong with newer ones.
+    pub(super) fn find(
+        config: &RunConfig,
+        method: &str,
+        resume: bool,
+        ranks: &Ranks,
+        stop: &Stop,
+        damaged: &mut dyn FnMut(&Error),
+    ) -> Result<Self, Error> {
+        if !ranks.is_first() {
+            let (dir, checkpoint): (PathBuf, Option<PathBuf>) = ranks.of_first(None);
+            let resume = checkpoint.map(|path| Checkpoint::open(&path)).transpose()?;
+            return Ok(Self {
+                dir,
+                resume,
+                _claimed: None,
+            });
+        }
+        let folder = claim(config.output.dir.as_deref(), method, resume)?;
+        stop.claimed(&folder);
+        let dir = folder.path().to_owned();
+        let resume = resume.then(|| Checkpoint::latest(&dir, damaged));
+        let resume = resume.transpose()?;
+        let path = resume.as_ref().map(|checkpoint| checkpoint.path.clone());
+        let (dir, _) = ranks.of_first(Some((dir, path)));
+        Ok(Self {
+            dir,
+            resume,
+            _claimed: Some(folder),
+        })
+    }
+}
 
 /// Claims the folder that was chosen. Where none was, a new run gets the first free of `runs/METHOD`,
 /// `runs/METHOD-2`, …, and a run that goes on the newest of those.
-pub(super) fn claim(
-    chosen: Option<&Path>,
-    method: &str,
-    resume: bool,
-) -> Result<ClaimedFolder, Error> {
+fn claim(chosen: Option<&Path>, method: &str, resume: bool) -> Result<ClaimedFolder, Error> {
     let folder = match chosen {
         Some(dir) => ClaimedFolder::claim(dir)?,
         None if resume => {

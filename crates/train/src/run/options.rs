@@ -4,7 +4,7 @@ use burn::tensor::DType;
 use burn_peft_data::{Rows, TextTokenizer};
 use burn_peft_decoder::Checkpoint;
 
-use crate::{Observer, RendererChoice, Stage, Stop};
+use crate::{Observer, Ranks, RendererChoice, Stage, Stop};
 
 /// What a run works on.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ pub struct RunOptions {
     pub observers: Vec<Box<dyn Observer>>,
     /// Stops the run after the step under way.
     pub stop: Stop,
+    /// The processes that share the run. The first one writes, shows and tells.
+    pub ranks: Ranks,
     /// Told of everything that takes a while: what, how much is done, and of how much.
     pub progress: Box<dyn FnMut(Stage, u64, u64)>,
     /// Told in plain words what the run is about to do.
@@ -68,6 +70,7 @@ impl Default for RunOptions {
             renderer: RendererChoice::Plain,
             observers: Vec::new(),
             stop: Stop::new(),
+            ranks: Ranks::alone(),
             progress: Box::new(|_, _, _| {}),
             notes: Box::new(|_| {}),
         }
@@ -75,6 +78,15 @@ impl Default for RunOptions {
 }
 
 impl RunOptions {
+    /// Those of a process that says nothing, unless it is the first.
+    pub(crate) fn quiet_unless_first(mut self) -> Self {
+        if !self.ranks.is_first() {
+            self.progress = Box::new(|_, _, _| {});
+            self.notes = Box::new(|_| {});
+        }
+        self
+    }
+
     /// The default, but going on from the newest checkpoint.
     pub fn resuming() -> Self {
         Self {

@@ -57,6 +57,7 @@ impl Ready {
             head: rows.task.head_kind().is_some(),
             plan: rows.plan,
             recompute: rows.recompute,
+            ranks: machine.ranks,
             train: &rows.train,
             mix: &rows.mix,
             valid: rows.valid.as_deref(),

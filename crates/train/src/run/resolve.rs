@@ -30,6 +30,8 @@ pub(super) struct Known<'a> {
     pub(super) head: bool,
     /// Whether layers are computed again in the backward pass.
     pub(super) recompute: bool,
+    /// Processes that share the run.
+    pub(super) ranks: usize,
     pub(super) train: &'a [Example],
     pub(super) mix: &'a Mix,
     pub(super) valid: Option<&'a [Example]>,
@@ -91,6 +93,7 @@ pub(super) fn identity<B: Backend>(
         chat_template: checksum_of_chat(&inputs.tokenizer),
         train_rows: checksum_of_mixed(known.train, known.mix),
         valid_rows: known.valid.map_or_else(String::new, checksum_of_rows),
+        ranks: known.ranks,
         config: config.to_toml_of(&method.settings(inputs.checkpoint.config()))?,
     })
 }

@@ -13,7 +13,8 @@ use burn_peft_decoder::DecoderConfig;
 
 use super::{RunInputs, model::check_trains};
 use crate::{
-    Error, ExcessLengthStrategy, Method, Plan, RunConfig, Stage, StepSize, Supervise, TaskSetup,
+    Error, ExcessLengthStrategy, Method, Plan, Ranks, RunConfig, Stage, StepSize, Supervise,
+    TaskSetup,
 };
 
 /// What a run computes in.
@@ -23,6 +24,8 @@ pub(crate) struct Machine {
     pub(crate) dtype: DType,
     /// Bytes of memory, where that is known.
     pub(crate) memory: Option<u64>,
+    /// Processes that share the run.
+    pub(crate) ranks: usize,
 }
 
 /// The rows of a run, tokenised, and what follows from them before the base is read.
@@ -62,10 +65,11 @@ impl RunRows {
         method: &impl Method,
         config: &RunConfig,
         inputs: &RunInputs,
-        Machine { dtype, memory }: Machine,
+        machine: Machine,
         progress: &mut dyn FnMut(Stage, u64, u64),
         notes: &mut dyn FnMut(&str),
     ) -> Result<Self, Error> {
+        let Machine { dtype, memory, .. } = machine;
         let base = inputs.checkpoint.config();
         let limit = longest_row(method, config, base)?;
         let tokenizer = inputs.tokenizer.clone().for_table(base.vocab_size);
@@ -135,7 +139,7 @@ impl RunRows {
         let checkpointing = config.train.gradient_checkpointing;
         Ok(Self {
             learning_rate,
-            plan: Plan::new(&config.train, mix.len()),
+            plan: Plan::of_ranks(&config.train, mix.len(), machine.ranks),
             recompute: checkpointing.decide(size, base, memory),
             task,
             tokenizer,
@@ -164,13 +168,14 @@ pub(super) fn comparable(task: Task, examples: &[Example]) -> Vec<Example> {
     }
 }
 
-/// The batches of every step.
+/// The batches of every step, or of those of them that are this rank's.
 pub(crate) fn step_loader<B: AutodiffBackend>(
     config: &RunConfig,
     examples: Vec<Example>,
     mix: Mix,
     padding: Padding,
     plan: Plan,
+    ranks: &Ranks,
     device: &B::Device,
 ) -> Result<StepLoader<B>, Error> {
     let train = &config.train;
@@ -179,12 +184,14 @@ pub(crate) fn step_loader<B: AutodiffBackend>(
         ..BatchOrder::new(
             train.data_seed.unwrap_or(train.seed),
             train.per_device_train_batch_size,
-            train.gradient_accumulation_steps,
+            train
+                .gradient_accumulation_steps
+                .saturating_mul(ranks.size()),
         )
     };
     let dataset = InMemDataset::new(examples);
     let loader = StepLoader::new(dataset, order, padding, plan.total_steps, device.clone())?;
-    Ok(loader.mixed(mix))
+    Ok(loader.mixed(mix).share(ranks.rank(), ranks.size()))
 }
 
 /// Only texts to write have parts that are learned or not.

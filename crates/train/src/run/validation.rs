@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    Error, EvalScores, HeldOutRows, RunConfig, Scorer, TaskSetup, Texts, Trainee,
+    Error, EvalScores, HeldOutRows, Ranks, RunConfig, Scorer, TaskSetup, Texts, Trainee,
     complete::prompts_of, strategy::metric_of,
 };
 
@@ -26,6 +26,7 @@ pub(super) struct ValidationRows {
     pub(super) stop_ids: Vec<u32>,
     pub(super) batch_size: usize,
     pub(super) max_length: Option<usize>,
+    pub(super) ranks: Ranks,
 }
 
 impl<B: Ops, A: Adapter<B>> Scorer<Trainee<B, A>> for ValidationRows {
@@ -44,6 +45,7 @@ impl<B: Ops, A: Adapter<B>> Scorer<Trainee<B, A>> for ValidationRows {
             stop_ids: self.stop_ids.clone(),
             batch_size: self.batch_size,
             max_length: self.max_length,
+            ranks: self.ranks.clone(),
         };
         let found = rows.score_until(model.model(), Texts::Scored, &mut |_, _, _| (), stop);
         self.examples = rows.examples;

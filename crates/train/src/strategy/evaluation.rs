@@ -107,13 +107,22 @@ where
         if let Some(scorer) = &mut self.session.scorer {
             return scorer.score(&model, &|| interrupter.should_stop());
         }
-        let mut mean = TokenMean::default();
-        for item in self.valid.iter() {
-            if interrupter.should_stop() {
-                return Ok(None);
+        let ranks = &self.settings.ranks;
+        let (mut own, mut stopped) = (Vec::new(), false);
+        for (batch, item) in self.valid.iter().enumerate() {
+            stopped = interrupter.should_stop();
+            if stopped {
+                break;
             }
-            mean.push(&model.step(item));
+            if ranks.has(batch) {
+                own.push(model.step(item));
+            }
         }
+        if ranks.any(stopped) {
+            return Ok(None);
+        }
+        let mut mean = TokenMean::default();
+        ranks.each(own).iter().for_each(|found| mean.push(found));
         Ok(Some(mean.scores()))
     }
 }

@@ -67,7 +67,7 @@ where
             if self.is_enough() {
                 break;
             }
-            if self.interrupter.should_stop() {
+            if self.settings.ranks.any(self.interrupter.should_stop()) {
                 self.tally.summary.interrupted = true;
                 break;
             }
@@ -140,10 +140,9 @@ where
     ) -> Result<(), Error> {
         // A resumed run then draws the same dropout masks as an uninterrupted one, without any
         // generator's state in the checkpoint.
-        <TrainingBackend<LC> as Backend>::seed(
-            self.device,
-            step_seed(self.settings.train.seed, step),
-        );
+        let seed = step_seed(self.settings.train.seed, step);
+        <TrainingBackend<LC> as Backend>::seed(self.device, seed);
+        self.settings.step_seed.set(seed);
         self.learner.lr_step();
         self.tally.learning_rate = self.learner.lr_current();
         let output = self.learner.train_step(item);
@@ -225,13 +224,17 @@ where
         self.time_left.seconds(rhythm, done)
     }
 
-    /// Saves a checkpoint, once per step at most.
+    /// Saves a checkpoint, once per step at most. The first rank writes it.
     fn save(&mut self) -> Result<(), Error> {
         let (step, plan) = (self.tally.summary.steps, self.settings.plan);
         if self.tally.saved_at == Some(step) {
             return Ok(());
         }
         let began = Instant::now();
+        if !self.settings.ranks.is_first() {
+            self.tally.saved_at = Some(step);
+            return Ok(());
+        }
         let state = TrainerState {
             step,
             total_steps: plan.total_steps,
