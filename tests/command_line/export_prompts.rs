@@ -107,6 +107,53 @@ fn a_checkpoint_with_virtual_tokens_is_base_and_adapter() {
 }
 
 #[test]
+fn a_post_processor_puts_the_tokens_in_front_of_every_text() {
+    let folder = tempdir().unwrap();
+    let (model, adapter) = (model("tied_gqa"), adapter("tied_gqa-prompt-tuning-random"));
+    let [plain, output] = ["plain", "out"].map(|name| folder.path().join(name));
+    succeed(&mut export(&model, &adapter, "checkpoint", &plain));
+    let mut command = export(&model, &adapter, "checkpoint", &output);
+    let said = succeed(command.arg("--post-processor"));
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("in front of every text"), "{said}");
+    assert_eq!(
+        texts("", &["--model", text(&output)]),
+        texts("", &["--model", &model, "--adapter", &adapter])
+    );
+    let readme = |folder: &Path| fs::read_to_string(folder.join("README.md")).unwrap();
+    assert!(readme(&output).contains("post-processor puts the names"));
+    assert!(!readme(&plain).contains("post-processor"));
+    // Nothing else is different.
+    let mut tokenizers = [&plain, &output].map(|folder| json(&folder.join("tokenizer.json")));
+    let [before, after] = tokenizers
+        .each_mut()
+        .map(|tokenizer| tokenizer["post_processor"].take());
+    assert_ne!(before, after);
+    assert_eq!(tokenizers[0], tokenizers[1]);
+
+    let none = folder.path().join("none");
+    let bitfit = self::adapter("tied_gqa-beft-qkv");
+    let mut command = export(&model, &bitfit, "checkpoint", &none);
+    let line = refused(command.arg("--post-processor"));
+    assert!(line.contains("BEFT has none"), "{line}");
+    let elsewhere = folder.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let weights = Path::new(&adapter).join("adapter_model.safetensors");
+    fs::copy(weights, elsewhere.join("adapter_model.safetensors")).unwrap();
+    let mut config = config_to_edit(Path::new(&adapter));
+    let tokens = &config["num_virtual_tokens"];
+    config["burn_peft_template"] = format!("say {{prompt:{tokens}}}{{completion}}").into();
+    write_config(&elsewhere, &config);
+    let mut command = export(&model, text(&elsewhere), "checkpoint", &none);
+    let line = refused(command.arg("--post-processor"));
+    assert!(
+        line.contains("these stand elsewhere: \"say {prompt:"),
+        "{line}"
+    );
+    assert!(!none.exists());
+}
+
+#[test]
 fn a_conversation_with_an_exported_checkpoint_is_one_with_the_adapter() {
     let folder = tempdir().unwrap();
     let (model, adapter) = (model("tied_gqa"), adapter("tied_gqa-prompt-tuning-random"));

@@ -22,6 +22,7 @@ mod doctor;
 mod export;
 mod export_prompts;
 mod formats;
+mod gguf;
 mod heads;
 mod hub;
 mod key_hints;

@@ -19,11 +19,11 @@ mod source;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use burn_peft_ops::{LargePages, keep_freed_memory};
+use burn_peft_ops::{Allocator, keep_freed_memory};
 use clap::{Parser, Subcommand};
 
 #[global_allocator]
-static ALLOCATOR: LargePages = LargePages;
+static ALLOCATOR: Allocator = Allocator;
 
 /// Parameter-efficient fine-tuning of Qwen2, Qwen2.5, Qwen3 and Llama models, in one binary.
 #[derive(Debug, Parser)]

@@ -101,4 +101,4 @@ pub use tokenize::{
     Candidates, ExcessLength, FileOutcome, Supervise, Targets, TokenizeOptions, Tokenized,
     Verbalizer, tokenize_rows,
 };
-pub use tokenizer::{NamedToken, TextTokenizer, TokenizerFacts};
+pub use tokenizer::{NamedToken, TextTokenizer, TokenEntry, TokenKind, TokenizerFacts};

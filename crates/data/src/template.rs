@@ -77,6 +77,12 @@ impl Template {
         self.parts.after == 0 && !others.into_iter().any(is_virtual)
     }
 
+    /// Whether a row begins with a virtual token. A BOS that the tokenizer adds is behind it then.
+    pub fn begins_with_virtual(&self) -> bool {
+        let first = self.parts.given.first();
+        first.is_some_and(|part| matches!(part, Part::Virtual(count) if *count > 0))
+    }
+
     /// Returns the prompt from which the model writes the learned field of `row`: everything before that field.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ use crate::tokenize::TurnFrame;
 use chat::ChatTemplate;
 use config::SpecialToken;
 use facts::Named;
-pub use facts::{NamedToken, TokenizerFacts};
+pub use facts::{NamedToken, TokenEntry, TokenKind, TokenizerFacts};
 use files::Files;
 pub(crate) use marks::Rendered;
 pub(crate) use specials::Specials;
@@ -194,6 +194,12 @@ impl TextTokenizer {
             true => &[],
             false => self.start_ids(),
         }
+    }
+
+    /// The ids that the tokenizer's post-processor puts in front of a text and behind it: a BOS in front in Llama,
+    /// nothing in Qwen2.
+    pub fn ids_around_text(&self) -> [&[u32]; 2] {
+        self.specials.single.each_ref().map(Vec::as_slice)
     }
 
     /// The ids that the tokenizer puts in front of a text.

@@ -17,6 +17,7 @@ mod copy;
 mod file;
 mod fingerprint;
 mod folder;
+mod rows;
 mod spread;
 #[cfg(test)]
 mod tests;

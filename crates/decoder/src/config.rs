@@ -62,7 +62,8 @@ pub struct RopeScaling {
 
 impl RopeScaling {
     /// The frequency, in radians a token, that takes the place of `frequency`.
-    pub(crate) fn stretch(&self, frequency: f64) -> f64 {
+    #[must_use]
+    pub fn stretch(&self, frequency: f64) -> f64 {
         let wavelength = 2.0 * std::f64::consts::PI / frequency;
         let original = self.original_max_position_embeddings as f64;
         if wavelength < original / self.high_freq_factor {

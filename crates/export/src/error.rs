@@ -28,6 +28,9 @@ pub enum Error {
     /// The checkpoint.
     #[error(transparent)]
     Decoder(#[from] burn_peft_decoder::Error),
+    /// The tokenizer.
+    #[error(transparent)]
+    Data(#[from] burn_peft_data::Error),
     /// The adapter.
     #[error(transparent)]
     Format(#[from] burn_peft_format::Error),

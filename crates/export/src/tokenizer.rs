@@ -6,6 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::Error;
 
+mod post_processor;
+
 const TOKENIZER: &str = "tokenizer.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 const GENERATION_CONFIG: &str = "generation_config.json";
@@ -18,6 +20,15 @@ pub fn virtual_token(index: usize) -> String {
     format!("<|virtual_{index}|>")
 }
 
+/// What virtual tokens are put in front of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InFront {
+    /// Of every conversation, by the chat template.
+    pub(crate) of_conversations: bool,
+    /// Of every text, by the tokenizer.
+    pub(crate) of_texts: bool,
+}
+
 /// The tokenizer of a checkpoint's folder, as its files say it.
 pub(crate) struct TokenizerFiles<'a> {
     folder: &'a Path,
@@ -26,20 +37,29 @@ pub(crate) struct TokenizerFiles<'a> {
 
 impl<'a> TokenizerFiles<'a> {
     pub(crate) fn read(folder: &'a Path) -> Result<Self, Error> {
-        let path = folder.join(TOKENIZER);
-        let tokenizer = read_json(&path)?;
-        let names = tokenizer["added_tokens"].as_array();
+        let tokenizer = read_json(&folder.join(TOKENIZER))?;
+        Ok(Self { folder, tokenizer })
+    }
+
+    /// `tokenizer.json`.
+    pub(crate) fn json(&self) -> &Value {
+        &self.tokenizer
+    }
+
+    /// Refuses a tokenizer that has virtual tokens already.
+    pub(crate) fn refuse_virtual_tokens(&self) -> Result<(), Error> {
+        let names = self.tokenizer["added_tokens"].as_array();
         let is_virtual = |token: &Value| token["content"] == json!(virtual_token(0));
-        if names.is_some_and(|tokens| tokens.iter().any(is_virtual)) {
-            return Err(Error::File {
-                path,
+        match names.is_some_and(|tokens| tokens.iter().any(is_virtual)) {
+            false => Ok(()),
+            true => Err(Error::File {
+                path: self.folder.join(TOKENIZER),
                 reason: format!(
                     "it has a token {} already: the model is an exported one",
                     virtual_token(0)
                 ),
-            });
+            }),
         }
-        Ok(Self { folder, tokenizer })
     }
 
     /// The first id behind all tokens that it has.
@@ -61,12 +81,12 @@ impl<'a> TokenizerFiles<'a> {
     }
 
     /// The files in which `count` virtual tokens have the ids from `first` on: named as special tokens, kept from
-    /// being written, and, `in_front`, put in front of every conversation.
+    /// being written, and put `in_front`.
     pub(crate) fn with_tokens(
         &self,
         first: usize,
         count: usize,
-        in_front: bool,
+        in_front: InFront,
     ) -> Result<BTreeMap<String, Vec<u8>>, Error> {
         let mut files = BTreeMap::new();
         let flags = json!({"single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true});
@@ -85,6 +105,14 @@ impl<'a> TokenizerFiles<'a> {
             });
         };
         added.extend((0..count).map(token));
+        if in_front.of_texts {
+            let found = &tokenizer["post_processor"];
+            let found = post_processor::with_virtual_tokens(found, first, count);
+            tokenizer["post_processor"] = found.map_err(|reason| Error::File {
+                path: path(),
+                reason: format!("its post-processor cannot put virtual tokens in front: {reason}"),
+            })?;
+        }
         files.insert(TOKENIZER.to_owned(), to_text(&tokenizer));
 
         let path = self.folder.join(TOKENIZER_CONFIG);
@@ -100,7 +128,7 @@ impl<'a> TokenizerFiles<'a> {
                     names.insert((first + index).to_string(), token);
                 }
             }
-            if in_front {
+            if in_front.of_conversations {
                 match &mut config["chat_template"] {
                     Value::String(template) => *template = with_front(template, &written),
                     Value::Array(templates) => {
@@ -120,7 +148,7 @@ impl<'a> TokenizerFiles<'a> {
             }
             files.insert(TOKENIZER_CONFIG.to_owned(), to_text(&config));
         }
-        if in_front {
+        if in_front.of_conversations {
             for name in self.template_files() {
                 let text = burn_peft_files::read_to_string(&self.folder.join(&name))?;
                 files.insert(name, with_front(&text, &written).into_bytes());
@@ -138,6 +166,45 @@ impl<'a> TokenizerFiles<'a> {
         generation["suppress_tokens"] = json!(suppressed);
         files.insert(GENERATION_CONFIG.to_owned(), to_text(&generation));
         Ok(files)
+    }
+
+    /// The chat templates by their names, the one for every conversation under no name. Files go before
+    /// `tokenizer_config.json`.
+    pub(crate) fn chat_templates(&self) -> Result<BTreeMap<String, String>, Error> {
+        let mut templates = BTreeMap::new();
+        for file in self.template_files() {
+            let text = burn_peft_files::read_to_string(&self.folder.join(&file))?;
+            let name = file.strip_prefix(&format!("{CHAT_TEMPLATES}/"));
+            let name = name.map_or("", |name| name.trim_end_matches(".jinja"));
+            templates.insert(name.to_owned(), text);
+        }
+        let path = self.folder.join(TOKENIZER_CONFIG);
+        if templates.contains_key("") || !path.exists() {
+            return Ok(templates);
+        }
+        match &mut read_json(&path)?["chat_template"] {
+            Value::String(text) => {
+                templates.insert(String::new(), std::mem::take(text));
+            }
+            Value::Array(named) => {
+                for template in named {
+                    let [name, text] = ["name", "template"].map(|key| template[key].as_str());
+                    let name = name.filter(|name| *name != "default").unwrap_or_default();
+                    templates.insert(name.to_owned(), text.unwrap_or_default().to_owned());
+                }
+            }
+            _ => {}
+        }
+        Ok(templates)
+    }
+
+    /// A value of a JSON file of the folder; null where there is none.
+    pub(crate) fn value(&self, file: &str, key: &str) -> Result<Value, Error> {
+        let path = self.folder.join(file);
+        match path.exists() {
+            true => Ok(read_json(&path)?[key].take()),
+            false => Ok(Value::Null),
+        }
     }
 
     fn template_files(&self) -> Vec<String> {

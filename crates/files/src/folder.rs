@@ -146,6 +146,27 @@ impl StagedFolder {
     }
 }
 
+/// A folder for what is needed on the way to something else. Dropping it removes it with all that is in it.
+#[derive(Debug)]
+pub struct ScratchFolder(TempDir);
+
+impl ScratchFolder {
+    /// A folder beside `path`, on its disk. Creates the folders above it.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub fn beside(path: &Path) -> Result<Self, Error> {
+        create_folder(parent(path))?;
+        Ok(Self(beside(path).map_err(Error::to("create", path))?))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
 /// Removes a folder with all that is in it. It is renamed first, so that half of it is never taken for the whole.
 ///
 /// # Errors
@@ -281,6 +302,17 @@ mod tests {
             (names(root.path()), names(&path)),
             (vec!["folder".into()], vec!["new".into()])
         );
+    }
+
+    #[test]
+    fn a_scratch_folder_goes_with_what_is_in_it() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("new/file");
+        let scratch = ScratchFolder::beside(&path).unwrap();
+        assert_eq!(scratch.path().parent(), path.parent());
+        fs::write(scratch.path().join("a"), "").unwrap();
+        drop(scratch);
+        assert!(names(path.parent().unwrap()).is_empty());
     }
 
     #[test]

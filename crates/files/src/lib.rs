@@ -40,7 +40,7 @@ use std::path::{Path, PathBuf};
 pub use checksums::{CHECKSUMS_FILE, Checksum, Checksums};
 pub use claim::{ClaimedFolder, LOCK_FILE};
 pub use files::{StagedFile, StagedFiles, write};
-pub use folder::{StagedFolder, remove_folder, remove_leftovers, restore_replaced};
+pub use folder::{ScratchFolder, StagedFolder, remove_folder, remove_leftovers, restore_replaced};
 
 /// What the file system refused, and where.
 #[derive(Debug, thiserror::Error)]

@@ -51,7 +51,7 @@ pub use dtype::accumulation_dtype;
 pub use flex::{bf16_products, f32_lanes};
 pub use kernels::{Kernels, LinearLayer};
 pub use mask::{NO_TOKEN, ScoreMask, Visibility};
-pub use memory::{LargePages, keep_freed_memory};
+pub use memory::{Allocator, keep_freed_memory};
 pub use ops::Ops;
 pub use shared_prompt::SharedPrompt;
 pub use weight::{DenseWeight, FrozenWeight, HeldWeight};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use burn_peft_decoder::Checkpoint;
+use burn_peft_decoder::{Checkpoint, Copied};
 use burn_peft_format::{AdapterFolder, Landing, PROMPT_EMBEDS_FILE};
 use clap::ValueEnum;
 use tempfile::TempDir;
@@ -14,6 +14,8 @@ use super::{
 };
 use crate::{builtin, output, progress::Progress, source::ModelSource};
 
+mod checkpoint;
+mod gguf;
 mod prompt;
 
 /// Arguments of `export`.
@@ -31,7 +33,8 @@ pub(crate) struct Args {
     /// What to write.
     #[arg(long, value_name = "FORM")]
     to: Form,
-    /// Output folder, new or empty. `prompt-embeds` may also be a file whose name ends in .safetensors.
+    /// Output folder, new or empty. `gguf` may also be a file whose name ends in .gguf, and `prompt-embeds` one whose name
+    /// ends in .safetensors.
     #[arg(long, value_name = "DIR|FILE")]
     output: PathBuf,
     /// With `vllm`: a text to put behind the virtual tokens, so that the file is the whole input of a completion.
@@ -41,6 +44,12 @@ pub(crate) struct Args {
     /// table as F32 where that type does not hold them.
     #[arg(long)]
     round: bool,
+    /// With `checkpoint`, for virtual tokens: let the tokenizer put them in front of every text (a post-processor).
+    #[arg(long)]
+    post_processor: bool,
+    /// With `gguf`: the number type of matrices [default: f16].
+    #[arg(long, value_name = "TYPE")]
+    outtype: Option<Outtype>,
     /// With `mlx-cache`: the layout that mlx-lm up to 0.31.3 reads.
     #[arg(long)]
     old_layout: bool,
@@ -57,10 +66,26 @@ enum Form {
     Checkpoint,
     /// The virtual tokens of Prompt Tuning or P-Tuning as the file that vLLM takes as `prompt_embeds`, and a request.
     Vllm,
+    /// That checkpoint as one GGUF file, for llama.cpp and programs that are built on it.
+    Gguf,
     /// Keys and values of virtual tokens as a prompt cache of mlx-lm.
     MlxCache,
     /// The virtual tokens of Prompt Tuning or P-Tuning as one tensor, `[tokens, d_model]`, in safetensors.
     PromptEmbeds,
+}
+
+/// `--outtype`, in the words of llama.cpp's converter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Outtype {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// bfloat16.
+    Bf16,
+    /// 8-bit whole numbers with a scale for every 32 of them.
+    #[value(name = "q8_0")]
+    Q8_0,
 }
 
 /// A base that lies in a folder.
@@ -89,6 +114,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     for (given, name, form) in [
         (args.prompt.is_some(), "--prompt", Form::Vllm),
         (args.round, "--round", Form::Checkpoint),
+        (args.post_processor, "--post-processor", Form::Checkpoint),
+        (args.outtype.is_some(), "--outtype", Form::Gguf),
         (args.old_layout, "--old-layout", Form::MlxCache),
     ] {
         if given && args.to != form {
@@ -97,9 +124,23 @@ pub(crate) fn run(args: Args) -> Result<()> {
             bail!("{name} belongs to --to {value}");
         }
     }
-    match (args.to, folder.config.method.landing()) {
-        (Form::Checkpoint, Landing::Prompt(_)) => prompt::checkpoint(&args, folder),
+    let landing = folder.config.method.landing();
+    for (given, name) in [
+        (args.round, "--round"),
+        (args.post_processor, "--post-processor"),
+    ] {
+        if given && matches!(landing, Landing::Biases(_)) {
+            bail!(
+                "{}: {name} is for virtual tokens, and {} has none",
+                display(&args.adapter),
+                folder.config.method.peft_type()
+            );
+        }
+    }
+    match (args.to, landing) {
+        (Form::Checkpoint, Landing::Prompt(_)) => checkpoint::run(&args, &folder),
         (Form::Checkpoint, _) => args.merge(&folder),
+        (Form::Gguf, _) => gguf::run(&args, &folder),
         (Form::Vllm, _) => prompt::vllm(&args, folder),
         (Form::MlxCache, _) => prompt::mlx_cache(&args, folder),
         (Form::PromptEmbeds, _) => args.prompt_embeds(&folder),
@@ -141,14 +182,7 @@ impl Args {
         // Whether it can be merged at all is asked first.
         folder.check_mergeable(&self.adapter)?;
         let base = self.base(folder)?;
-        let mut bar = Progress::bytes("writing");
-        let copied = folder.merge_into(
-            &base.checkpoint,
-            &self.output,
-            &self.adapter,
-            &mut |done, total| bar.set(done, total),
-        )?;
-        drop(bar);
+        let copied = self.write_merged(folder, &base, &self.output)?;
         let mut text = format!(
             "{}: the model with {} biases changed\n",
             display(&self.output),
@@ -170,6 +204,17 @@ impl Args {
             );
         }
         output::print(&text)
+    }
+
+    /// Writes the checkpoint with its biases changed to the folder `output`.
+    fn write_merged(&self, folder: &AdapterFolder, base: &Base, output: &Path) -> Result<Copied> {
+        let mut bar = Progress::bytes("writing");
+        Ok(folder.merge_into(
+            &base.checkpoint,
+            output,
+            &self.adapter,
+            &mut |done, total| bar.set(done, total),
+        )?)
     }
 
     fn prompt_embeds(&self, folder: &AdapterFolder) -> Result<()> {

@@ -41,6 +41,30 @@ pub struct TokenizerFacts {
     pub has_chat_template: bool,
 }
 
+/// A token of a tokenizer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenEntry {
+    /// Its id.
+    pub id: u32,
+    /// Its text; of the vocabulary, in the characters that stand for bytes.
+    pub text: String,
+    /// Where it comes from.
+    pub kind: TokenKind,
+    /// Whether it takes white space beside it with it, or must stand alone as a word.
+    pub looks_around: bool,
+}
+
+/// Where a token comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// The vocabulary: found by merges.
+    Vocabulary,
+    /// Beside the vocabulary: found in a text as it is.
+    Added,
+    /// Beside the vocabulary, and special: not a part of what a text says.
+    Special,
+}
+
 /// What the files name, kept beside the tokenizer.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Named {
@@ -137,6 +161,33 @@ impl TextTokenizer {
         }
     }
 
+    /// All tokens, by their ids.
+    pub fn entries(&self) -> Vec<TokenEntry> {
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let entry = |(text, id): (String, u32)| {
+            let added = added.get(&id);
+            TokenEntry {
+                id,
+                text,
+                kind: match added {
+                    None => TokenKind::Vocabulary,
+                    Some(token) if token.special => TokenKind::Special,
+                    Some(_) => TokenKind::Added,
+                },
+                looks_around: added
+                    .is_some_and(|token| token.lstrip || token.rstrip || token.single_word),
+            }
+        };
+        let mut entries: Vec<_> = self
+            .tokenizer
+            .get_vocab(true)
+            .into_iter()
+            .map(entry)
+            .collect();
+        entries.sort_by_key(|entry| entry.id);
+        entries
+    }
+
     /// The text of one token: what it decodes to, or, where it is a part of a character, its own name in the
     /// vocabulary.
     pub fn piece(&self, id: u32) -> String {
@@ -149,7 +200,21 @@ impl TextTokenizer {
 
 #[cfg(test)]
 mod tests {
+    use super::TokenKind;
     use crate::test_support::{EOS, IM_END, tokenizer};
+
+    #[test]
+    fn every_token_is_an_entry_once_and_says_where_it_comes_from() {
+        let entries = tokenizer().entries();
+        assert!(entries.windows(2).all(|pair| pair[0].id < pair[1].id));
+        assert_eq!(entries.len(), tokenizer().facts().ids);
+        let of = |id: u32| entries.iter().find(|entry| entry.id == id).unwrap();
+        assert_eq!(
+            (of(EOS).kind, of(0).kind),
+            (TokenKind::Special, TokenKind::Vocabulary)
+        );
+        assert!(!of(EOS).looks_around);
+    }
 
     #[test]
     fn tokens_that_the_table_has_no_row_for_are_found() {

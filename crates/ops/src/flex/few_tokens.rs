@@ -1,5 +1,5 @@
 //! A weight times few tokens. Reading the weight from memory is the cost, so nothing is packed: each row of it is read
-//! once, where it is, and multiplied with all tokens while it is in the cache.
+//! once, where it is, and multiplied with all tokens while it is in the cache and the next rows are on their way.
 
 use std::{array::from_fn, borrow::Cow};
 
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::{
     element::Element,
     storage::zeros,
-    vector::{Lanes, prefetch},
+    vector::{Lanes, prefetch, prefetch_early},
 };
 
 /// Numbers of the weight in a task.
@@ -17,6 +17,12 @@ const BLOCK: usize = 1 << 16;
 
 /// Rows of the weight in a tile, which are multiplied at the same time.
 const ROWS: usize = 4;
+
+/// The same where there are 32 registers and several tokens.
+const MANY_ROWS: usize = 6;
+
+/// A multiple of both: tasks have so many rows, or several times as many.
+const TILES: usize = 12;
 
 /// Up to so many tokens, a tile is multiplied with one token at a time.
 const MATVEC_TOKENS: usize = 4;
@@ -63,16 +69,23 @@ fn product_on<E: Element>(
         Reading::InRegisters => E::in_pair_order(input, d_in, arch.dispatch(Lanes)),
         Reading::InACopy => Cow::Borrowed(input),
     };
-    let mut columns = zeros::<E>(d_out * tokens); // [d_out, tokens]
-    let rows = (BLOCK / d_in).max(1).next_multiple_of(ROWS);
-    columns
-        .par_chunks_mut((rows * tokens).max(1))
+    let mut output = zeros::<E>(tokens * d_out);
+    let rows = (BLOCK / d_in).max(1).next_multiple_of(TILES);
+    let mut tasks: Vec<Vec<&mut [E]>> = Vec::new();
+    tasks.resize_with(d_out.div_ceil(rows), || Vec::with_capacity(tokens));
+    for token in output.chunks_exact_mut(d_out) {
+        for (task, places) in tasks.iter_mut().zip(token.chunks_mut(rows)) {
+            task.push(places);
+        }
+    }
+    tasks
+        .into_par_iter()
         .zip(weight.par_chunks(rows * d_in))
         .enumerate()
-        .for_each(|(index, (columns, weight))| {
+        .for_each(|(index, (outputs, weight))| {
             let first_row = index * rows;
             let dots = Dots {
-                columns,
+                outputs,
                 weight,
                 bias: bias.map(|bias| &bias[first_row..]),
                 input: &input,
@@ -81,22 +94,13 @@ fn product_on<E: Element>(
             };
             arch.dispatch(dots);
         });
-    if tokens == 1 {
-        return columns;
-    }
-    let mut output = zeros::<E>(tokens * d_out);
-    for (token, row) in output.chunks_exact_mut(d_out).enumerate() {
-        for (output, column) in row.iter_mut().zip(columns.chunks_exact(tokens)) {
-            *output = column[token];
-        }
-    }
     output
 }
 
 /// The dot products of some rows of a weight with all tokens.
 struct Dots<'a, E> {
-    /// `[rows, tokens]`.
-    columns: &'a mut [E],
+    /// For each token, `[rows]`.
+    outputs: Vec<&'a mut [E]>,
     /// `[rows, d_in]`.
     weight: &'a [E],
     /// At least `[rows]`.
@@ -114,9 +118,9 @@ impl<E: Element> WithSimd for Dots<'_, E> {
     fn with_simd<S: Simd>(self, simd: S) {
         // As many tokens at a time as registers can hold sums of.
         match (self.reading, S::REGISTER_COUNT) {
-            (Reading::InRegisters, _) => self.tiles::<E, S, 1>(simd, as_stored),
-            (Reading::InACopy, 0..32) => self.tiles::<f32, S, 2>(simd, E::as_f32_or_copy),
-            (Reading::InACopy, _) => self.tiles::<f32, S, 5>(simd, E::as_f32_or_copy),
+            (Reading::InRegisters, _) => self.tiles::<E, S, ROWS, 1>(simd, as_stored),
+            (Reading::InACopy, 0..32) => self.tiles::<f32, S, ROWS, 2>(simd, E::as_f32_or_copy),
+            (Reading::InACopy, _) => self.tiles::<f32, S, MANY_ROWS, 4>(simd, E::as_f32_or_copy),
         }
     }
 }
@@ -127,61 +131,110 @@ fn as_stored<'a, E>(tile: &'a [E], _: &'a mut Vec<f32>) -> &'a [E] {
 }
 
 impl<E: Element> Dots<'_, E> {
-    /// Multiplies a tile of `ROWS` rows with `TOKENS` tokens at a time. `read` returns a tile as `W`s, and may copy it
-    /// to the vector.
+    /// Multiplies a tile of `R` rows with `T` tokens at a time, and what is left of the tokens with fewer. `read` returns a
+    /// tile as `W`s, and may copy it to the vector.
     #[inline(always)]
-    fn tiles<W: Element, S: Simd, const TOKENS: usize>(
-        self,
+    fn tiles<W: Element, S: Simd, const R: usize, const T: usize>(
+        mut self,
         simd: S,
         read: impl for<'t> Fn(&'t [E], &'t mut Vec<f32>) -> &'t [W],
     ) {
-        let Self { d_in, input, .. } = self;
-        let tokens = input.len() / d_in;
+        let d_in = self.d_in;
         let mut copy = Vec::new();
-        let outputs = self.columns.chunks_mut(ROWS * tokens);
-        for (tile, (outputs, weight)) in outputs.zip(self.weight.chunks(ROWS * d_in)).enumerate() {
-            let weight = read(weight, &mut copy);
-            let mut store = |row: usize, token: usize, sum: f32| {
-                let bias = self.bias.map_or(0.0, |bias| bias[tile * ROWS + row].load());
-                outputs[row * tokens + token] = E::store(sum + bias);
+        let mut rest = self.weight;
+        let mut first_row = 0;
+        while !rest.is_empty() {
+            let (tile, behind) = rest.split_at(rest.len().min(R * d_in));
+            let mut tile = Tile {
+                outputs: &mut self.outputs,
+                first_row,
+                weight: read(tile, &mut copy),
+                bias: self.bias,
+                input: self.input,
+                d_in,
+                next: behind.as_ptr(),
             };
-            let row = |row: usize| &weight[row * d_in..][..d_in];
-            let token = |token: usize| &input[token * d_in..][..d_in];
-            let rows = weight.len() / d_in;
-            let (whole_rows, whole_tokens) = (rows / ROWS * ROWS, tokens / TOKENS * TOKENS);
-            let whole_tiles = if whole_rows > 0 { whole_tokens } else { 0 };
-            for first in (0..whole_tiles).step_by(TOKENS) {
-                let tokens = from_fn(|i| token(first + i));
-                // The next tile is prefetched. With more tokens, multiplying takes longer than reading from memory.
-                let ahead = if (TOKENS, first) == (1, 0) {
-                    ROWS * d_in
-                } else {
-                    0
-                };
-                let sums = dots::<W, S, ROWS, TOKENS>(simd, from_fn(row), tokens, ahead);
-                for (row, sums) in sums.into_iter().enumerate() {
-                    for (i, sum) in sums.into_iter().enumerate() {
-                        store(row, first + i, sum);
-                    }
-                }
+            let rows = tile.weight.len() / d_in;
+            if rows < R {
+                (0..rows).for_each(|row| tile.all_tokens::<S, 1, T>(simd, row));
+            } else {
+                tile.all_tokens::<S, R, T>(simd, 0);
             }
-            let rest = (0..rows).flat_map(|row| (0..tokens).map(move |token| (row, token)));
-            for (r, t) in rest.filter(|(r, t)| *r >= whole_rows || *t >= whole_tokens) {
-                let [[sum]] = dots::<W, S, 1, 1>(simd, [row(r)], [token(t)], 0);
-                store(r, t, sum);
+            (rest, first_row) = (behind, first_row + rows);
+        }
+    }
+}
+
+/// A few rows of a weight, and where their dot products go.
+struct Tile<'t, 'a, E, W> {
+    /// For each token, all rows of the task.
+    outputs: &'t mut [&'a mut [E]],
+    /// The tile's first row of these.
+    first_row: usize,
+    /// `[rows, d_in]`.
+    weight: &'t [W],
+    /// Of all rows of the task.
+    bias: Option<&'t [E]>,
+    /// `[tokens, d_in]`.
+    input: &'t [f32],
+    d_in: usize,
+    /// Where the next tile begins, of this task or of the next one. It is fetched from memory in the meantime.
+    next: *const E,
+}
+
+impl<E: Element, W: Element> Tile<'_, '_, E, W> {
+    /// The dot products of `R` rows with all tokens, `T` of them at a time.
+    #[inline(always)]
+    fn all_tokens<S: Simd, const R: usize, const T: usize>(&mut self, simd: S, row: usize) {
+        let tokens = self.outputs.len();
+        let whole = tokens / T * T;
+        for token in (0..whole).step_by(T) {
+            self.products::<S, R, T>(simd, row, token);
+        }
+        match tokens - whole {
+            0 => {}
+            1 => self.products::<S, R, 1>(simd, row, whole),
+            2 => self.products::<S, R, 2>(simd, row, whole),
+            _ => self.products::<S, R, 3>(simd, row, whole),
+        }
+    }
+
+    /// The dot products of `R` rows with `T` tokens, from these on.
+    #[inline(always)]
+    fn products<S: Simd, const R: usize, const T: usize>(
+        &mut self,
+        simd: S,
+        first_row: usize,
+        first_token: usize,
+    ) {
+        let d_in = self.d_in;
+        let row = |row: usize| &self.weight[(first_row + row) * d_in..][..d_in];
+        let token = |token: usize| &self.input[(first_token + token) * d_in..][..d_in];
+        let share = |token: usize| R * d_in * token / self.outputs.len();
+        let ahead = match (T, first_token) {
+            (1, 0) => 0..R * d_in,
+            (1, _) => 0..0,
+            _ => share(first_token)..share(first_token + T),
+        };
+        let ahead = (self.next.wrapping_add(ahead.start), ahead.len());
+        let sums = dots::<W, E, S, R, T>(simd, from_fn(row), from_fn(token), ahead);
+        for (row, sums) in (self.first_row + first_row..).zip(sums) {
+            let bias = self.bias.map_or(0.0, |bias| bias[row].load());
+            for (token, sum) in (first_token..).zip(sums) {
+                self.outputs[token][row] = E::store(sum + bias);
             }
         }
     }
 }
 
-/// The dot products of rows and tokens of one length. Unless `ahead` is 0, what is that many numbers ahead of a row's is
-/// prefetched.
+/// The dot products of rows and tokens of one length. So many numbers from a place on are fetched from memory in the
+/// meantime.
 #[inline(always)]
-fn dots<W: Element, S: Simd, const ROWS: usize, const TOKENS: usize>(
+fn dots<W: Element, A, S: Simd, const ROWS: usize, const TOKENS: usize>(
     simd: S,
     rows: [&[W]; ROWS],
     tokens: [&[f32]; TOKENS],
-    ahead: usize,
+    (ahead, ahead_len): (*const A, usize),
 ) -> [[f32; TOKENS]; ROWS] {
     let (len, block) = (rows.first().map_or(0, |row| row.len()), 2 * S::F32_LANES);
     let rest = len - len % block;
@@ -189,13 +242,21 @@ fn dots<W: Element, S: Simd, const ROWS: usize, const TOKENS: usize>(
         rows.map(|row| &row[..rest]),
         tokens.map(|token| &token[..rest]),
     );
+    let blocks = rest / block;
+    let ahead_of_block = ahead_len.div_ceil(blocks.max(1));
     let mut sums = [[simd.splat_f32s(0.0); TOKENS]; ROWS];
-    for i in 0..rest / block {
+    for i in 0..blocks {
+        if TOKENS > 1 {
+            let start = ahead.wrapping_add(i * ahead_of_block);
+            prefetch_early(start, ahead_of_block);
+        }
         for (token, numbers) in token_blocks.iter().enumerate() {
             let [first, second] = f32::load_pair(simd, numbers, i);
-            for (sums, row) in sums.iter_mut().zip(&row_blocks) {
-                if ahead > 0 {
-                    prefetch(row.as_ptr().wrapping_add(ahead + i * block), block);
+            for (number, (sums, row)) in sums.iter_mut().zip(&row_blocks).enumerate() {
+                if TOKENS == 1 && ahead_len > 0 {
+                    // Of each row the block that stands below: it is needed as soon.
+                    let start = ahead.wrapping_add(number * len + i * block);
+                    prefetch(start, block);
                 }
                 let row = W::load_pair(simd, row, i);
                 sums[token] = simd.mul_add_f32s(row[0], first, sums[token]);
@@ -232,6 +293,8 @@ mod tests {
             [5, 67, 4],
             [12, 33, 11],
             [23, 130, 6],
+            [6, 40, 8],
+            [32, 65, 13],
         ];
         let tasks = [[2, BLOCK + 5, 9], [5, BLOCK + 5, 9]];
         for dims in shapes.into_iter().chain(tasks) {

@@ -34,23 +34,38 @@ impl WithSimd for Lanes {
     }
 }
 
-/// Asks the processor to fetch `len` elements from `start` on, before they are needed. They may be outside any slice.
+/// Asks the processor to fetch `len` elements from `start` on into its first cache, before they are needed. They may be
+/// outside any slice.
 #[inline(always)]
 pub(super) fn prefetch<T>(start: *const T, len: usize) {
     #[cfg(target_arch = "x86_64")]
+    prefetch_to::<{ std::arch::x86_64::_MM_HINT_T0 }, T>(start, len);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (start, len);
+}
+
+/// [`prefetch`] into the second cache, of what is not needed soon.
+#[inline(always)]
+pub(super) fn prefetch_early<T>(start: *const T, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    prefetch_to::<{ std::arch::x86_64::_MM_HINT_T1 }, T>(start, len);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (start, len);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn prefetch_to<const HINT: i32, T>(start: *const T, len: usize) {
     for line in (0..len * size_of::<T>()).step_by(CACHE_LINE) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         #[expect(
             unsafe_code,
             reason = "an address that is none of this process's is ignored by the processor"
         )]
         // SAFETY: see the reason.
         unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(start.cast::<i8>().wrapping_add(line));
+            std::arch::x86_64::_mm_prefetch::<HINT>(start.cast::<i8>().wrapping_add(line));
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (start, len);
 }
 
 /// The widest vectors of this processor, and narrower ones that it has as well.

@@ -1,4 +1,4 @@
-//! Virtual tokens in other programs' forms: what has to compute with the model.
+//! Virtual tokens in the forms of vLLM and mlx-lm: what has to compute with the model.
 
 use std::fs;
 
@@ -7,17 +7,14 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use burn::tensor::{DType, backend::AutodiffBackend};
 use burn_peft::{Adapter, PeftModel};
 use burn_peft_data::Template;
-use burn_peft_export::{
-    CacheLayout, TorchType, save_prompt_cache, save_prompt_checkpoint, save_prompt_embeds,
-    unlikely_row, virtual_token,
-};
+use burn_peft_export::{CacheLayout, TorchType, save_prompt_cache, save_prompt_embeds};
 use burn_peft_format::{AdapterFolder, Landing, adapter_from_folder};
 use burn_peft_ops::Ops;
 use burn_peft_train::left_padded;
 use serde_json::json;
 
 use super::{Args, Base, report};
-use crate::{backend::Job, commands::shared::display, output, progress::Progress, source};
+use crate::{backend::Job, commands::shared::display, source};
 
 /// The file that vLLM takes.
 const EMBEDS_FILE: &str = "prompt_embeds.pt";
@@ -25,17 +22,6 @@ const EMBEDS_FILE: &str = "prompt_embeds.pt";
 const REQUEST_FILE: &str = "request.json";
 /// The file that mlx-lm takes.
 const CACHE_FILE: &str = "prompt_cache.safetensors";
-
-/// `--to checkpoint`, of virtual tokens.
-pub(super) fn checkpoint(args: &Args, folder: AdapterFolder) -> Result<()> {
-    folder.prompt_table(&args.adapter)?;
-    folder.refuse_head("a checkpoint", &args.adapter)?;
-    let base = args.base(&folder)?;
-    refuse_full(args)?;
-    args.compute
-        .backend
-        .run(CheckpointJob { args, folder, base })
-}
 
 /// `--to vllm`.
 pub(super) fn vllm(args: &Args, folder: AdapterFolder) -> Result<()> {
@@ -85,7 +71,7 @@ fn is_in_front(template: &str) -> Result<bool> {
 }
 
 /// Refuses an output folder that has something in it, before anything is computed.
-fn refuse_full(args: &Args) -> Result<()> {
+pub(super) fn refuse_full(args: &Args) -> Result<()> {
     let mut entries = match fs::read_dir(&args.output) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -98,63 +84,6 @@ fn refuse_full(args: &Args) -> Result<()> {
         );
     }
     Ok(())
-}
-
-struct CheckpointJob<'a> {
-    args: &'a Args,
-    folder: AdapterFolder,
-    base: Base,
-}
-
-impl Job for CheckpointJob<'_> {
-    fn run<B>(self, device: B::Device) -> Result<()>
-    where
-        B: AutodiffBackend<InnerBackend: Ops> + Ops,
-    {
-        let Self { args, folder, base } = self;
-        let dtype = args.compute.dtype(None).into();
-        let decoder = source::load::<B::InnerBackend>(&base.checkpoint, dtype, &device)?;
-        let adapter = adapter_from_folder(&folder, decoder.config(), &args.adapter, &device)?;
-        let unlikely = unlikely_row(&PeftModel::new(decoder, adapter), 0);
-        let mut bar = Progress::bytes("writing");
-        let written = save_prompt_checkpoint(
-            &base.checkpoint,
-            &base.folder,
-            &folder,
-            &unlikely,
-            !args.round,
-            &args.output,
-            &args.adapter,
-            &mut |done, total| bar.set(done, total),
-        )?;
-        drop(bar);
-        let (first, last) = (written.first_id, written.first_id + written.tokens - 1);
-        let mut text = format!(
-            "{}: the model with {} virtual tokens, {} to {} (ids {first} to {last})\n",
-            display(&args.output),
-            written.tokens,
-            virtual_token(0),
-            virtual_token(written.tokens - 1),
-        );
-        text += &match written.rows_added {
-            0 => "they take rows of the vocabulary that the tokenizer does not use\n".to_owned(),
-            rows => format!("the vocabulary has {rows} rows more\n"),
-        };
-        if !written.copied.widened.is_empty() {
-            text += "the embedding table is stored as F32 now, because the checkpoint's type cannot hold them exactly \
-                     (--round rounds them)\n";
-        }
-        text += match written.in_chat_template {
-            true => "the chat template puts them in front of a conversation\n",
-            false => "README.md says where in a text they stand\n",
-        };
-        text += &format!(
-            "the largest probability of writing one of them: 1e{:.0}, in {} states\n",
-            unlikely.largest_log_probability / std::f64::consts::LN_10,
-            unlikely.states
-        );
-        output::print(&text)
-    }
 }
 
 struct VllmJob<'a> {
