@@ -1,6 +1,7 @@
 //! The thread that computes.
 
 mod adapters;
+mod admission;
 mod batch;
 mod handle;
 mod logprobs;
