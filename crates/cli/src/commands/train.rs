@@ -1,26 +1,27 @@
 //! `train`: an adapter from rows.
 
+mod inputs;
 mod page;
+mod reader;
 mod report;
 
 use std::{
     cell::RefCell,
-    io,
     path::{Path, PathBuf},
     rc::Rc,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context, Result};
 use burn::tensor::{DType, backend::AutodiffBackend};
-use burn_peft_data::{RowReader, Rows};
 use burn_peft_ops::Ops;
 use burn_peft_train::{
-    Error, JsonLines, LogRecord, Observer, Override, RUN_FILE, RendererChoice, RunConfig,
-    RunInputs, RunOptions, RunReport, Stop, find_lr, run as run_training,
+    Error, Observer, Override, RUN_FILE, RendererChoice, RunConfig, RunInputs, RunOptions,
+    RunReport, Stop, find_lr, run as run_training,
 };
 use serde_json::json;
 
+pub(super) use self::inputs::rows;
+use self::{inputs::open, reader::Reader};
 use super::{
     adapter, doctor,
     shared::{ComputeArgs, Recompute, display},
@@ -230,51 +231,6 @@ impl Args {
     }
 }
 
-/// The rows of a split of the run, if it has one; the built-in ones where it names no rows to train on. Rows that are
-/// held out are still among those to train on.
-pub(super) fn rows(config: &RunConfig, split: Split) -> Result<Option<Rows>> {
-    let reader = RowReader {
-        columns: config.data.columns.as_ref(),
-        task: None,
-    };
-    let path = match split {
-        Split::Train => {
-            return Ok(Some(match &config.data.train {
-                Some(files) => files.read(&reader)?,
-                None => builtin::rows(config.task.r#type.unwrap_or_default(), split)?,
-            }));
-        }
-        Split::Valid => &config.data.valid,
-        Split::Test => &config.data.test,
-    };
-    // Held-out rows take the place of the built-in ones.
-    let is_split = split == Split::Valid && config.data.validation_split.is_some();
-    match path {
-        Some(path) => Ok(Some(reader.read(path)?)),
-        None if config.data.train.is_none() && !is_split => {
-            let task = config.task.r#type.unwrap_or_default();
-            builtin::rows(task, split).map(Some)
-        }
-        None => Ok(None),
-    }
-}
-
-fn open(config: &RunConfig, source: &ModelSource) -> Result<RunInputs> {
-    let train = rows(config, Split::Train)?.context("data.train is missing")?;
-    let (train, held_out) = config.hold_out(train)?;
-    Ok(RunInputs {
-        train,
-        valid: match held_out {
-            Some(rows) => Some(rows),
-            None => rows(config, Split::Valid)?,
-        },
-        test: rows(config, Split::Test)?,
-        checkpoint: source.checkpoint()?,
-        tokenizer: source.tokenizer()?,
-        base_name: source.name(),
-    })
-}
-
 struct Train<'a> {
     args: &'a Args,
     config: RunConfig,
@@ -364,36 +320,6 @@ impl Job for Train<'_> {
             }
             false => printed,
         }
-    }
-}
-
-/// Standard output, for `--json`. When it takes no more, the run is stopped as a signal stops it, so that nothing is lost.
-#[derive(Debug, Clone, Default)]
-struct Reader {
-    error: Arc<Mutex<Option<Error>>>,
-}
-
-impl Reader {
-    fn observer(&self, stop: Stop) -> impl Observer + use<> {
-        let mut lines = JsonLines::new(io::stdout(), "standard output");
-        let reader = self.clone();
-        move |record: &LogRecord| {
-            if let Err(error) = lines.record(record) {
-                let mut kept = reader.lock();
-                if kept.replace(error).is_none() {
-                    stop.request();
-                }
-            }
-            Ok(())
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Error>> {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn error(&self) -> Option<Error> {
-        self.lock().take()
     }
 }
 
