@@ -15,6 +15,7 @@ results_rows.py says which. The order of the rows is the program's own for its m
 The program trains its methods with their default settings, and scores them. results_peer.py says what the peers are and
 how they are trained. A run is one file in the output folder, written whole or not at all. It is not made again, so the
 script can be stopped, and called again with more tasks, methods or seeds. A run that fails is reported and left out.
+Each file has the tokens a second of training too, which compare only where nothing else ran.
 Install benches/requirements.txt. Where other programs use the processor, OMP_WAIT_POLICY=PASSIVE or --threads 1 spares
 PyTorch's threads from spinning.
 """
@@ -125,7 +126,10 @@ def own(options, task, method, seed, rate, held_out, work):
         line += ["--set", f"{key}={value}"]
     done = call(line)
     resolved = tomllib.loads((work / "adapter/run.toml").read_text(encoding="utf-8"))
+    records = map(json.loads, (work / "adapter/metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    speeds = [record["tokens_per_second"] for record in records if "tokens_per_second" in record]
     return {
+        "tokens_per_second": statistics.harmonic_mean(speeds),
         "learning_rate": resolved["train"].get("learning_rate"),
         "trainable_params": done["trainable_params"],
         "scores": evaluate(options, work / "adapter", held_out, quick=options.search),

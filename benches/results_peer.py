@@ -28,6 +28,7 @@ import re
 import shutil
 import string
 import sys
+import time
 from pathlib import Path
 
 import peft
@@ -155,6 +156,7 @@ def loss_of(model, kind, ids, mask, targets):
 
 
 def train(model, rows, options, precision):
+    """Trains, and returns tokens a second."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     head = list(model.score.parameters()) if isinstance(model, WithHead) else []
     others = [parameter for parameter in parameters if all(parameter is not one for one in head)]
@@ -163,6 +165,7 @@ def train(model, rows, options, precision):
     batches = list(rows.batches(options.batch_size))
     schedule = get_linear_schedule_with_warmup(optimizer, 0, len(batches))
     model.train()
+    tokens, started = 0, time.perf_counter()
     for step, (_, ids, mask, targets) in enumerate(batches, 1):
         with precision():
             loss = loss_of(model, options.kind, ids, mask, targets)
@@ -171,7 +174,9 @@ def train(model, rows, options, precision):
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()
+        tokens += int(mask.sum())
         print(f"step {step}/{len(batches)}  loss {loss.item():.4f}", file=sys.stderr, flush=True)
+    return tokens / (time.perf_counter() - started)
 
 
 @torch.no_grad()
@@ -268,8 +273,9 @@ def main():
             parameter.data = parameter.data.float()
     full = options.dtype == "bf16" and not CONFIGS[options.method]
     precision = (lambda: torch.autocast("cpu", torch.bfloat16)) if full else contextlib.nullcontext
-    train(model, train_rows, options, precision)
-    made = {"trainable_params": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)}
+    speed = train(model, train_rows, options, precision)
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    made = {"tokens_per_second": speed, "trainable_params": trainable}
     if options.kind == "causal-lm":
         save(model, options)
     else:
