@@ -5,7 +5,7 @@ use burn_peft::{Adapter, Inputs, PeftModel, Placement};
 use burn_peft_decoder::{AttentionMask, GenerationOptions};
 use burn_peft_ops::Ops;
 
-/// Texts that the model writes to see in which states it ends.
+/// Texts that the model writes at a time, to see in which states it ends.
 const TEXTS: usize = 16;
 /// Tokens of each.
 const TOKENS: usize = 64;
@@ -36,86 +36,78 @@ pub struct UnlikelyRow {
 /// zeros would not do: where the model is sure of nothing, many zeros are likely. Where states lie on all sides, as those of
 /// a model of random weights do, it is a copy of the row that was the least likely one everywhere.
 ///
-/// The states are those of texts that the model itself writes, sampled at temperature 1.
+/// The states are those of texts that the model itself writes, sampled at temperature 1: half of them say where the row points,
+/// all of them whether it serves.
 #[must_use]
 pub fn unlikely_row<B: Ops, A: Adapter<B>>(model: &PeftModel<B, A>, seed: u64) -> UnlikelyRow {
-    let states = states(model, seed);
-    let [count, width] = states.dims();
-    let lengths = states.clone().powi_scalar(2).sum_dim(1).sqrt(); // [states, 1]
-    let directions = states.clone() / lengths.clone();
+    let found = states(model, seed);
+    let [count, width] = found.dims();
+    let lengths = found.clone().powi_scalar(2).sum_dim(1).sqrt(); // [states, 1]
+    let directions = found.clone() / lengths;
     let cosines = directions.clone().matmul(directions.clone().transpose());
     let numbers = |tensor: Tensor<B, 2>| tensor.into_data().iter::<f64>().collect::<Vec<f64>>();
-    let middle = Middle::of(&numbers(cosines), count);
-    let seen = Seen::new(model, states, &numbers(lengths), &middle);
+    let weights = TensorData::new(middle(&numbers(cosines), count), [1, count]);
+    let weights = weights.convert_dtype(directions.dtype());
+    let weights = Tensor::<B, 2>::from_data(weights, &directions.device());
+    let middle = weights.matmul(directions); // [1, width]
+    // Where states lie on all sides, those that were looked at may still have a side of their own; others do not keep to it.
+    let states = Tensor::cat(vec![found, states(model, seed.wrapping_add(1))], 0);
+    let along = numbers(states.clone().matmul(middle.clone().transpose()));
+    let seen = Seen::new(model, states, along);
     let row = |row: Tensor<B, 1>| row.into_data().iter::<f32>().collect();
+    let states = seen.along.len();
     match seen.push() {
-        Some(push) => {
-            let weights: Vec<f64> = middle.weights.iter().map(|w| -push * w).collect();
-            let weights = Tensor::<B, 2>::from_data(
-                TensorData::new(weights, [1, count]).convert_dtype(directions.dtype()),
-                &directions.device(),
-            );
-            UnlikelyRow {
-                row: row(weights.matmul(directions).reshape([width])),
-                largest_log_probability: seen.largest(push),
-                states: count,
-            }
-        }
+        Some(push) => UnlikelyRow {
+            row: row((middle * -push).reshape([width])),
+            largest_log_probability: seen.largest(push),
+            states,
+        },
         None => {
             let (id, largest) = seen.rarest();
             UnlikelyRow {
                 row: row(model.base().head_row(id)),
                 largest_log_probability: largest,
-                states: count,
+                states,
             }
         }
     }
 }
 
-/// The point of the convex hull of some directions that is nearest to the origin: of all directions, it has the largest
-/// cosine with the one that lies farthest from it (Gilbert 1966).
-struct Middle {
-    /// How much of each direction is in it.
-    weights: Vec<f64>,
-    /// Its products with each direction.
-    along: Vec<f64>,
-}
-
-impl Middle {
-    /// Of directions with these cosines, `[count, count]`.
-    fn of(cosines: &[f64], count: usize) -> Self {
-        let share = 1.0 / count as f64;
-        let rows = || cosines.chunks_exact(count);
-        let mut weights = vec![share; count];
-        let mut along: Vec<f64> = rows().map(|row| share * row.iter().sum::<f64>()).collect();
-        let mut square = share * along.iter().sum::<f64>();
-        for _ in 0..STEPS {
-            let Some(farthest) = (0..count).min_by(|a, b| along[*a].total_cmp(&along[*b])) else {
-                break;
-            };
-            // Towards the farthest, as far as it comes nearer to the origin.
-            let product = along[farthest];
-            let step = (square - product) / (square - 2.0 * product + 1.0).max(f64::MIN_POSITIVE);
-            let step = step.clamp(0.0, 1.0);
-            if step == 0.0 {
-                break;
-            }
-            let stay = 1.0 - step;
-            square = stay * stay * square + 2.0 * stay * step * product + step * step;
-            weights.iter_mut().for_each(|weight| *weight *= stay);
-            weights[farthest] += step;
-            let row = &cosines[farthest * count..(farthest + 1) * count];
-            for (along, cosine) in along.iter_mut().zip(row) {
-                *along = stay * *along + step * cosine;
-            }
+/// How much of each direction is in the point of their convex hull that is nearest to the origin: of all directions, that
+/// point's has the largest cosine with the one that lies farthest from it (Gilbert 1966). The cosines are `[count, count]`.
+fn middle(cosines: &[f64], count: usize) -> Vec<f64> {
+    let share = 1.0 / count as f64;
+    let mut weights = vec![share; count];
+    // The products of the point with each direction.
+    let rows = cosines.chunks_exact(count);
+    let mut along: Vec<f64> = rows.map(|row| share * row.iter().sum::<f64>()).collect();
+    let mut square = share * along.iter().sum::<f64>();
+    for _ in 0..STEPS {
+        let Some(farthest) = (0..count).min_by(|a, b| along[*a].total_cmp(&along[*b])) else {
+            break;
+        };
+        // Towards the farthest, as far as it comes nearer to the origin.
+        let product = along[farthest];
+        let step = (square - product) / (square - 2.0 * product + 1.0).max(f64::MIN_POSITIVE);
+        let step = step.clamp(0.0, 1.0);
+        if step == 0.0 {
+            break;
         }
-        Self { weights, along }
+        let stay = 1.0 - step;
+        square = stay * stay * square + 2.0 * stay * step * product + step * step;
+        weights.iter_mut().for_each(|weight| *weight *= stay);
+        weights[farthest] += step;
+        let row = &cosines[farthest * count..(farthest + 1) * count];
+        for (along, cosine) in along.iter_mut().zip(row) {
+            *along = stay * *along + step * cosine;
+        }
     }
+    weights
 }
 
 /// What there is to know of the states.
 struct Seen {
-    /// The product of each with the middle of their directions.
+    /// The product of each with the middle of the directions.
     along: Vec<f64>,
     /// The logarithm of the sum of all scores' exponentials, of each.
     totals: Vec<f64>,
@@ -127,10 +119,9 @@ impl Seen {
     fn new<B: Ops, A: Adapter<B>>(
         model: &PeftModel<B, A>,
         states: Tensor<B, 2>,
-        lengths: &[f64],
-        middle: &Middle,
+        along: Vec<f64>,
     ) -> Self {
-        let count = lengths.len();
+        let count = along.len();
         let mut totals = Vec::with_capacity(count);
         let mut largest: Option<Tensor<B, 2>> = None;
         for first in (0..count).step_by(CHUNK) {
@@ -145,10 +136,9 @@ impl Seen {
                 None => here,
             });
         }
-        let along = middle.along.iter().zip(lengths);
         let largest = largest.expect("a state").into_data();
         Self {
-            along: along.map(|(cosine, length)| cosine * length).collect(),
+            along,
             totals,
             largest: largest.iter::<f32>().collect(),
         }
@@ -230,19 +220,21 @@ mod tests {
         let cosines = directions
             .iter()
             .flat_map(|a| directions.iter().map(move |b| dot(a, b)));
-        let middle = Middle::of(&cosines.collect::<Vec<_>>(), 3);
+        let cosines: Vec<f64> = cosines.collect();
+        let along = |cosines: &[f64]| {
+            let weights = middle(cosines, cosines.len().isqrt());
+            let rows = cosines.chunks_exact(weights.len());
+            let product =
+                |row: &[f64]| row.iter().zip(&weights).map(|(cosine, w)| cosine * w).sum();
+            rows.map(product).collect::<Vec<f64>>()
+        };
         // Halfway between the outer two: cos of half of 126.9 degrees, and the point's own length is the same.
         let expected = (126.87_f64 / 2.0).to_radians().cos().powi(2);
-        let least = middle.along.iter().copied().fold(f64::INFINITY, f64::min);
+        let least = along(&cosines).into_iter().fold(f64::INFINITY, f64::min);
         assert!((least - expected).abs() < 1e-3, "{least} {expected}");
         // On all sides: none has.
-        let across = [1.0, -1.0, -1.0, 1.0];
-        assert!(
-            Middle::of(&across, 2)
-                .along
-                .iter()
-                .all(|along| along.abs() < 1e-9)
-        );
+        let across = along(&[1.0, -1.0, -1.0, 1.0]);
+        assert!(across.iter().all(|along| along.abs() < 1e-9));
     }
 
     #[test]
