@@ -100,6 +100,8 @@ fn bits(trainee: &Trainee<B, AnyAdapter<B>>, grads: &GradientsParams) -> Vec<u32
 fn any_number_of_ranks_makes_the_step_of_one_process_bit_for_bit() {
     let base = base();
     for method in METHODS {
+        // One for all ranks: random numbers are drawn from one state for all threads, other tests included.
+        let made = trainee(base.clone(), method);
         for recompute in [false, true] {
             // What each rank comes to in the steps of an epoch, whose last one has fewer micro-batches than ranks.
             let steps = |ranks: Ranks, accumulation: usize| {
@@ -108,9 +110,7 @@ fn any_number_of_ranks_makes_the_step_of_one_process_bit_for_bit() {
                 let padding = Padding::default();
                 let loader = StepLoader::new(dataset, order, padding, 2, Default::default());
                 let loader = loader.unwrap().share(ranks.rank(), ranks.size());
-                let trainee = trainee(base.clone(), method)
-                    .recomputing(recompute)
-                    .among(ranks);
+                let trainee = made.clone().recomputing(recompute).among(ranks);
                 let steps = loader.iter().map(|micro_batches| {
                     let output = TrainStep::step(&trainee, micro_batches);
                     let LmOutput {
