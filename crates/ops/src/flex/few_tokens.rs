@@ -296,10 +296,28 @@ mod tests {
             [6, 40, 8],
             [32, 65, 13],
         ];
-        let tasks = [[2, BLOCK + 5, 9], [5, BLOCK + 5, 9]];
+        let tasks = [[2, BLOCK + 5, 2 * TILES + 5], [5, BLOCK + 5, 2 * TILES + 5]];
         for dims in shapes.into_iter().chain(tasks) {
             check::<f32>(dims);
             check::<bf16>(dims);
+        }
+    }
+
+    #[test]
+    fn a_tokens_sums_do_not_depend_on_the_tokens_beside_it() {
+        let [most, d_in, d_out] = [32, 70, 2 * TILES + 5];
+        let numbers = |len: usize| (0..len).map(|i| ((i * 7919) % 1009) as f32 / 1009.0 - 0.5);
+        let input: Vec<f32> = numbers(most * d_in).collect();
+        let weight: Vec<f32> = numbers(d_out * d_in).collect();
+        for arch in arches() {
+            let some = |tokens: usize| {
+                let input = &input[..tokens * d_in];
+                product_on(arch, input, &weight, None, [tokens, d_in, d_out])
+            };
+            let all = some(most);
+            for tokens in 1..most {
+                assert!(some(tokens) == all[..tokens * d_out], "{tokens}, {arch:?}");
+            }
         }
     }
 
