@@ -8,8 +8,8 @@ where they stay. Then 32 requests, 4 an adapter, each 32 tokens of prompt and 12
 
 - together: all at the same time;
 - alone: one after the other (--alone of them; a request a model first). Every answer must equal the one it had together;
-- peer: transformers with PEFT, a batch of 4 an adapter, one batch after the other. BitFit's biases are put into the
-  model, which PEFT cannot do.
+- peer: transformers with PEFT, a batch of 4 an adapter, one batch after the other. BitFit's biases are added to the
+  model's and taken off again: PEFT would wrap the layers of the base that the other adapters share.
 
 Together and peer take turns, --rounds times. Prompts are the same for both and differ between rounds, so that the server's
 cache has none of them. Install benches/requirements.txt.
@@ -24,8 +24,8 @@ import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,22 +132,14 @@ class Server:
             first = first or (time.perf_counter() - started if text else None)
             tokens = (part.get("usage") or {}).get("completion_tokens", tokens)
         if response.status != 200 or tokens != NEW_TOKENS:
-            sys.exit(f"{name}: status {response.status}, {tokens} tokens")
+            raise RuntimeError(f"{name}: status {response.status}, {tokens} tokens")
         return text, first, time.perf_counter() - started
 
     def together(self, requests):
-        answers = [None] * len(requests)
-
-        def run(index):
-            answers[index] = self.ask(*requests[index])
-
-        threads = [threading.Thread(target=run, args=(index,)) for index in range(len(requests))]
-        started = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return answers, time.perf_counter() - started
+        with ThreadPoolExecutor(len(requests)) as clients:
+            started = time.perf_counter()
+            answers = list(clients.map(lambda request: self.ask(*request), requests))
+            return answers, time.perf_counter() - started
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -164,33 +156,41 @@ class Peer:
         dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[options.dtype]
         self.torch = torch
         self.base = AutoModelForCausalLM.from_pretrained(model, dtype=dtype).eval()
-        self.plain = {name: parameter.detach().clone() for name, parameter in self.base.named_parameters()
-                      if name.endswith("bias")}
+        self.biases = {
+            name.removesuffix(".bias"): parameter
+            for name, parameter in self.base.named_parameters()
+            if name.endswith("bias")
+        }
         self.adapters = adapters
         self.loaded = {}
 
-    def answer(self, name, batch):
+    def biases_of(self, name):
+        """Those of the model that the adapter changes, and by how much. Those that the model lacks are left out."""
         from safetensors.torch import load_file
 
+        changed = load_file(self.adapters[name] / "adapter_model.safetensors")
+        pairs = [
+            (self.biases[key], value.flatten()) for own, value in changed.items() for key in self.biases if f".{key}." in own
+        ]
+        assert pairs, f"{name} changes no bias of the model"
+        return pairs
+
+    def answer(self, name, batch):
         torch = self.torch
         ids = torch.tensor(batch)
-        folder = self.adapters[name]
-        settings = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False, "pad_token_id": 0}
         mask = torch.ones_like(ids)
-        if ADAPTERS[name][0] == "bitfit":
-            biases = load_file(folder / "adapter_model.safetensors")
-            parameters = dict(self.base.named_parameters())
-            with torch.no_grad():
-                for key, plain in self.plain.items():
-                    changed = next((value for own, value in biases.items() if key.removesuffix(".bias") in own), None)
-                    if changed is not None and changed.shape == plain.shape:
-                        parameters[key].copy_(changed)
-                self.base.generate(input_ids=ids, attention_mask=mask, **settings)
-                for key, plain in self.plain.items():
-                    parameters[key].copy_(plain)
+        settings = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False, "pad_token_id": 0}
+        if ADAPTERS[name][0] != "bitfit":
+            with torch.inference_mode():
+                self.loaded[name].generate(input_ids=ids, attention_mask=mask, **settings)
             return
-        with torch.inference_mode():
-            self.loaded[name].generate(input_ids=ids, attention_mask=mask, **settings)
+        with torch.no_grad():
+            pairs = [(bias, bias.clone(), value) for bias, value in self.biases_of(name)]
+            for bias, _, value in pairs:
+                bias += value
+            self.base.generate(input_ids=ids, attention_mask=mask, **settings)
+            for bias, plain, _ in pairs:
+                bias.copy_(plain)
 
     def grouped(self, requests):
         from peft import PeftModel

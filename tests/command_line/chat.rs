@@ -204,7 +204,7 @@ fn with_positions(positions: usize) -> TempDir {
 /// Sets a key of a file of a model.
 fn set(model: &Path, file: &str, key: &str, value: Value) {
     let path = model.join(file);
-    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let mut config = read_json(&path);
     config[key] = value;
     fs::write(&path, config.to_string()).unwrap();
 }

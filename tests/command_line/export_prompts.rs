@@ -6,15 +6,15 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::*;
 
-fn adapter(case: &str) -> String {
+pub(super) fn adapter(case: &str) -> String {
     text(&fixture::path(&format!("cases/{case}/adapter"))).to_owned()
 }
 
-fn model(name: &str) -> String {
+pub(super) fn model(name: &str) -> String {
     text(&fixture::path(&format!("models/{name}"))).to_owned()
 }
 
-fn export(model: &str, adapter: &str, to: &str, output: &Path) -> Command {
+pub(super) fn export(model: &str, adapter: &str, to: &str, output: &Path) -> Command {
     burn_peft(&[
         "export",
         "--model",
@@ -44,10 +44,6 @@ fn texts(front: &str, more: &[&str]) -> Vec<Value> {
     texts.iter().map(text).collect()
 }
 
-fn json(path: &Path) -> Value {
-    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
-}
-
 #[test]
 fn a_checkpoint_with_virtual_tokens_is_base_and_adapter() {
     let folder = tempdir().unwrap();
@@ -61,7 +57,7 @@ fn a_checkpoint_with_virtual_tokens_is_base_and_adapter() {
         let output = folder.path().join(name);
         let said = succeed(&mut export(&model, &adapter, "checkpoint", &output));
         let said = String::from_utf8(said.stdout).unwrap();
-        let config = json(&Path::new(&adapter).join("adapter_config.json"));
+        let config = read_json(&Path::new(&adapter).join("adapter_config.json"));
         let tokens = config["num_virtual_tokens"].as_u64().unwrap() as usize;
         assert!(said.contains(&format!("{tokens} virtual tokens")), "{said}");
         let names: String = (0..tokens).map(|i| format!("<|virtual_{i}|>")).collect();
@@ -81,7 +77,7 @@ fn a_checkpoint_with_virtual_tokens_is_base_and_adapter() {
         let head = original.tensor("lm_head.weight");
         let head = head.or_else(|_| original.tensor("model.embed_tokens.weight"));
         let (head, new) = (head.unwrap(), written.tensor("lm_head.weight").unwrap());
-        let first = json(&output.join("tokenizer.json"))["added_tokens"]
+        let first = read_json(&output.join("tokenizer.json"))["added_tokens"]
             .as_array()
             .unwrap()
             .iter()
@@ -91,10 +87,10 @@ fn a_checkpoint_with_virtual_tokens_is_base_and_adapter() {
             .unwrap() as usize;
         let kept = first * head.data().len() / head.shape()[0];
         assert!(new.data()[..kept] == head.data()[..kept], "{name}");
-        let config = json(&output.join("config.json"));
+        let config = read_json(&output.join("config.json"));
         assert_eq!(config["tie_word_embeddings"], false);
         assert_eq!(config["vocab_size"], new.shape()[0]);
-        let generation = json(&output.join("generation_config.json"));
+        let generation = read_json(&output.join("generation_config.json"));
         assert_eq!(
             generation["suppress_tokens"].as_array().unwrap().len(),
             tokens
@@ -124,7 +120,7 @@ fn a_post_processor_puts_the_tokens_in_front_of_every_text() {
     assert!(readme(&output).contains("post-processor puts the names"));
     assert!(!readme(&plain).contains("post-processor"));
     // Nothing else is different.
-    let mut tokenizers = [&plain, &output].map(|folder| json(&folder.join("tokenizer.json")));
+    let mut tokenizers = [&plain, &output].map(|folder| read_json(&folder.join("tokenizer.json")));
     let [before, after] = tokenizers
         .each_mut()
         .map(|tokenizer| tokenizer["post_processor"].take());
@@ -193,7 +189,7 @@ fn vllm_gets_a_tensor_as_torch_writes_it_and_a_request() {
         let mut entry = zip.by_name("archive/data/0").unwrap();
         assert_eq!(entry.data_start() % 64, 0);
         entry.read_to_end(&mut data).unwrap();
-        let request = json(&output.join("request.json"));
+        let request = read_json(&output.join("request.json"));
         let is_chat = request.get("messages").is_some();
         assert_eq!(is_chat, prompt.is_none(), "{request}");
         let said = String::from_utf8(said.stdout).unwrap();
@@ -229,7 +225,7 @@ fn a_prompt_cache_has_the_keys_and_values_of_every_layer() {
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
         let metadata = header.metadata().as_ref().unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        let config = json(Path::new(&model("tied_gqa")).join("config.json").as_path());
+        let config = read_json(&fixture::path("models/tied_gqa/config.json"));
         let [layers, heads] = ["num_hidden_layers", "num_key_value_heads"]
             .map(|key| config[key].as_u64().unwrap() as usize);
         for layer in 0..layers {

@@ -5,26 +5,14 @@ use std::collections::BTreeMap;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 
-use super::*;
+use super::{
+    export_prompts::{adapter, export, model},
+    *,
+};
 
 mod reader;
 mod refusals;
 use reader::{Element, Gguf};
-
-fn adapter(case: &str) -> String {
-    text(&fixture::path(&format!("cases/{case}/adapter"))).to_owned()
-}
-
-fn model(name: &str) -> String {
-    text(&fixture::path(&format!("models/{name}"))).to_owned()
-}
-
-fn export(model: &str, adapter: &str, to: &str, output: &Path) -> Command {
-    let output = text(output);
-    let mut command = burn_peft(&["export", "--model", model, "--adapter", adapter]);
-    command.args(["--to", to, "--output", output]);
-    command
-}
 
 /// The tensors of a checkpoint of one file, by name.
 fn checkpoint(folder: &Path) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
@@ -76,10 +64,6 @@ fn turned(values: &[f32], head_dim: usize, width: usize) -> Vec<f32> {
     (0..rows).flat_map(row).copied().collect()
 }
 
-fn json_of(folder: &Path, name: &str) -> Value {
-    serde_json::from_str(&fs::read_to_string(folder.join(name)).unwrap()).unwrap()
-}
-
 #[test]
 fn a_gguf_file_is_the_checkpoint_with_virtual_tokens() {
     let folder = tempdir().unwrap();
@@ -102,7 +86,7 @@ fn a_gguf_file_is_the_checkpoint_with_virtual_tokens() {
         );
         let gguf = Gguf::read(&output.join("model.gguf"));
 
-        let config = json_of(&plain, "config.json");
+        let config = read_json(&plain.join("config.json"));
         let family = config["model_type"].as_str().unwrap();
         let is_scaled = config["rope_parameters"]["rope_type"] == "llama3";
         let tensors = checkpoint(&plain);
@@ -150,7 +134,7 @@ fn a_gguf_file_is_the_checkpoint_with_virtual_tokens() {
 }
 
 fn check_tokenizer(gguf: &Gguf, plain: &Path) {
-    let tokenizer = json_of(plain, "tokenizer.json");
+    let tokenizer = read_json(&plain.join("tokenizer.json"));
     let value = |key: &str| &gguf.values[&format!("tokenizer.ggml.{key}")];
     let [tokens, kinds] = ["tokens", "token_type"].map(|key| value(key).as_array().unwrap());
     assert_eq!(tokens.len(), gguf.tensors["token_embd.weight"].shape[0]);
@@ -193,7 +177,7 @@ fn check_tokenizer(gguf: &Gguf, plain: &Path) {
         (&json!("gpt2"), &json!("qwen2"))
     );
     assert_eq!(value("add_bos_token"), false);
-    let generation = json_of(plain, "generation_config.json");
+    let generation = read_json(&plain.join("generation_config.json"));
     assert_eq!(value("suppress_tokens"), &generation["suppress_tokens"]);
     assert_eq!(value("bos_token_id"), &generation["bos_token_id"]);
     let ends = [value("eos_token_id"), value("eot_token_id")];

@@ -102,14 +102,18 @@ fn rows_file(folder: &Path, rows: usize) -> String {
     text(&path).to_owned()
 }
 
+/// A file of JSON.
+fn read_json(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
 fn model_path() -> String {
     text(&fixture::path("models/tied_gqa")).to_owned()
 }
 
 /// The configuration of an adapter folder, without its checksums, so that it can be edited.
 fn config_to_edit(folder: &Path) -> Value {
-    let text = fs::read_to_string(folder.join("adapter_config.json")).unwrap();
-    let mut config: Value = serde_json::from_str(&text).unwrap();
+    let mut config = read_json(&folder.join("adapter_config.json"));
     config
         .as_object_mut()
         .unwrap()

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tempfile::tempdir;
 
 use super::{
-    burn_peft, lines, model_path, refused, rows_file,
+    burn_peft, lines, model_path, read_json, refused, rows_file,
     short_run::{metrics, place, train},
     succeed, text,
 };
@@ -153,8 +153,7 @@ fn the_report_has_the_run_and_hostile_rows_stay_text() {
 fn scores_are_kept_before_and_after() {
     let (_folder, data, output) = place(8);
     succeed(&mut train(&data, &output, &["--max-steps", "1"]));
-    let scores: Value =
-        serde_json::from_str(&fs::read_to_string(output.join("scores.json")).unwrap()).unwrap();
+    let scores: Value = read_json(&output.join("scores.json"));
     assert!(scores["before"]["loss"].is_f64() && scores["after"]["loss"].is_f64());
 }
 

@@ -49,7 +49,7 @@ fn without_a_model_the_rows_are_shown_all_the_same() {
 fn a_token_beyond_the_table_is_named_and_refused_where_rows_have_it() {
     let model = copy_model("tied_gqa");
     let path = model.path().join("tokenizer.json");
-    let mut tokenizer: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let mut tokenizer = read_json(&path);
     let added = tokenizer["added_tokens"].as_array_mut().unwrap();
     for id in 315..=320 {
         let mut token = added[0].clone();

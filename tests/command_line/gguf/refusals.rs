@@ -13,7 +13,7 @@ fn what_llama_cpp_has_not_is_refused_with_what_can_be_done() {
 
     let edited = copy_model("tied_gqa");
     let path = edited.path().join("tokenizer.json");
-    let mut tokenizer: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let mut tokenizer = read_json(&path);
     tokenizer["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = json!("\\s+");
     fs::write(&path, tokenizer.to_string()).unwrap();
     let line = refused(&mut export(text(edited.path()), &prompt, "gguf", &output));
@@ -26,9 +26,9 @@ fn what_llama_cpp_has_not_is_refused_with_what_can_be_done() {
 
     let scaled = copy_model("tied_gqa");
     let path = scaled.path().join("config.json");
-    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let mut config = read_json(&path);
     config["rope_parameters"] =
-        json_of(Path::new(&model("llama_tied_gqa")), "config.json")["rope_parameters"].take();
+        read_json(&fixture::path("models/llama_tied_gqa/config.json"))["rope_parameters"].take();
     fs::write(&path, config.to_string()).unwrap();
     let line = refused(&mut export(text(scaled.path()), &prompt, "gguf", &output));
     assert!(

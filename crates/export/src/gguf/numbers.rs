@@ -63,19 +63,13 @@ impl GgufType {
         match self {
             Self::F32 => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
             Self::Bf16 => {
-                for value in values {
-                    let value = bf16::from_f32(*value);
-                    value
-                        .is_finite()
-                        .then(|| bytes.extend(value.to_le_bytes()))?;
+                for value in values.iter().map(|value| bf16::from_f32(*value)) {
+                    bytes.extend(value.is_finite().then_some(value.to_le_bytes())?);
                 }
             }
             Self::F16 => {
-                for value in values {
-                    let value = f16::from_f32(*value);
-                    value
-                        .is_finite()
-                        .then(|| bytes.extend(value.to_le_bytes()))?;
+                for value in values.iter().map(|value| f16::from_f32(*value)) {
+                    bytes.extend(value.is_finite().then_some(value.to_le_bytes())?);
                 }
             }
             Self::Q8_0 => {
