@@ -10,12 +10,14 @@ import random
 
 from tokenizers import Tokenizer
 
-# Of each kind of task, the key of the rows that shows it, and the columns: key of a score, heading, decimals, factor.
-KINDS = {
-    "seq-cls": ("label", [("accuracy", "accuracy, %", 1, 100)]),
-    "token-cls": ("tags", [("f1", "span F1, %", 1, 100)]),
-    "qa": ("answers", [("f1", "F1, %", 1, 100), ("exact_match", "exact, %", 1, 100)]),
-    "causal-lm": ("completion", [("loss", "loss", 3, 1), ("bleu", "BLEU", 3, 1)]),
+# The key of the rows that shows a kind of task.
+KEYS = {"seq-cls": "label", "token-cls": "tags", "qa": "answers", "causal-lm": "completion"}
+# The columns of each kind: of a score, its heading, decimals and factor.
+COLUMNS = {
+    "seq-cls": {"accuracy": ("accuracy, %", 1, 100)},
+    "token-cls": {"f1": ("span F1, %", 1, 100)},
+    "qa": {"f1": ("F1, %", 1, 100), "exact_match": ("exact, %", 1, 100)},
+    "causal-lm": {"loss": ("loss", 3, 1), "bleu": ("BLEU", 3, 1)},
 }
 # Room for what the program puts between the parts of a row, and for the eos.
 MARGIN = 4
@@ -27,8 +29,7 @@ class Task:
     def __init__(self, options, name):
         self.options, self.name, self.source = options, name, options.data / name
         first = json.loads((self.source / "test.jsonl").read_text(encoding="utf-8").partition("\n")[0])
-        self.kind = next(kind for kind, (key, _) in KINDS.items() if key in first)
-        self.columns = KINDS[self.kind][1]
+        self.kind = next(kind for kind, key in KEYS.items() if key in first)
 
     def rows(self, part):
         lines = (self.source / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()
@@ -59,8 +60,9 @@ class Task:
 
         return self.file(f"train-{seed}", make)
 
-    def held_out(self, part):
+    def held_out(self):
         """The first rows, without those that have a label of which no row is to learn from."""
+        part = self.options.part
 
         def make():
             known = set().union(*map(labels, self.rows("train")))
@@ -70,10 +72,10 @@ class Task:
         return self.file(part, make)
 
     def file(self, name, make):
-        path = folder(self.options) / "rows" / self.name / f"{name}.jsonl"
+        path = self.options.work / f"{self.name}-{name}.jsonl"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in make()))
+            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in make()]
+            path.write_text("".join(lines), encoding="utf-8")
         return path
 
 
@@ -118,15 +120,3 @@ def around_the_answer(row, spans, room, chance):
     texts, places = (list(column) for column in zip(*kept))
     answers = {"text": texts, "answer_start": places}
     return {"context": context[start:end], "question": row["question"], "answers": answers}
-
-
-def folder(options):
-    """Runs that may stand in one table."""
-    settings = (f"{options.steps}x{options.batch_size}", f"length{options.length}", f"rows{options.rows}", options.dtype)
-    return options.out / "-".join(settings)
-
-
-def write(path, text):
-    part = path.with_suffix(".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
