@@ -10,7 +10,7 @@ use burn_peft_decoder::{DecoderConfig, LayerBiases};
 
 use crate::{
     Adapter, AdapterPath, Error, Injection, LayerModule, LayerRange, ModuleListing,
-    method::{BaseScale, Method, StartsFrom},
+    method::{Method, RateBasis, StartsFrom},
     param::{Init, Source},
 };
 
@@ -31,9 +31,9 @@ crate::options! {
 }
 
 impl Method for BitFitConfig {
-    fn default_learning_rate(&self, base: BaseScale) -> f64 {
+    fn default_learning_rate(&self, base: RateBasis<'_>) -> f64 {
         // docs/results.md: with 30 layers 1e-2 is best, with 5 layers 1e-1.
-        0.3 / base.layers as f64
+        0.3 / base.layers()
     }
 
     fn validate(&self) -> Result<(), Error> {

@@ -80,7 +80,7 @@ pub use inputs::{Inputs, Placement};
 pub use layers::LayerRange;
 pub use linear_probe::LinearProbeConfig;
 pub use listing::ModuleListing;
-pub use method::BaseScale;
+pub use method::RateBasis;
 pub use model::PeftModel;
 pub use options::{Choice, OptionDoc, OptionType, one_of};
 pub use p_tuning::{EncoderInit, EncoderReparameterizationType, PTuningConfig};

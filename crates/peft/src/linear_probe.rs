@@ -5,7 +5,7 @@ use burn_peft_decoder::DecoderConfig;
 
 use crate::{
     Error, ModuleListing, NoAdapter,
-    method::{BaseScale, Method},
+    method::{Method, RateBasis},
     param::Source,
 };
 
@@ -15,7 +15,7 @@ crate::options! {
 }
 
 impl Method for LinearProbeConfig {
-    fn default_learning_rate(&self, _base: BaseScale) -> f64 {
+    fn default_learning_rate(&self, _base: RateBasis<'_>) -> f64 {
         // docs/results.md: the best of three. Nothing moves beside it.
         1e-2
     }

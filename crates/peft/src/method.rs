@@ -4,19 +4,28 @@ use burn_peft_decoder::DecoderConfig;
 
 use crate::{AdapterPath, Error, ModuleListing};
 
-/// What of a base decides how fast an adapter is to learn.
+/// What decides how fast an adapter is to learn.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BaseScale {
-    /// Its layers: what is added to each of them adds up on the way through.
-    pub layers: usize,
+pub struct RateBasis<'a> {
+    /// Its sizes. What is added to each layer adds up on the way through.
+    pub config: &'a DecoderConfig,
     /// The root mean square of its embedding table: the size of what virtual tokens stand for.
     pub embedding_rms: f64,
+    /// Whether a head learns beside the adapter.
+    pub with_head: bool,
+}
+
+impl RateBasis<'_> {
+    /// The number of layers.
+    pub(crate) fn layers(&self) -> f64 {
+        self.config.num_hidden_layers as f64
+    }
 }
 
 /// The options of one method.
 pub(crate) trait Method {
-    /// The learning rate for AdamW where none is given.
-    fn default_learning_rate(&self, base: BaseScale) -> f64;
+    /// The learning rate for AdamW where none is given, and no head learns beside the adapter.
+    fn default_learning_rate(&self, base: RateBasis<'_>) -> f64;
 
     /// Checks the values, as far as that is possible without a base.
     fn validate(&self) -> Result<(), Error>;

@@ -4,7 +4,7 @@ use burn_peft_decoder::DecoderConfig;
 
 use crate::{
     AdapterPath, Error, ModuleListing,
-    method::{BaseScale, Method, StartsFrom, without_effect},
+    method::{Method, RateBasis, StartsFrom, without_effect},
     virtual_tokens::{DEFAULT_TOKENS, check_at_least_1},
 };
 
@@ -58,11 +58,11 @@ crate::options! {
 }
 
 impl Method for PromptTuningConfig {
-    fn default_learning_rate(&self, base: BaseScale) -> f64 {
+    fn default_learning_rate(&self, base: RateBasis<'_>) -> f64 {
         // docs/results.md: 3e-2 to 1e-1 is best with 30 layers, 1e-1 to 3e-1 with 5, on tables of almost one spread. Where the
         // spread is another, a step is to be the same share of it: on Llama 3.2's, a seventh of these, PEFT's comparison
         // trains at 1e-3 and does not at 1e-4 (peft#2815).
-        9.0 * base.embedding_rms / base.layers as f64
+        9.0 * base.embedding_rms / base.layers()
     }
 
     fn validate(&self) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! What a run needs to know of a method.
 
 use burn::tensor::backend::Backend;
-use burn_peft::{Adapter, BaseScale, Head};
+use burn_peft::{Adapter, Head, RateBasis};
 use burn_peft_data::TextTokenizer;
 use burn_peft_decoder::{Decoder, DecoderConfig};
 use burn_peft_format::{Landing, MethodOptions};
@@ -51,7 +51,7 @@ pub trait Method {
     }
 
     /// The learning rate where `[train]` gives none.
-    fn default_learning_rate(&self, _base: BaseScale) -> f64 {
+    fn default_learning_rate(&self, _base: RateBasis<'_>) -> f64 {
         1e-3
     }
 

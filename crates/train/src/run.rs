@@ -1,5 +1,6 @@
 //! A whole run: from a checkpoint and rows to an adapter folder, with scores before and after.
 
+mod base_scores;
 mod card;
 mod folder;
 mod model;
@@ -10,25 +11,25 @@ mod rows;
 mod scores;
 mod validation;
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{path::PathBuf, sync::Arc};
 
 use burn::{
     module::AutodiffModule,
     tensor::backend::{AutodiffBackend, Backend},
 };
-use burn_peft::{NoAdapter, PeftModel, parameter_line};
+use burn_peft::{PeftModel, parameter_line};
 use burn_peft_data::Template;
 use burn_peft_decoder::Decoder;
 use burn_peft_format::AdapterFolder;
 use burn_peft_ops::{Kernels, Ops};
 
-use self::card::card;
 pub use self::options::{RunInputs, RunOptions};
 use self::{
+    base_scores::BaseScores,
+    card::card,
     folder::Place,
-    rows::comparable,
     scores::{SCORES_FILE, Scores},
-    validation::{ValidationRows, check_has_rows, numbers, scores_predictions},
+    validation::{ValidationRows, check_has_rows, scores_predictions},
 };
 pub(crate) use self::{
     folder::look,
@@ -37,8 +38,8 @@ pub(crate) use self::{
     rows::{Cut, Machine, RunRows, step_loader, tokenize_options},
 };
 use crate::{
-    Error, EvalRecord, FitOptions, FitSummary, GradientCheckpointing, HeldOut, HeldOutRows, Method,
-    RunConfig, Stage, StepSeed, TaskSetup, Texts, Trainee, Validation,
+    Error, FitOptions, FitSummary, GradientCheckpointing, HeldOut, HeldOutRows, Method, RunConfig,
+    Stage, StepSeed, TaskSetup, Texts, Trainee, Validation,
     evaluate::eval_loader,
     fit,
     memory::resident,
@@ -191,34 +192,23 @@ where
         true => Texts::Scored,
         false => Texts::Samples,
     };
-    let (mut before, mut base_eval, mut closing_seconds) = (None, None, 0.0);
-    if resume.is_some() {
-        if let Some(rows) = &held_out {
-            before = Scores::before(&output_dir, &rows.examples, &mut notes)?;
-        }
-    } else if let Some(rows) = &held_out {
-        let d_model = base.config().hidden_size;
-        let head = task.init_head(d_model, config.train.seed, device);
-        let bare = PeftModel::new(base.clone(), NoAdapter::default()).with_head(head);
-        let began = Instant::now();
-        let scores = rows.score(&bare, texts, &mut progress)?;
-        closing_seconds = began.elapsed().as_secs_f64();
-        base_eval = match (&inputs.test, &inputs.valid, &valid) {
-            (None, ..) => eval_of_base(&scores),
-            (Some(_), Some(valid_rows), Some(examples)) => {
-                let valid = HeldOutRows {
-                    rows: valid_rows,
-                    examples: comparable(task.task, examples),
-                    stop_ids: Vec::new(),
-                    ranks: ranks.clone(),
-                    ..*rows
-                };
-                eval_of_base(&valid.score(&bare, Texts::None, &mut progress)?)
-            }
-            _ => None,
-        };
-        before = Some(scores);
-    }
+    let base_scores = match (&held_out, &resume) {
+        (None, _) => BaseScores::default(),
+        (Some(rows), Some(_)) => BaseScores {
+            held_out: Scores::before(&output_dir, &rows.examples, &mut notes)?,
+            ..BaseScores::default()
+        },
+        (Some(rows), None) => BaseScores::compute(
+            &base,
+            inputs,
+            rows,
+            valid.as_deref(),
+            texts,
+            config.train.seed,
+            &mut progress,
+        )?,
+    };
+    let before = base_scores.held_out;
 
     let base = Decoder::<B>::from_inner(base);
     let model = new_model(method, base, &task, &tokenizer, config.train.seed)?;
@@ -233,23 +223,24 @@ where
         .map_or(0, |checkpoint| checkpoint.state.step);
     let loader = step_loader(config, train, mix, padding, plan, &ranks, device)?;
     let loader = loader.starting_at(start);
-    let batch_size = config.train.per_device_eval_batch_size;
     let valid = match inputs.valid.as_ref().zip(valid) {
         None => None,
         Some((rows, examples)) if scores_predictions(config, &task, rows) => {
-            Some(Validation::Scores(Box::new(ValidationRows {
+            let rows = ValidationRows {
                 rows: rows.clone(),
                 examples,
                 task: task.clone(),
                 template: config.data.template.clone(),
                 tokenizer: tokenizer.clone(),
                 stop_ids: stop_ids(&inputs.checkpoint, &tokenizer),
-                batch_size,
+                batch_size: config.train.per_device_eval_batch_size,
                 max_length: Some(config.data.max_length),
                 ranks: ranks.clone(),
-            })))
+            };
+            Some(Validation::Scores(Box::new(rows)))
         }
         Some((_, examples)) => {
+            let batch_size = config.train.per_device_eval_batch_size;
             let loader = eval_loader(examples, batch_size, padding, device)?;
             Some(Validation::Losses(Arc::new(loader) as _))
         }
@@ -292,8 +283,8 @@ where
             observers,
             run: identity,
             interrupter: stop.interrupter(),
-            base_eval,
-            closing_seconds,
+            base_eval: base_scores.eval,
+            closing_seconds: base_scores.seconds,
             memory: Box::new(memory),
             ranks: ranks.clone(),
             step_seed,
@@ -348,19 +339,6 @@ where
         output_dir,
         trainable_params,
         total_steps: plan.total_steps,
-    })
-}
-
-/// The record of what the base's own predictions of the validation rows are worth; `None` where they have no label.
-fn eval_of_base(found: &HeldOut) -> Option<EvalRecord> {
-    let evaluation = &found.evaluation;
-    evaluation.loss.is_finite().then(|| EvalRecord {
-        step: 0,
-        epoch: 0.0,
-        eval_loss: evaluation.loss,
-        eval_label_tokens: evaluation.label_tokens,
-        eval_seconds: found.eval_seconds,
-        metrics: numbers(&found.scores),
     })
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::{module::Module, tensor::backend::Backend};
-use burn_peft::{AdapterPath, AnyAdapter, BaseScale, Head, InitTokens, MethodConfig, TokenCounts};
+use burn_peft::{AdapterPath, AnyAdapter, Head, InitTokens, MethodConfig, RateBasis, TokenCounts};
 use burn_peft_data::{Template, TextTokenizer};
 use burn_peft_decoder::{Decoder, DecoderConfig};
 use burn_peft_format::{
@@ -91,7 +91,7 @@ impl Method for MethodConfig {
         self.name()
     }
 
-    fn default_learning_rate(&self, base: BaseScale) -> f64 {
+    fn default_learning_rate(&self, base: RateBasis<'_>) -> f64 {
         self.default_learning_rate(base)
     }
 

@@ -4,7 +4,7 @@ use burn::{
     data::dataset::InMemDataset,
     tensor::{DType, backend::AutodiffBackend},
 };
-use burn_peft::{BaseScale, room_for_rows};
+use burn_peft::{RateBasis, room_for_rows};
 use burn_peft_data::{
     BatchOrder, Example, ExcessLength, IGNORE_INDEX, Mix, Padding, Rows, StepLoader, Targets, Task,
     Template, TextTokenizer, TokenizeOptions, Tokenized, tokenize_rows,
@@ -78,16 +78,17 @@ impl RunRows {
             let weights = base.num_parameters() * dtype.size();
             method.check_memory(base, memory.saturating_sub(weights as u64))?;
         }
-        let suited = two_digits(method.default_learning_rate(BaseScale {
-            layers: base.num_hidden_layers,
+        let task = TaskSetup::settle(&config.task, &inputs.train)?;
+        let suited = two_digits(method.default_learning_rate(RateBasis {
+            config: base,
             embedding_rms: inputs.checkpoint.embedding_rms()?,
+            with_head: task.head_kind().is_some(),
         }));
         let learning_rate = config.train.learning_rate.unwrap_or(suited);
         let warnings = method.warnings().into_iter();
         for warning in warnings.chain(rate_warning(learning_rate, suited)) {
             notes(&format!("warning: {warning}"));
         }
-        let task = TaskSetup::settle(&config.task, &inputs.train)?;
         check_trains(method, &task, base)?;
         task.describe().iter().for_each(|text| notes(text));
         if config.train.head_learning_rate.is_some() && task.head_kind().is_none() {
