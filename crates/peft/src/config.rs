@@ -142,13 +142,10 @@ impl MethodConfig {
     #[must_use]
     pub fn default_learning_rate(&self, basis: RateBasis<'_>) -> f64 {
         let rate = self.method().default_learning_rate(basis);
-        // The gradients of the first steps go through a head that knows nothing yet. docs/results.md: with heads, a third of the
-        // best rate for texts is best.
-        let moves = !matches!(self, Self::LinearProbe(_));
-        if moves && basis.with_head {
-            rate / 3.0
-        } else {
-            rate
+        // docs/results.md: with a head, virtual tokens learn best at a third of the best rate for texts.
+        match basis.with_head && self.num_virtual_tokens() > 0 {
+            true => rate / 3.0,
+            false => rate,
         }
     }
 
