@@ -231,36 +231,37 @@ def cell(found, key, decimals, factor):
     return f"{mean} ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else mean
 
 
-def table(options, settings):
-    runs = {key: run for key, run in runs_of(options, settings).items() if key[2] in options.seeds}
-    kinds = {run["task"]: run["kind"] for run in runs.values()}
+def table(options, searched):
+    """A row for each method, and each of its settings where some are searched."""
+    found = {tuple(settings.items()): list(runs_of(options, settings).values()) for settings in searched}
+    wanted = lambda run: run["task"] in options.tasks and run["seed"] in options.seeds
+    found = {settings: list(filter(wanted, runs)) for settings, runs in found.items()}
+    kinds = {run["task"]: run["kind"] for runs in found.values() for run in runs}
     # A search goes by the loss, which few rows show better than what is right or wrong.
     loss = {"loss": ("loss", 3, 1)} if options.part == "valid" else {}
     kinds = {task: kinds[task] for task in options.tasks if task in kinds}
     columns = [(task, *column) for task, kind in kinds.items() for column in (COLUMNS[kind] | loss).items()]
-    yield "".join(f"{key} = {value}; " for key, value in settings.items()) + (
-        f"Mean ± standard deviation over the seeds {', '.join(map(str, options.seeds))}."
-    )
+    yield f"Mean ± standard deviation over the seeds {', '.join(map(str, options.seeds))}."
     yield ""
     yield "| " + " | ".join(["", "trained"] + [f"{task}: {heading}" for task, _, (heading, *_) in columns]) + " |"
     yield "|---" * (len(columns) + 2) + "|"
-    for method, title in ({"base": "the base, frozen"} | METHODS).items():
-        found = [run for run in runs.values() if run["method"] == method and run["task"] in options.tasks]
-        if not found:
+    for (method, title), settings in itertools.product(({"base": "the base, frozen"} | METHODS).items(), found):
+        runs = [run for run in found[settings] if run["method"] == method]
+        if not runs:
             continue
+        title = ", ".join([title, *(f"{key.rpartition('.')[2]} {value}" for key, value in settings)])
         # With the smallest head of the tasks.
-        cells = [title, f"{min(run['trainable_params'] for run in found):,}"]
-        cells += [cell([run for run in found if run["task"] == task], key, *form) for task, key, (_, *form) in columns]
+        cells = [title, f"{min(run['trainable_params'] for run in runs):,}"]
+        cells += [cell([run for run in runs if run["task"] == task], key, *form) for task, key, (_, *form) in columns]
         yield "| " + " | ".join(cells) + " |"
 
 
 def main():
     options = arguments()
-    whole = True
-    for settings in map(dict, itertools.product(*options.settings)):
-        if not options.table:
-            whole &= make_missing(options, settings)
-        print("\n".join(table(options, settings)), flush=True)
+    searched = list(map(dict, itertools.product(*options.settings)))
+    # All of them, whatever fails.
+    whole = options.table or all([make_missing(options, settings) for settings in searched])
+    print("\n".join(table(options, searched)))
     return not whole
 
 
