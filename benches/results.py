@@ -59,8 +59,8 @@ METHODS = OWN | PEERS
 # PEFT names no learning rate. "As it comes" is PEFT's configuration with the rate of transformers' TrainingArguments, which
 # the head has too.
 AS_IT_COMES = 5e-5
-# The program's own default for heads; the other peers have it too.
-HEAD_RATE = 3e-3
+# The program's own defaults for heads; the other peers have them too.
+HEAD_RATES = {"seq-cls": 3e-3, "token-cls": 1e-2, "qa": 3e-3}
 # The rates of the other peers, by searches over valid.jsonl.
 RATES = {"lora": 3e-3, "full": 1e-4, "peft-prompt-best": 3e-2, "peft-p-tuning-best": 1e-3, "peft-prefix-best": 1e-2}
 LEARNING_RATE = "train.learning_rate"
@@ -154,7 +154,7 @@ def peer(options, task, method, seed, settings, work):
     line = [sys.executable, PEER, "--model", options.model, "--kind", task.kind, "--method", method, "--rate", rate]
     line += ["--train", task.train(seed), "--test", task.held_out(), "--save", work, "--dtype", options.dtype]
     line += ["--batch-size", options.batch_size, "--seed", seed, "--threads", options.threads]
-    line += ["--head-rate", HEAD_RATE] if method in RATES else []
+    line += ["--head-rate", HEAD_RATES[task.kind]] if method in RATES and task.kind in HEAD_RATES else []
     made = call(line)
     if task.kind == "causal-lm":
         merged, adapter = ((work / name if (work / name).exists() else None) for name in ("merged", "adapter"))

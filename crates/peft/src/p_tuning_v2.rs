@@ -44,8 +44,8 @@ crate::options! {
 
 impl Method for PTuningV2Config {
     fn default_learning_rate(&self, base: RateBasis<'_>) -> f64 {
-        // docs/results.md: with 30 layers 3e-2 is best, with 5 layers 3e-1 to 1. Liu et al. 2022, appendix: 5e-3 to 6e-2.
-        5.4 / base.layers().powf(1.5)
+        // docs/results.md: with 30 layers 3e-2 is best, with 5 layers 3e-1. Liu et al. 2022, appendix: 5e-3 to 6e-2.
+        1.0 / base.layers()
     }
 
     fn validate(&self) -> Result<(), Error> {

@@ -44,10 +44,9 @@ impl Method for PrefixTuningConfig {
     fn default_learning_rate(&self, base: RateBasis<'_>) -> f64 {
         let direct = self.without_projection().default_learning_rate(base);
         // AdamW moves every weight of the MLP's last layer by the rate, and so a key or a value by the rate times the sum of
-        // what the layer reads: the tanh of numbers with a variance of 1/3, about half a unit each. docs/results.md: with 30
-        // layers and a width of 192, 3e-4 is best and 8e-4 fails on one task of three. Li and Liang 2021 have 5e-5, over
-        // many epochs.
-        let step = |hidden: usize| 0.5 * hidden as f64;
+        // what the layer reads: the tanh of numbers with a variance of 1/3, 0.4 each. docs/results.md: with 30 layers and a
+        // width of 192, 3e-4 is best and 8e-4 fails on one task of three. Li and Liang 2021 have 5e-5, over many epochs.
+        let step = |hidden: usize| 0.4 * hidden as f64;
         direct / self.spec(base.config).hidden_size.map_or(1.0, step)
     }
 

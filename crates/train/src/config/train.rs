@@ -41,7 +41,7 @@ options! {
             source "docs/methods/README.md. transformers has 5e-5, for whole models";
         /// The highest learning rate of a head. It rises and falls with `learning_rate`.
         pub head_learning_rate: Option<f64> = None,
-            shown as "3e-3; with linear-probe, `learning_rate`",
+            shown as "3e-3; for tags 1e-2; with linear-probe, `learning_rate`",
             source "docs/results.md. PEFT has one rate for all";
         /// The shape of the learning rate after the warm-up.
         pub lr_scheduler_type: LrSchedulerType = LrSchedulerType::Linear,

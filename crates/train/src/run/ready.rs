@@ -54,7 +54,7 @@ impl Ready {
             dtype: machine.dtype,
             base: inputs.checkpoint.config(),
             learning_rate: rows.learning_rate,
-            head: rows.task.head_kind().is_some(),
+            head: rows.task.head_kind(),
             plan: rows.plan,
             recompute: rows.recompute,
             ranks: machine.ranks,

@@ -10,12 +10,19 @@ use crate::{
     intervals::Intervals,
     strategy::BestRule,
 };
+use burn_peft::HeadKind;
 use burn_peft_data::{Example, Message, Mix, TextTokenizer};
 use burn_peft_decoder::DecoderConfig;
 use burn_peft_files::Checksum;
 
-/// The learning rate of a head beside an adapter. docs/results.md: the best of three beside every method.
-const HEAD_LEARNING_RATE: f64 = 3e-3;
+/// The learning rate of a head beside an adapter. docs/results.md: the best of three for classes of rows, and a better one for
+/// tags.
+fn head_learning_rate(kind: HeadKind) -> f64 {
+    match kind {
+        HeadKind::Sequence | HeadKind::Span => 3e-3,
+        HeadKind::Token => 1e-2,
+    }
+}
 
 /// What is known once the rows are tokenised.
 #[derive(Debug, Clone, Copy)]
@@ -26,8 +33,8 @@ pub(super) struct Known<'a> {
     pub(super) plan: Plan,
     /// The highest learning rate.
     pub(super) learning_rate: f64,
-    /// Whether there is a head.
-    pub(super) head: bool,
+    /// What the head tells, where there is one.
+    pub(super) head: Option<HeadKind>,
     /// Whether layers are computed again in the backward pass.
     pub(super) recompute: bool,
     /// Processes that share the run.
@@ -44,9 +51,13 @@ pub(super) fn resolve(config: &RunConfig, method: &impl Method, known: Known<'_>
     let train = &mut config.train;
     train.gradient_checkpointing = GradientCheckpointing::from(known.recompute);
     let rate = *train.learning_rate.insert(known.learning_rate);
-    if known.head {
-        let own = method.num_trainable(known.base) == Some(0);
-        let default = if own { rate } else { HEAD_LEARNING_RATE };
+    if let Some(kind) = known.head {
+        let alone = method.num_trainable(known.base) == Some(0);
+        let default = if alone {
+            rate
+        } else {
+            head_learning_rate(kind)
+        };
         train.head_learning_rate.get_or_insert(default);
     }
     let [eval_steps, save_steps] = Intervals::new(train, &known.plan).eval_and_save_steps();
