@@ -110,7 +110,10 @@ fn any_number_of_ranks_makes_the_step_of_one_process_bit_for_bit() {
                 let padding = Padding::default();
                 let loader = StepLoader::new(dataset, order, padding, 2, Default::default());
                 let loader = loader.unwrap().share(ranks.rank(), ranks.size());
-                let trainee = made.clone().recomputing(recompute).among(ranks);
+                // Parameters of its own: the graphs of threads that share one are one graph, and a backward pass of one
+                // thread frees what another still needs.
+                let trainee = made.clone().fork(&Default::default());
+                let trainee = trainee.recomputing(recompute).among(ranks);
                 let steps = loader.iter().map(|micro_batches| {
                     let output = TrainStep::step(&trainee, micro_batches);
                     let LmOutput {
