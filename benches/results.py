@@ -241,6 +241,8 @@ def table(options, searched):
     loss = {"loss": ("loss", 3, 1)} if options.part == "valid" else {}
     kinds = {task: kinds[task] for task in options.tasks if task in kinds}
     columns = [(task, *column) for task, kind in kinds.items() for column in (COLUMNS[kind] | loss).items()]
+    scored = {(run["task"], key) for runs in found.values() for run in runs for key in run["scores"]}
+    columns = [column for column in columns if column[:2] in scored]
     yield f"Mean ± standard deviation over the seeds {', '.join(map(str, options.seeds))}."
     yield ""
     yield "| " + " | ".join(["", "trained"] + [f"{task}: {heading}" for task, _, (heading, *_) in columns]) + " |"
