@@ -16,8 +16,8 @@ results_rows.py says which. The order of the rows is the program's own for its m
 The program trains its methods with their default settings, but for those of --set, and scores them. results_peer.py says
 what the peers are and how they are trained; of --set they know the learning rate. A run that is in the file is not made
 again, so the script can be stopped, called again with more tasks, methods or seeds, and run twice at a time on different
-ones. A run that fails is reported and left out. Each line has the tokens a second of training too, which compare only
-where nothing else ran.
+ones. A run that fails is reported and left out. A new line has the tokens a second of training too, which compare only where
+nothing else ran; for that reason docs/results.jsonl has none.
 Install benches/requirements.txt. Where other programs use the processor, OMP_WAIT_POLICY=PASSIVE or --threads 1 spares
 PyTorch's threads from spinning.
 """
@@ -61,7 +61,7 @@ METHODS = OWN | PEERS
 AS_IT_COMES = 5e-5
 # The program's own defaults for heads; the other peers have them too.
 HEAD_RATES = {"seq-cls": 3e-3, "token-cls": 1e-2, "qa": 3e-3}
-# The rates of the other peers, by searches over valid.jsonl.
+# The rates of the other peers, not searched for yet: --part valid and --set find what to put here.
 RATES = {"lora": 3e-3, "full": 1e-4, "peft-prompt-best": 3e-2, "peft-p-tuning-best": 1e-3, "peft-prefix-best": 1e-2}
 LEARNING_RATE = "train.learning_rate"
 # What runs of one table have in common.
@@ -192,7 +192,9 @@ def runs_of(options, settings):
     lines = options.runs.read_text(encoding="utf-8").splitlines() if options.runs.exists() else []
     wanted = shared(options, settings)
     same = lambda run: all(run[key] == wanted[key] for key in SHARED if wanted[key] is not None)
-    found = (run for run in map(json.loads, lines) if same(run))
+    found = [run for run in map(json.loads, lines) if same(run)]
+    if len(models := {run["model"] for run in found}) > 1:
+        sys.exit(f"{options.runs} has runs of {', '.join(sorted(models))}: choose one with --model")
     return {(run["task"], run["method"], run["seed"]): run for run in found}
 
 
@@ -209,8 +211,8 @@ def plan(options, tasks, settings):
 def make_missing(options, settings):
     """Makes the runs that are not in the file; whether none failed."""
     whole = True
-    with tempfile.TemporaryDirectory() as options.work:
-        options.work = Path(options.work)
+    with tempfile.TemporaryDirectory() as work:
+        options.work = Path(work)
         for task, method, seed in plan(options, [Task(options, name) for name in options.tasks], settings):
             if (task.name, method, seed) in runs_of(options, settings):
                 continue
@@ -237,9 +239,9 @@ def table(options, searched):
     wanted = lambda run: run["task"] in options.tasks and run["seed"] in options.seeds
     found = {settings: list(filter(wanted, runs)) for settings, runs in found.items()}
     kinds = {run["task"]: run["kind"] for runs in found.values() for run in runs}
+    kinds = {task: kinds[task] for task in options.tasks if task in kinds}
     # A search goes by the loss, which few rows show better than what is right or wrong.
     loss = {"loss": ("loss", 3, 1)} if options.part == "valid" else {}
-    kinds = {task: kinds[task] for task in options.tasks if task in kinds}
     columns = [(task, *column) for task, kind in kinds.items() for column in (COLUMNS[kind] | loss).items()]
     scored = {(run["task"], key) for runs in found.values() for run in runs for key in run["scores"]}
     columns = [column for column in columns if column[:2] in scored]

@@ -160,6 +160,41 @@ fn tags_are_learned_and_predicted_for_every_word() {
     assert_eq!(evaluate(&adapter, text(&conll))["f1"], 1.0);
 }
 
+/// Five layers, keys of 128 in each, and embeddings with a root mean square of 0.156.
+#[test]
+fn learning_rates_follow_from_method_and_task_on_the_built_in_model() {
+    let folder = tempdir().unwrap();
+    let completion = json!({"prompt": "The Heron is", "completion": " a pub."});
+    let tags = json!({"tokens": ["The", "Heron"], "tags": ["O", "B-PUB"]});
+    let files = [
+        write(folder.path(), "texts.jsonl", &[completion]),
+        moods(folder.path()),
+        write(folder.path(), "tags.jsonl", &[tags]),
+    ];
+    let rates = |method: &str, data: &str| {
+        let output = tempdir().unwrap();
+        let mut command = burn_peft(&["train", "--no-tui", "--method", method, "--data", data]);
+        succeed(command.args(["--max-steps", "1", "--output", text(output.path())]));
+        let resolved = output.path().join("run.toml");
+        let train = burn_peft_train::RunConfig::load(Some(&resolved), &[])
+            .unwrap()
+            .train;
+        [train.learning_rate, train.head_learning_rate]
+    };
+    for (method, without, with_head) in [
+        ("bitfit", 0.06, 0.06),
+        ("prompt-tuning", 0.28, 0.093),
+        ("p-tuning", 0.003, 0.001),
+        ("prefix-tuning", 0.0039, 0.0013),
+        ("p-tuning-v2", 0.2, 0.067),
+    ] {
+        let [texts, classes, tags] = files.each_ref().map(|data| rates(method, data));
+        assert_eq!(texts, [Some(without), None], "{method}");
+        assert_eq!(classes, [Some(with_head), Some(3e-3)], "{method}");
+        assert_eq!(tags, [Some(with_head), Some(1e-2)], "{method}");
+    }
+}
+
 #[test]
 fn answers_are_parts_of_their_contexts_and_may_be_missing() {
     let folder = tempdir().unwrap();

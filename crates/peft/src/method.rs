@@ -7,9 +7,9 @@ use crate::{AdapterPath, Error, ModuleListing};
 /// What decides how fast an adapter is to learn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RateBasis<'a> {
-    /// Its sizes. What is added to each layer adds up on the way through.
+    /// The base's sizes. What is added to each layer adds up on the way through.
     pub config: &'a DecoderConfig,
-    /// The root mean square of its embedding table: the size of what virtual tokens stand for.
+    /// The root mean square of the base's embedding table: the size of what virtual tokens stand for.
     pub embedding_rms: f64,
     /// Whether a head learns beside the adapter.
     pub with_head: bool,

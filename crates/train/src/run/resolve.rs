@@ -16,7 +16,7 @@ use burn_peft_decoder::DecoderConfig;
 use burn_peft_files::Checksum;
 
 /// The learning rate of a head beside an adapter. docs/results.md: the best of three for classes of rows, and a better one for
-/// tags.
+/// tags. For questions none was searched for.
 fn head_learning_rate(kind: HeadKind) -> f64 {
     match kind {
         HeadKind::Sequence | HeadKind::Span => 3e-3,
@@ -53,10 +53,9 @@ pub(super) fn resolve(config: &RunConfig, method: &impl Method, known: Known<'_>
     let rate = *train.learning_rate.insert(known.learning_rate);
     if let Some(kind) = known.head {
         let alone = method.num_trainable(known.base) == Some(0);
-        let default = if alone {
-            rate
-        } else {
-            head_learning_rate(kind)
+        let default = match alone {
+            true => rate,
+            false => head_learning_rate(kind),
         };
         train.head_learning_rate.get_or_insert(default);
     }
